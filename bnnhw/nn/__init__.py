@@ -1,0 +1,6 @@
+"""The trainable side: the only rooms that know autograd."""
+
+from bnnhw.nn.resnet import BinaryResNet
+from bnnhw.nn.untrained import untrained
+
+__all__ = ["BinaryResNet", "untrained"]

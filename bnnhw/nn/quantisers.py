@@ -1,0 +1,64 @@
+"""Fake quantisation: the integer network's rounding in the forward pass, straight through back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnnhw.nn.binarizers import pass_between
+from bnnhw.integer import saturation
+from bnnhw.spec import NumberFormats
+
+INT8_MAX = 127
+
+
+class _Residual(torch.autograd.Function):
+    """clamp(floor(x * 2**fraction + 1/2), low, high) / 2**fraction.
+
+    The gradient passes where the result is not saturated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: float, low: int, high: int) -> Tensor:
+        y = (x / step).add_(0.5).floor_().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(y)
+        ctx.limits = ((low + 1) * step, (high - 1) * step)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (y,) = ctx.saved_tensors
+        low, high = ctx.limits
+        return pass_between(grad, y, low, high), None, None, None
+
+
+def quantise_residual(x: Tensor, formats: NumberFormats) -> Tensor:
+    """The residual stream rounded (half up) and saturated as on the device; shape of x."""
+    low, high = saturation(formats.residual_width)
+    return _Residual.apply(x, 2.0**-formats.residual_fraction, low, high)
+
+
+def int8_scale(weight: Tensor, per_channel: bool) -> Tensor:
+    """Real value of one int8 step: the greatest magnitude / 127, 1 where all are zero.
+
+    per_channel : one scale per leading index, shaped (O, 1, ...); else a scalar tensor.
+    """
+    dims = tuple(range(1, weight.ndim)) if per_channel else tuple(range(weight.ndim))
+    greatest = weight.detach().abs().amax(dims, keepdim=per_channel)
+    return torch.where(greatest > 0, greatest / INT8_MAX, torch.ones_like(greatest))
+
+
+def quantise_weight(weight: Tensor, per_channel: bool) -> Tensor:
+    """Weights rounded to int8 multiples of `int8_scale`, gradient straight through."""
+    scale = int8_scale(weight, per_channel)
+    rounded = torch.round(weight.detach() / scale) * scale
+    return weight + (rounded - weight).detach()
+
+
+class PixelScaling(nn.Module):
+    """Bytes (B, C, H, W) -> (byte - 128) / 64: exact, and a zero-padded tap is byte 128."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.to(torch.float32) - 128) / 64
