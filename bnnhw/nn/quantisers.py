@@ -12,6 +12,7 @@ from bnnhw.integer import saturation
 from bnnhw.spec import NumberFormats
 
 INT8_MAX = 127
+PIXEL_UNITS = 64  # bytes to one real unit of the stem's input
 
 
 class _Residual(torch.autograd.Function):
@@ -61,4 +62,4 @@ class PixelScaling(nn.Module):
     """Bytes (B, C, H, W) -> (byte - 128) / 64: exact, and a zero-padded tap is byte 128."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return (pixels.to(torch.float32) - 128) / 64
+        return (pixels.to(torch.float32) - 128) / PIXEL_UNITS

@@ -9,7 +9,7 @@ from bnnhw.nn.binarizers import RSign
 from bnnhw.nn.resnet import BinaryResNet
 from bnnhw.spec import NetworkSpec
 
-STREAM_SIGMA = 1.0
+STREAM_SIGMA = 2.0
 
 
 def _randomise_norm(
@@ -35,7 +35,7 @@ def untrained(spec: NetworkSpec, seed: int = 0) -> BinaryResNet:
     """A network with random weights, thresholds and batch norm statistics, in evaluation mode.
 
     The statistics fit uniformly random images, so the residual stream neither vanishes nor
-    saturates throughout: it ends with a spread of about one, over a range of several.
+    saturates throughout: it spreads over its whole range, and a few values saturate.
     """
     generator = torch.Generator().manual_seed(seed)
     model = BinaryResNet(spec)
