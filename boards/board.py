@@ -1,0 +1,59 @@
+"""What a board offers, in plain numbers: for the planner, the builder and the report."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Everything of a kind on the device: logic cells, 4-kbit block RAMs, SPRAMs, multipliers."""
+
+    lc: int
+    ebr: int
+    spram: int
+    dsp: int
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board.
+
+    name : of its module in boards/ and on the command line.
+    device, package : as its maker writes them.
+    crystal_hz, clock_hz : of the input clock; of the design unless the user asks for another.
+    budget : of the device.
+    memory_words : 64-bit words of the large memory.
+    flash_offset, flash_bytes : of the boot image, whose room ends at flash_bytes.
+    max_baud : fastest serial rate that is safe.
+    synth_opts : for synth_ice40. nextpnr_opts : that choose the device.
+    """
+
+    name: str
+    device: str
+    package: str
+    crystal_hz: int
+    clock_hz: int
+    budget: Budget
+    memory_words: int
+    flash_offset: int
+    flash_bytes: int
+    max_baud: int
+    synth_opts: tuple[str, ...]
+    nextpnr_opts: tuple[str, ...]
+
+
+BAUDS = (3_000_000, 2_000_000, 1_500_000, 1_000_000, 500_000, 115_200)
+MINIMUM_CYCLES_PER_BIT = 8
+BAUD_TOLERANCE = 0.015
+
+
+def baud_divisor(clock_hz, max_baud):
+    """The fastest serial rate the clock reaches: (baud, cycles a bit).
+
+    Raises ValueError if no rate of BAUDS comes within BAUD_TOLERANCE.
+    """
+    for baud in BAUDS:
+        divisor = round(clock_hz / baud)
+        error = abs(clock_hz / max(divisor, 1) / baud - 1)
+        if baud <= max_baud and divisor >= MINIMUM_CYCLES_PER_BIT and error <= BAUD_TOLERANCE:
+            return baud, divisor
+    raise ValueError(f"clock of {clock_hz / 1e6:g} MHz: no serial rate is within 1.5 % of it")

@@ -1,0 +1,88 @@
+"""An engine with its boot flash and its serial port: everything on a chip but clock and memory."""
+
+from amaranth.hdl import Module
+from amaranth.lib import cdc, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from gateware.flash import FlashReader
+from gateware.frames import Frames
+from gateware.memory import MemorySignature
+from gateware.uart import Receiver, Transmitter
+
+
+class Device(wiring.Component):
+    """Boots an engine from the flash, then answers the host's frames.
+
+    Parameters
+    ----------
+    engine : component       with memory, load, run, pixels, logits, label, cycles, busy
+    frame_bytes : int        bytes of an image
+    n_logits : int           logits of an answer
+    boot_offset : int        address of the boot image in the flash
+    boot_length : int        bytes of its payload
+    uart_divisor : int       clock cycles a bit of the serial port
+    timeout_bits : int       2**timeout_bits cycles of silence spoil a frame
+
+    Members
+    -------
+    memory : Out(MemorySignature)
+    rx : In(1)               asynchronous; synchronised here
+    tx : Out(1)
+    flash_select, flash_clock, flash_copi : Out(1); flash_cipo : In(1)
+    ready : Out(1)           booted, and no image is being worked on
+    busy : Out(1)            an image is being worked on
+    error : Out(1)           the boot image is wrong, for good; the engine does not run
+    """
+
+    memory: Out(MemorySignature())
+    rx: In(1, init=1)
+    tx: Out(1, init=1)
+    flash_select: Out(1)
+    flash_clock: Out(1)
+    flash_copi: Out(1)
+    flash_cipo: In(1)
+    ready: Out(1)
+    busy: Out(1)
+    error: Out(1)
+
+    def __init__(
+        self, engine, *, frame_bytes, n_logits, boot_offset, boot_length, uart_divisor, timeout_bits
+    ):
+        self._engine = engine
+        self._flash = FlashReader(offset=boot_offset, length=boot_length)
+        self._frames = Frames(frame_bytes=frame_bytes, n_logits=n_logits, timeout_bits=timeout_bits)
+        self._receiver = Receiver(uart_divisor)
+        self._transmitter = Transmitter(uart_divisor)
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.engine = engine = self._engine
+        m.submodules.flash = flash = self._flash
+        m.submodules.frames = frames = self._frames
+        m.submodules.receiver = receiver = self._receiver
+        m.submodules.transmitter = transmitter = self._transmitter
+        m.submodules.rx_sync = cdc.FFSynchronizer(self.rx, receiver.line, init=1)
+
+        connect(m, engine.memory, flipped(self.memory))
+        connect(m, flash.o, engine.load)
+        connect(m, receiver.o, frames.received)
+        connect(m, frames.answer, transmitter.i)
+        connect(m, frames.pixels, engine.pixels)
+        connect(m, engine.logits, frames.logits)
+        booted = flash.done & ~flash.error
+        m.d.comb += [
+            frames.label.eq(engine.label),
+            frames.cycles.eq(engine.cycles),
+            frames.enable.eq(booted),
+            engine.run.eq(booted),
+            self.tx.eq(transmitter.line),
+            self.flash_select.eq(flash.select),
+            self.flash_clock.eq(flash.clock),
+            self.flash_copi.eq(flash.copi),
+            flash.cipo.eq(self.flash_cipo),
+            self.ready.eq(booted & ~engine.busy),
+            self.busy.eq(engine.busy),
+            self.error.eq(flash.error),
+        ]
+        return m

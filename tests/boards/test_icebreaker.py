@@ -1,0 +1,45 @@
+import pytest
+
+from boards.board import baud_divisor
+from boards.icebreaker import Top, pll, prepare
+from tests.fakes import FakeEngine
+
+
+def make_top(clock_hz=24_000_000):
+    engine = FakeEngine(frame_bytes=64, n_logits=10)
+    return Top(engine, frame_bytes=64, n_logits=10, boot_length=1024, clock_hz=clock_hz)
+
+
+@pytest.mark.parametrize("mhz", [16, 24, 30, 36, 48, 60])
+def test_pll_is_close_and_never_above(mhz):
+    settings = pll(mhz * 1e6)
+    made = 12e6 * (settings.divf + 1) / 2**settings.divq
+    assert settings.output_hz == made
+    assert mhz * 1e6 - 0.4e6 <= made <= mhz * 1e6
+    assert 533e6 <= made * 2**settings.divq <= 1066e6
+
+
+@pytest.mark.parametrize("mhz", [1, 15.9, 67, 200])
+def test_pll_out_of_range(mhz):
+    with pytest.raises(ValueError, match="16 to 66 MHz"):
+        pll(mhz * 1e6)
+
+
+@pytest.mark.parametrize(
+    ("mhz", "expected"), [(24, (3_000_000, 8)), (36, (3_000_000, 12)), (25.5, (1_500_000, 17))]
+)
+def test_baud_divisor(mhz, expected):
+    assert baud_divisor(mhz * 1e6, 3_000_000) == expected
+
+
+def test_baud_out_of_reach():
+    with pytest.raises(ValueError, match="no serial rate"):
+        baud_divisor(100_000, 3_000_000)
+
+
+def test_top_elaborates_with_its_primitives_and_pins():
+    files = prepare(make_top())
+    assert sorted(files) == ["top.il", "top.pcf"]
+    assert files["top.il"].count("\\SB_SPRAM256KA") == 4
+    assert files["top.il"].count("\\SB_PLL40_PAD") == 1
+    assert "set_io clk12_0__io 35" in files["top.pcf"]

@@ -1,0 +1,70 @@
+"""A stand-in for the engine: sums the pixels, adds a word of its boot image, answers."""
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from gateware.memory import MemorySignature
+
+
+class FakeEngine(wiring.Component):
+    """Logit k of a frame is (sum of pixels) * (k + 1) + word 0 of the memory's low 16 bits.
+
+    It has an engine's ports. The label is the number of the last logit, cycles is 0x01020304.
+    """
+
+    memory: Out(MemorySignature())
+    load: In(stream.Signature(8))
+    run: In(1)
+    pixels: In(stream.Signature(8))
+    logits: Out(stream.Signature(signed(32)))
+    label: Out(8)
+    cycles: Out(32, init=0x01020304)
+    busy: Out(1)
+    step_done: Out(1)
+    step: Out(8)
+
+    def __init__(self, *, frame_bytes, n_logits):
+        self.frame_bytes = frame_bytes
+        self.n_logits = n_logits
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        total = Signal(signed(32))
+        word = Signal(64)
+        count = Signal(17)
+        seen = Signal(range(self.frame_bytes + 1))
+        given = Signal(range(self.n_logits + 1))
+        full = Signal()
+
+        m.d.comb += [
+            self.load.ready.eq(~self.run & ~full),
+            self.memory.write.eq(full),
+            self.memory.write_mask.eq(0xFFFF),
+            self.memory.write_data.eq(word),
+            self.memory.address.eq((count - 1)[3:] & ~self.run.replicate(14)),
+        ]
+        m.d.sync += full.eq(0)
+        with m.If(self.load.valid & self.load.ready):
+            m.d.sync += [word.eq(word[8:] | (self.load.payload << 56)), count.eq(count + 1)]
+            m.d.sync += full.eq(count[:3] == 7)
+
+        done = seen == self.frame_bytes
+        m.d.comb += [
+            self.pixels.ready.eq(self.run & ~done),
+            self.busy.eq(seen != 0),
+            self.logits.valid.eq(done),
+            self.logits.payload.eq(total),
+            self.label.eq(given),
+            self.step_done.eq(done & (given == 0)),
+        ]
+        with m.If(self.pixels.valid & self.pixels.ready):
+            m.d.sync += [seen.eq(seen + 1), total.eq(total + self.pixels.payload)]
+        with m.If(self.logits.valid & self.logits.ready):
+            m.d.sync += [given.eq(given + 1), total.eq(total + self.memory.read_data[:16])]
+            with m.If(given == self.n_logits - 1):
+                m.d.sync += [seen.eq(0), total.eq(0), given.eq(given)]
+        with m.If(self.pixels.valid & self.pixels.ready & (seen == 0)):
+            m.d.sync += given.eq(0)
+        return m
