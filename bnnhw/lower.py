@@ -25,6 +25,7 @@ from bnnhw.nn.resnet import BinaryConvolution
 from bnnhw.spec import Convolution, NetworkSpec, NumberFormats
 
 INT16_MAX = saturation(16)[1]
+FINEST_HALF = 1 / 8  # residual steps
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def requantiser(name: str, affine: Affine, spec: NetworkSpec, threshold: np.ndar
                 lost: float = 0.0) -> Requantiser:  # fmt: skip
     """Integers for y = slope * half + offset, both in real units; may raise _ScaleOverflow.
 
-    lost : what flooring takes from half on average. The bias makes up for it, for the floor of
-    the scaled product, and rounds the result.
+    lost : what flooring takes from half on average; the bias makes up for it. The floor of the
+    scaled product costs nothing: floor(floor(t) + n) = floor(t + n) for a whole bias n.
     """
     formats = spec.formats
     step, guard = 2.0**formats.residual_fraction, formats.guard
@@ -96,9 +97,8 @@ def requantiser(name: str, affine: Affine, spec: NetworkSpec, threshold: np.ndar
     scale = np.round(slope * 2.0**formats.scale_fraction)
     if np.abs(scale).max() > INT16_MAX:
         raise _ScaleOverflow(name, int(np.argmax(np.abs(slope))), float(np.abs(slope).max()))
-    floored = (1 - 2.0 ** (guard - formats.scale_fraction)) / 2
-    bias = (affine.offset * step + slope * lost) * 2.0**guard + floored + 2.0 ** (guard - 1)
-    bias = np.round(bias)
+    offset = (affine.offset * step + slope * lost) * 2.0**guard
+    bias = np.round(offset + 2.0 ** (guard - 1))
     if np.abs(bias).max() > INT16_MAX:
         at = int(np.argmax(np.abs(bias)))
         raise UserError(
@@ -112,19 +112,29 @@ class _ScaleOverflow(Exception):
     """A scale does not fit 16 bits at this scale_fraction: (layer, channel, scale in steps)."""
 
 
+def _pre_shift(affine: Affine, spec: NetworkSpec) -> int:
+    """Bits the stem drops: enough for half to fit, and while a half stays a small part of a step.
+
+    Dropping bits that do not matter makes the scale greater, and so its rounding finer.
+    """
+    greatest, shift = 9 * spec.input[2] * 128 * INT8_MAX, 0
+    step = np.abs(affine.slope).max() * 2.0**spec.formats.residual_fraction
+    while greatest >> shift >> 15 or (shift < 16 and step * 2 ** (shift + 1) <= FINEST_HALF):
+        shift += 1
+    return shift
+
+
 def _stem(model: BinaryResNet, spec: NetworkSpec) -> IntegerStem:
     weight = model.stem.weight.detach()
     _finite("stem.weight", weight)
     unit = int8_scale(weight, per_channel=True)
     weights = torch.round(weight / unit).permute(0, 2, 3, 1).to(torch.int8).numpy()
-    greatest, shift = 9 * spec.input[2] * 128 * INT8_MAX, 0
-    while greatest >> shift >> 15:
-        shift += 1
     affine = fold_norm("stem", model.stem.norm, unit.double().flatten().numpy() / PIXEL_UNITS)
     after = model.convolutions[0].binarizer
     threshold = residual_threshold(
         spec.convolutions()[0].name, after, spec.widths[0], spec.formats
     )
+    shift = _pre_shift(affine, spec)
     halves = Affine(affine.slope * 2**shift, affine.offset)
     lost = (1 - 2.0**-shift) / 2
     return IntegerStem(
