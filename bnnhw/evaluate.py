@@ -1,0 +1,96 @@
+"""python -m bnnhw.evaluate: accuracy of a model, float or integer, on a data set's test split."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from bnnhw import checkpoint, data, golden
+from bnnhw.cli import Command
+from bnnhw.errors import UserError
+from bnnhw.integer import IntegerNetwork
+from bnnhw.lower import lower
+from bnnhw.nn import BinaryResNet
+
+BATCH = 100
+Step = Callable[[int], None]
+
+
+@torch.inference_mode()
+def float_classes(model: BinaryResNet, pixels: np.ndarray, step: Step) -> np.ndarray:
+    """Classes int64 (N,) that the float model gives uint8 pixels (N, H, W, C), in float32."""
+    model.eval()
+    classes = []
+    for start in range(0, len(pixels), BATCH):
+        batch = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2)
+        classes.append(model(batch).argmax(1).numpy())
+        step(start + len(batch))
+    return np.concatenate(classes)
+
+
+def integer_classes(network: IntegerNetwork, pixels: np.ndarray, step: Step) -> np.ndarray:
+    """Classes int64 (N,) that the integer network gives uint8 pixels (N, H, W, C), exactly."""
+    return golden.run(network, pixels, progress=step)["class"]
+
+
+def top1(
+    model: BinaryResNet, images: data.Images, *, integer: bool = False, step: Step = lambda done: None
+) -> float:
+    """Percent of the images whose class the model, or its integer network, finds."""
+    if images.pixels.shape[1:] != model.spec.input:
+        raise UserError(
+            f"images are {'x'.join(map(str, images.pixels.shape[1:]))}, the model takes "
+            f"{'x'.join(map(str, model.spec.input))}; choose its data set with --dataset"
+        )
+    if images.classes != model.spec.classes:
+        raise UserError(
+            f"the data set has {images.classes} classes, the model {model.spec.classes}; choose "
+            f"its data set with --dataset"
+        )
+    if integer:
+        classes = integer_classes(lower(model), images.pixels, step)
+    else:
+        classes = float_classes(model, images.pixels, step)
+    return 100.0 * float((classes == images.labels).mean())
+
+
+@click.command(cls=Command)
+@click.argument("model")
+@click.option("--data", "directory", help="Directory of the data set (digits need none).")
+@click.option(
+    "--dataset", type=click.Choice(["auto", *data.DATASETS]), default="auto", show_default=True
+)
+@click.option("--split", type=click.Choice(data.SPLITS), default="test", show_default=True)
+@click.option("--integer", is_flag=True, help="Run the integer network, as the device does.")
+@click.option("--images", "count", type=click.IntRange(1), help="Only the first so many images.")
+def main(
+    model: str, directory: str | None, dataset: str, split: str, integer: bool, count: int | None
+) -> None:
+    """Print the accuracy of MODEL (a model.pt or a bundled model's name) as one JSON object."""
+    torch.set_num_threads(1)  # a second thread makes these small kernels slower
+    loaded = checkpoint.load(checkpoint.find(model))
+    spec = loaded.spec
+    chosen = data.guess(spec.input, spec.classes) if dataset == "auto" else dataset
+    images = data.load(chosen, directory, split).first(count)
+    with click.progressbar(length=len(images), label=f"{chosen} {split}", file=sys.stderr) as bar:
+
+        def step(done: int) -> None:
+            bar.update(done - bar.pos)
+
+        result: dict[str, Any] = dict(
+            model=Path(model).name, dataset=chosen, split=split, images=len(images),
+            top1=round(top1(loaded.model(), images, integer=integer, step=step), 2),
+            integer=integer,
+        )  # fmt: skip
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
