@@ -18,21 +18,9 @@ from bnnhw.errors import UserError
 from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
 from bnnhw.nn import BinaryResNet
+from bnnhw.nn.training import classify
 
-BATCH = 100
 Step = Callable[[int], None]
-
-
-@torch.inference_mode()
-def float_classes(model: BinaryResNet, pixels: np.ndarray, step: Step) -> np.ndarray:
-    """Classes int64 (N,) that the float model gives uint8 pixels (N, H, W, C), in float32."""
-    model.eval()
-    classes = []
-    for start in range(0, len(pixels), BATCH):
-        batch = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2)
-        classes.append(model(batch).argmax(1).numpy())
-        step(start + len(batch))
-    return np.concatenate(classes)
 
 
 def integer_classes(network: IntegerNetwork, pixels: np.ndarray, step: Step) -> np.ndarray:
@@ -41,7 +29,11 @@ def integer_classes(network: IntegerNetwork, pixels: np.ndarray, step: Step) -> 
 
 
 def top1(
-    model: BinaryResNet, images: data.Images, *, integer: bool = False, step: Step = lambda done: None
+    model: BinaryResNet,
+    images: data.Images,
+    *,
+    integer: bool = False,
+    step: Step = lambda done: None,
 ) -> float:
     """Percent of the images whose class the model, or its integer network, finds."""
     if images.pixels.shape[1:] != model.spec.input:
@@ -57,8 +49,19 @@ def top1(
     if integer:
         classes = integer_classes(lower(model), images.pixels, step)
     else:
-        classes = float_classes(model, images.pixels, step)
+        classes = classify(model, images.pixels, step)
     return 100.0 * float((classes == images.labels).mean())
+
+
+def record(path: Path, images: data.Images, dataset: str, split: str, step: Step) -> dict[str, Any]:
+    """Measure both accuracies and keep them in the file's metrics["accuracy"]."""
+    loaded = checkpoint.load(path)
+    model = loaded.model()
+    accuracy: dict[str, Any] = dict(dataset=dataset, split=split, images=len(images))
+    for name, integer in (("float", False), ("integer", True)):
+        accuracy[name] = round(top1(model, images, integer=integer, step=step), 2)
+    checkpoint.save(path, model, {**loaded.metrics, "accuracy": accuracy})
+    return accuracy
 
 
 @click.command(cls=Command)
@@ -70,25 +73,32 @@ def top1(
 @click.option("--split", type=click.Choice(data.SPLITS), default="test", show_default=True)
 @click.option("--integer", is_flag=True, help="Run the integer network, as the device does.")
 @click.option("--images", "count", type=click.IntRange(1), help="Only the first so many images.")
+@click.option("--record", "recorded", is_flag=True, help="Measure both and keep them in MODEL.")
 def main(
-    model: str, directory: str | None, dataset: str, split: str, integer: bool, count: int | None
-) -> None:
+    model: str, directory: str | None, dataset: str, split: str, integer: bool,
+    count: int | None, recorded: bool,
+) -> None:  # fmt: skip
     """Print the accuracy of MODEL (a model.pt or a bundled model's name) as one JSON object."""
     torch.set_num_threads(1)  # a second thread makes these small kernels slower
-    loaded = checkpoint.load(checkpoint.find(model))
+    path = checkpoint.find(model)
+    loaded = checkpoint.load(path)
     spec = loaded.spec
     chosen = data.guess(spec.input, spec.classes) if dataset == "auto" else dataset
     images = data.load(chosen, directory, split).first(count)
+    result: dict[str, Any] = dict(
+        model=Path(model).name, dataset=chosen, split=split, images=len(images)
+    )
     with click.progressbar(length=len(images), label=f"{chosen} {split}", file=sys.stderr) as bar:
 
         def step(done: int) -> None:
             bar.update(done - bar.pos)
 
-        result: dict[str, Any] = dict(
-            model=Path(model).name, dataset=chosen, split=split, images=len(images),
-            top1=round(top1(loaded.model(), images, integer=integer, step=step), 2),
-            integer=integer,
-        )  # fmt: skip
+        if recorded:
+            accuracy = record(path, images, chosen, split, step)
+            result |= dict(top1=accuracy["integer"], integer=True, float_top1=accuracy["float"])
+        else:
+            percent = top1(loaded.model(), images, integer=integer, step=step)
+            result |= dict(top1=round(percent, 2), integer=integer)
     print(json.dumps(result))
 
 

@@ -131,9 +131,7 @@ def _stem(model: BinaryResNet, spec: NetworkSpec) -> IntegerStem:
     weights = torch.round(weight / unit).permute(0, 2, 3, 1).to(torch.int8).numpy()
     affine = fold_norm("stem", model.stem.norm, unit.double().flatten().numpy() / PIXEL_UNITS)
     after = model.convolutions[0].binarizer
-    threshold = residual_threshold(
-        spec.convolutions()[0].name, after, spec.widths[0], spec.formats
-    )
+    threshold = residual_threshold(spec.convolutions()[0].name, after, spec.widths[0], spec.formats)
     shift = _pre_shift(affine, spec)
     halves = Affine(affine.slope * 2**shift, affine.offset)
     lost = (1 - 2.0**-shift) / 2
@@ -199,7 +197,9 @@ def _lower(model: BinaryResNet, spec: NetworkSpec) -> IntegerNetwork:
     return IntegerNetwork(spec, _stem(model, spec), convolutions, _head(model, spec))
 
 
-def lower(source: BinaryResNet | Checkpoint, *, residual_width: int | None = None) -> IntegerNetwork:
+def lower(
+    source: BinaryResNet | Checkpoint, *, residual_width: int | None = None
+) -> IntegerNetwork:
     """The integers of a trained (or untrained) network.
 
     residual_width : bits of the residual stream instead of the trained ones; the fraction stays,

@@ -37,8 +37,10 @@ def requantise(half, stream, part, formats):
     y = np.zeros(half.shape, np.int64)
     for at in np.ndindex(*half.shape):
         channel = at[2]
-        p = int(half[at]) * int(part.scale[channel]) // 2 ** (
-            formats.scale_fraction - formats.guard
+        p = (
+            int(half[at])
+            * int(part.scale[channel])
+            // 2 ** (formats.scale_fraction - formats.guard)
         )
         total = int(stream[at]) * 2**formats.guard + p + int(part.bias[channel])
         y[at] = max(-limit, min(limit - 1, total // 2**formats.guard))

@@ -163,6 +163,8 @@ def test_formats_of_the_spec_are_used():
     network = lower(untrained(spec))
     coarse = lower(untrained(replace(spec, formats=NumberFormats())))
     assert replace(network.spec.formats, scale_fraction=12) == formats
-    fine_scale = network.convolutions[0].requantiser.scale / 2.0**network.spec.formats.scale_fraction
-    coarse_scale = coarse.convolutions[0].requantiser.scale / 2.0**coarse.spec.formats.scale_fraction
-    np.testing.assert_allclose(fine_scale, coarse_scale * 8, rtol=0.05)
+    fine, rough = (
+        lowered.convolutions[0].requantiser.scale / 2.0**lowered.spec.formats.scale_fraction
+        for lowered in (network, coarse)
+    )
+    np.testing.assert_allclose(fine, rough * 8, rtol=0.05)

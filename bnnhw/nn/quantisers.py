@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnnhw.nn.binarizers import pass_between
 from bnnhw.integer import saturation
+from bnnhw.nn.binarizers import pass_between
 from bnnhw.spec import NumberFormats
 
 INT8_MAX = 127

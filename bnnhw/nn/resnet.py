@@ -15,7 +15,10 @@ INITIAL_GAIN = 0.5  # of a convolution's batch norm: keeps early streams where g
 
 
 class Stem(nn.Module):
-    """8-bit 3x3 convolution, zero padded, and batch norm: x (B, C, H, W) -> (B, widths[0], H, W)."""
+    """8-bit 3x3 convolution, zero padded, and batch norm.
+
+    x (B, C, H, W) -> (B, widths[0], H, W).
+    """
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()

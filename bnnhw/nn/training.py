@@ -1,0 +1,198 @@
+"""Recipe, batches and the loop that trains a BinaryResNet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnnhw.data import Images
+from bnnhw.errors import UserError
+from bnnhw.nn.resnet import BinaryResNet
+from bnnhw.spec import NetworkSpec
+
+LATENT_LIMIT = 1.5
+WARM_UP = 0.03
+TEST_BATCH = 100
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The schedule ends with `epochs` or with `minutes`, whichever comes first."""
+
+    dataset: str = "cifar10"
+    epochs: int | None = None
+    minutes: float | None = None
+    batch: int = 64
+    lr: float = 1e-2
+    crop: int = 2
+    flip: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs is None and self.minutes is None:
+            raise UserError("no end to the training: give --epochs, --budget-minutes or both")
+        for name in ("epochs", "minutes", "batch", "lr"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name}={value}: must be greater than 0")
+
+
+class Batches:
+    """Shuffled, randomly shifted and mirrored batches of a training set, without a loop.
+
+    Pixels that a shift brings in from outside are 128, the stem's zero.
+    """
+
+    def __init__(self, images: Images, recipe: Recipe, device: torch.device) -> None:
+        pad = recipe.crop
+        self.height, self.width = images.pixels.shape[1:3]
+        padded = np.pad(
+            images.pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=128
+        )
+        self.pixels = torch.from_numpy(padded).to(device)
+        self.labels = torch.from_numpy(images.labels).to(device)
+        self.recipe = recipe
+
+    def __len__(self) -> int:
+        return len(self.labels) // self.recipe.batch
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (uint8 (B, C, H, W) channels last, int64 (B,)); the last rest is dropped."""
+        device, batch = self.pixels.device, self.recipe.batch
+        count = len(self.labels)
+        order = torch.randperm(count, generator=generator).to(device)
+        shift = torch.randint(0, 2 * self.recipe.crop + 1, (count, 2), generator=generator)
+        mirror = torch.rand(count, generator=generator) < (0.5 if self.recipe.flip else 0.0)
+        rows = (shift[:, :1] + torch.arange(self.height)).to(device)
+        across = torch.arange(self.width)
+        across = torch.where(mirror[:, None], across.flip(0), across)
+        columns = (shift[:, 1:] + across).to(device)
+        for start in range(0, len(self) * batch, batch):
+            part = slice(start, start + batch)
+            chosen = order[part]
+            pixels = self.pixels[chosen[:, None, None], rows[part, :, None], columns[part, None]]
+            yield pixels.permute(0, 3, 1, 2), self.labels[chosen]
+
+
+@torch.inference_mode()
+def classify(
+    model: BinaryResNet, pixels: np.ndarray, step: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
+    """Classes int64 (N,) that the float model gives uint8 pixels (N, H, W, C), in float32.
+
+    step : called with the number of images done after every batch.
+    """
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    classes = []
+    for start in range(0, len(pixels), TEST_BATCH):
+        batch = torch.from_numpy(pixels[start : start + TEST_BATCH]).to(device)
+        classes.append(model(batch.permute(0, 3, 1, 2)).argmax(1).cpu().numpy())
+        step(start + len(batch))
+    model.train(training)
+    return np.concatenate(classes)
+
+
+class Trainer:
+    """A model in training and all the state needed to go on exactly where it stopped."""
+
+    def __init__(
+        self, spec: NetworkSpec, recipe: Recipe, train: Images, validation: Images
+    ) -> None:
+        self.recipe, self.validation = recipe, validation
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(recipe.seed)
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        model = BinaryResNet(spec).to(self.device, memory_format=torch.channels_last)
+        self.model = model
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
+        self.batches = Batches(train, recipe, self.device)
+        if not len(self.batches):
+            raise UserError(f"batch={recipe.batch}: there are only {len(train)} training images")
+        self.epoch, self.seconds = 0, 0.0
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Part of the schedule that is done, in [0, 1]."""
+        parts = [0.0]
+        if self.recipe.epochs is not None:
+            parts.append((self.epoch + step / len(self.batches)) / self.recipe.epochs)
+        if self.recipe.minutes is not None:
+            parts.append(seconds / (60 * self.recipe.minutes))
+        return min(1.0, max(parts))
+
+    def run(self, log: Log, after_epoch: Callable[[float], None]) -> None:
+        """Train to the end of the schedule; `after_epoch` gets the validation top-1."""
+        while self.progress(0, self.seconds) < 1:
+            started, before = time.monotonic(), self.seconds
+            loss = self._run_epoch(started, log)
+            self.epoch += 1
+            classes = classify(self.model, self.validation.pixels)
+            top1 = 100.0 * float((classes == self.validation.labels).mean())
+            self.seconds = before + time.monotonic() - started
+            log(dict(epoch=self.epoch, seconds=round(self.seconds), loss=round(loss, 4),
+                     validation=round(top1, 2)))  # fmt: skip
+            after_epoch(top1)
+        log(dict(done=1.0, seconds=self.seconds))
+
+    def _run_epoch(self, started: float, log: Log) -> float:
+        self.model.train()
+        total = torch.zeros(())
+        step = 0
+        for step, (pixels, labels) in enumerate(self.batches.epoch(self.generator), 1):
+            seconds = self.seconds + time.monotonic() - started
+            done = self.progress(step - 1, seconds)
+            if done >= 1:
+                break
+            total += self._step(pixels, labels, done)
+            if step % 10 == 0:
+                log(dict(done=done, seconds=seconds))
+        return float(total) / max(1, step)
+
+    def _step(self, pixels: Tensor, labels: Tensor, done: float) -> Tensor:
+        rate = self.recipe.lr * min(1.0, (done + 1e-3) / WARM_UP)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = F.cross_entropy(self.model(pixels), labels)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        with torch.no_grad():
+            torch._foreach_clamp_min_(self.model.latent_weights(), -LATENT_LIMIT)
+            torch._foreach_clamp_max_(self.model.latent_weights(), LATENT_LIMIT)
+        return loss.detach().cpu()
+
+    def state(self) -> dict[str, Any]:
+        """Everything `restore` needs, as plain values and tensors."""
+        return dict(
+            recipe=asdict(self.recipe), spec=self.model.spec.to_dict(), epoch=self.epoch,
+            seconds=self.seconds, generator=self.generator.get_state(),
+            model=self.model.state_dict(), optimiser=self.optimiser.state_dict(),
+        )  # fmt: skip
+
+    def restore(self, state: Any, where: Path) -> None:
+        """Go on from `state`; the recipe and the spec must be the ones it was made with."""
+        mine = self.state()
+        if not isinstance(state, dict) or state.keys() != mine.keys():
+            raise UserError(f"{where}: not a training state of this bnnhw; start without --resume")
+        for name in ("recipe", "spec"):
+            if state[name] != mine[name]:
+                raise UserError(
+                    f"{where}: was started with {name} {state[name]}, now {mine[name]}; resume "
+                    f"with the same options"
+                )
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.generator.set_state(state["generator"])
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
