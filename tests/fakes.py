@@ -8,25 +8,23 @@ from gateware.memory import MemorySignature
 
 
 class FakeEngine(wiring.Component):
-    """Logit k of a frame is (sum of pixels) * (k + 1) + word 0 of the memory's low 16 bits.
+    """Result k of a frame is (sum of pixels) + k * (low 16 bits of word 0 of the memory).
 
-    It has an engine's ports. The label is the number of the last logit, cycles is 0x01020304.
+    It has an engine's ports. So the class and the cycles are just two results more.
     """
 
     memory: Out(MemorySignature())
     load: In(stream.Signature(8))
     run: In(1)
     pixels: In(stream.Signature(8))
-    logits: Out(stream.Signature(signed(32)))
-    label: Out(8)
-    cycles: Out(32, init=0x01020304)
+    results: Out(stream.Signature(signed(32)))
     busy: Out(1)
     step_done: Out(1)
     step: Out(8)
 
-    def __init__(self, *, frame_bytes, n_logits):
+    def __init__(self, *, frame_bytes, classes):
         self.frame_bytes = frame_bytes
-        self.n_logits = n_logits
+        self.n_results = classes + 2
         super().__init__()
 
     def elaborate(self, platform):
@@ -35,7 +33,7 @@ class FakeEngine(wiring.Component):
         word = Signal(64)
         count = Signal(17)
         seen = Signal(range(self.frame_bytes + 1))
-        given = Signal(range(self.n_logits + 1))
+        given = Signal(range(self.n_results + 1))
         full = Signal()
 
         m.d.comb += [
@@ -54,17 +52,14 @@ class FakeEngine(wiring.Component):
         m.d.comb += [
             self.pixels.ready.eq(self.run & ~done),
             self.busy.eq(seen != 0),
-            self.logits.valid.eq(done),
-            self.logits.payload.eq(total),
-            self.label.eq(given),
+            self.results.valid.eq(done),
+            self.results.payload.eq(total),
             self.step_done.eq(done & (given == 0)),
         ]
         with m.If(self.pixels.valid & self.pixels.ready):
             m.d.sync += [seen.eq(seen + 1), total.eq(total + self.pixels.payload)]
-        with m.If(self.logits.valid & self.logits.ready):
+        with m.If(self.results.valid & self.results.ready):
             m.d.sync += [given.eq(given + 1), total.eq(total + self.memory.read_data[:16])]
-            with m.If(given == self.n_logits - 1):
-                m.d.sync += [seen.eq(0), total.eq(0), given.eq(given)]
-        with m.If(self.pixels.valid & self.pixels.ready & (seen == 0)):
-            m.d.sync += given.eq(0)
+            with m.If(given == self.n_results - 1):
+                m.d.sync += [seen.eq(0), total.eq(0), given.eq(0)]
         return m

@@ -6,8 +6,8 @@ from tests.fakes import FakeEngine
 
 
 def make_top(clock_hz=24_000_000):
-    engine = FakeEngine(frame_bytes=64, n_logits=10)
-    return Top(engine, frame_bytes=64, n_logits=10, boot_length=1024, clock_hz=clock_hz)
+    engine = FakeEngine(frame_bytes=64, classes=10)
+    return Top(engine, frame_bytes=64, n_results=12, boot_length=1024, clock_hz=clock_hz)
 
 
 @pytest.mark.parametrize("mhz", [16, 24, 30, 36, 48, 60])

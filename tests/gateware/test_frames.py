@@ -6,12 +6,8 @@ import pytest
 from gateware.frames import COMMAND, GOOD, SPOILED, Frames
 from tests.gateware.streams import receive, send, simulate
 
-FRAME, LOGITS, SILENCE = 12, 3, 6
-ANSWER = 1 + 4 * LOGITS + 1 + 4
-
-
-def answer(marker, logits, label, cycles):
-    return struct.pack(f"<B{LOGITS}iBI", marker, *logits, label, cycles)
+FRAME, RESULTS, SILENCE = 12, 5, 6
+ANSWER = 1 + 4 * RESULTS
 
 
 def run(sent, frames, *, stall=0.0, pauses=()):
@@ -19,7 +15,7 @@ def run(sent, frames, *, stall=0.0, pauses=()):
 
     pauses : indexes of `sent` before which the host is silent for long.
     """
-    dut = Frames(frame_bytes=FRAME, n_logits=LOGITS, timeout_bits=SILENCE)
+    dut = Frames(frame_bytes=FRAME, n_results=RESULTS, timeout_bits=SILENCE)
     answers, images = [], []
 
     async def host(ctx):
@@ -37,25 +33,19 @@ def run(sent, frames, *, stall=0.0, pauses=()):
         for frame in range(frames):
             images.append(bytes(await receive(ctx, dut.pixels, FRAME, stall=stall)))
             await ctx.tick().repeat(20)
-            ctx.set(dut.label, 0)
-            ctx.set(dut.cycles, 0)
-            for index, logit in enumerate(logits_of(frame)):
-                if index == LOGITS - 1:
-                    ctx.set(dut.label, frame + 1)
-                    ctx.set(dut.cycles, 0x01020304 + frame)
-                await send(ctx, dut.logits, [logit])
+            await send(ctx, dut.results, results_of(frame), stall=stall)
 
     simulate(dut, host, reader, engine)
     return answers, images
 
 
-def logits_of(frame):
+def results_of(frame):
     rng = random.Random(frame)
-    return [rng.randrange(-(1 << 31), 1 << 31) for _ in range(LOGITS)]
+    return [rng.randrange(-(1 << 31), 1 << 31) for _ in range(RESULTS)]
 
 
 def good(frame):
-    return answer(GOOD, logits_of(frame), frame + 1, 0x01020304 + frame)
+    return struct.pack(f"<B{RESULTS}i", GOOD, *results_of(frame))
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.6])
@@ -89,7 +79,7 @@ def test_short_frame_is_filled_and_the_next_is_good(missing):
 
 
 def test_disabled_drops_bytes():
-    dut = Frames(frame_bytes=FRAME, n_logits=LOGITS, timeout_bits=SILENCE)
+    dut = Frames(frame_bytes=FRAME, n_results=RESULTS, timeout_bits=SILENCE)
 
     async def host(ctx):
         await send(ctx, dut.received, [COMMAND, 1, 2])
@@ -101,4 +91,4 @@ def test_disabled_drops_bytes():
 
 def test_bad_parameters():
     with pytest.raises(ValueError, match="frame_bytes=0"):
-        Frames(frame_bytes=0, n_logits=3, timeout_bits=5)
+        Frames(frame_bytes=0, n_results=3, timeout_bits=5)

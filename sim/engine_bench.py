@@ -1,0 +1,89 @@
+"""Runs an engine's Verilog on images: memory after each step, logits, class and cycle counts."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sim.runner import HERE, simulate
+
+MEMORY_WORDS = 16384
+SIMULATOR = "verilator"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one image did.
+
+    logits : (classes,). label : the class the engine named. counted : its own cycle count.
+    latency : cycles from the last input byte to the class. total : from the first byte.
+    step_ends : [(step, cycles since the first byte)], in order.
+    snapshots : {step: file of the memory after it}, for `read_snapshot`.
+    """
+
+    logits: np.ndarray
+    label: int
+    counted: int
+    latency: int
+    total: int
+    step_ends: list[tuple[int, int]]
+    snapshots: dict[int, Path] = field(default_factory=dict)
+
+
+def read_snapshot(path):
+    """The memory as uint64 (16384,), from a file that $writememh made."""
+    lines = [line for line in path.read_text().split() if not line.startswith(("//", "@"))]
+    return np.frombuffer(bytes.fromhex("".join(lines)), ">u8").astype(np.uint64)
+
+
+def run_engine(
+    sources, *, boot, images, classes, folder, environment,
+    snapshots=True, load_stream=False, stall=False, cycle_limit=2_000_000,
+):  # fmt: skip
+    """Simulate images one after the other; returns a Frame for each.
+
+    sources : Verilog files, with a module `engine`. boot : uint64 words, put in the memory from
+    word 0 (load_stream: sent as bytes). images : uint8 (N, H, W, C). folder : kept, so that the
+    next run with the same engine need not compile. stall : hold streams back at random.
+    Raises SimulationError if an image takes more than cycle_limit cycles.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (*folder.glob("snapshot_*.hex"), folder / "seen.json"):
+        old.unlink(missing_ok=True)
+    (folder / "boot.hex").write_text("\n".join(f"{int(word):016x}" for word in boot) + "\n")
+    (folder / "pixels.bin").write_bytes(np.ascontiguousarray(images).tobytes())
+    settings = {
+        "frames": len(images), "results": classes + 2, "snapshots": int(snapshots),
+        "cycle_limit": cycle_limit,
+    }  # fmt: skip
+    simulate(
+        sources=[HERE / "engine_bench.v", *sources], top="engine_bench",
+        test_module="sim.engine_test", folder=folder, environment=environment,
+        parameters={
+            "FRAME_BYTES": images[0].size, "RESULTS": classes + 2, "BOOT_WORDS": len(boot),
+            "LOAD_STREAM": int(load_stream), "STALL": int(stall),
+        },
+        variables={"ENGINE_BENCH": json.dumps(settings)},
+    )  # fmt: skip
+    seen = json.loads((folder / "seen.json").read_text())
+    return [_frame(index, seen, folder, snapshots) for index in range(len(images))]
+
+
+def _frame(index, seen, folder, snapshots):
+    answer = seen["answers"][index]
+    first = answer["first_pixel"]
+    steps = [step for step in seen["steps"] if step["frame"] == index]
+    files = {step["step"]: folder / f"snapshot_{index}_{step['step']}.hex" for step in steps}
+    *logits, label, counted = answer["words"]
+    classified = answer["at"][-2]
+    return Frame(
+        logits=np.array(logits, np.int64),
+        label=label,
+        counted=counted,
+        latency=classified - answer["last_pixel"],
+        total=classified - first,
+        step_ends=[(step["step"], step["at"] - first) for step in steps],
+        snapshots=files if snapshots else {},
+    )

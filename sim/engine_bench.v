@@ -1,0 +1,133 @@
+// An engine with a behavioural memory, fed from files and watched by cocotb.
+//
+// boot.hex    words of the boot image; put in the memory before the clock, or sent by the load
+//             stream if LOAD_STREAM is 1
+// pixels.bin  FRAMES frames of FRAME_BYTES bytes; each is sent once the last is answered
+// snapshot_<frame>_<step>.hex is the memory after each program step, written if SNAPSHOTS is 1.
+//
+// With STALL, pixels and results are held back at random. Words that nothing wrote, and the data
+// after a write, are noise: a design that uses them fails.
+
+module engine_bench #(
+    parameter FRAME_BYTES = 3072,
+    parameter RESULTS = 12,
+    parameter BOOT_WORDS = 1,
+    parameter LOAD_STREAM = 0,
+    parameter STALL = 0
+) (
+    input clk,
+    input [31:0] frames,
+    input snapshots
+);
+  reg [63:0] memory[0:16383];
+  reg [63:0] boot[0:BOOT_WORDS-1];
+
+  wire [13:0] address;
+  wire [63:0] write_data;
+  wire [15:0] write_mask;
+  wire write;
+  reg [63:0] read_data;
+
+  reg [31:0] now = 0;
+  reg [31:0] frame = 0;
+  reg [31:0] sent = 0;
+  reg [31:0] answered = 0;
+  reg [31:0] first_pixel = 0;
+  reg [31:0] last_pixel = 0;
+  reg [31:0] loaded = 0;
+  reg [63:0] noise = 64'h9e3779b97f4a7c15;
+  reg run = 0;
+  reg pixel_held = 0;
+  reg [7:0] pixel = 0;
+
+  // Events that cocotb waits for: each counts up after its values are stable.
+  reg [31:0] steps = 0;
+  reg [7:0] last_step = 0;
+  reg [31:0] step_at = 0;
+  reg [31:0] results_seen = 0;
+  reg signed [31:0] last_result = 0;
+  reg [31:0] result_at = 0;
+
+  integer file, word;
+  initial begin
+    $readmemh("boot.hex", boot);
+    for (word = 0; word < 16384; word = word + 1) begin
+      memory[word] = 64'hbad0_5eed_0000_0000 ^ (64'd2654435761 * word);
+      if (!LOAD_STREAM && word < BOOT_WORDS) memory[word] = boot[word];
+    end
+    file = $fopen("pixels.bin", "rb");
+    if (file == 0) $fatal(1, "pixels.bin: not found");
+  end
+
+  wire load_ready, pixel_ready, result_valid, step_done, busy;
+  wire signed [31:0] result;
+  wire [7:0] step;
+  wire load_valid = LOAD_STREAM && loaded < 8 * BOOT_WORDS;
+  wire pixel_valid = pixel_held && (!STALL || noise[0] && noise[3]);
+  wire result_ready = !STALL || noise[5];
+
+  engine dut (
+      .clk(clk),
+      .rst(1'b0),
+      .memory__address(address),
+      .memory__write_data(write_data),
+      .memory__write_mask(write_mask),
+      .memory__write(write),
+      .memory__read_data(read_data),
+      .load__payload(boot[loaded[31:3]][8*loaded[2:0]+:8]),
+      .load__valid(load_valid),
+      .load__ready(load_ready),
+      .run(run),
+      .pixels__payload(pixel),
+      .pixels__valid(pixel_valid),
+      .pixels__ready(pixel_ready),
+      .results__payload(result),
+      .results__valid(result_valid),
+      .results__ready(result_ready),
+      .busy(busy),
+      .step_done(step_done),
+      .step(step)
+  );
+
+  integer nibble;
+  always @(posedge clk) begin
+    now <= now + 1;
+    noise <= {noise[62:0], noise[63] ^ noise[62] ^ noise[60] ^ noise[59]};
+    read_data <= write ? noise : memory[address];
+    if (write)
+      for (nibble = 0; nibble < 16; nibble = nibble + 1)
+        if (write_mask[nibble]) memory[address][4*nibble+:4] <= write_data[4*nibble+:4];
+  end
+
+  always @(posedge clk) begin
+    if (load_valid && load_ready) loaded <= loaded + 1;
+    run <= !load_valid && now > 15;
+    if (pixel_valid && pixel_ready) begin
+      if (sent == 0) first_pixel <= now;
+      last_pixel <= now;
+      sent <= sent + 1;
+    end
+    if (frame < frames && (pixel_held ? pixel_valid && pixel_ready && sent + 1 < FRAME_BYTES
+                                      : sent == 0 && run)) begin
+      pixel <= $fgetc(file);
+      pixel_held <= 1;
+    end else if (pixel_valid && pixel_ready) pixel_held <= 0;
+    if (result_valid && result_ready) begin
+      results_seen <= results_seen + 1;
+      last_result <= result;
+      result_at <= now;
+      answered <= answered + 1;
+      if (answered + 1 == RESULTS) begin
+        answered <= 0;
+        sent <= 0;
+        frame <= frame + 1;
+      end
+    end
+    if (step_done) begin
+      if (snapshots) $writememh($sformatf("snapshot_%0d_%0d.hex", frame, step), memory);
+      steps <= steps + 1;
+      last_step <= step;
+      step_at <= now;
+    end
+  end
+endmodule

@@ -1,0 +1,39 @@
+// Primitives whose models in Yosys's library are empty or too much for Verilator.
+//
+// The PLL is a wire: simulations run at one clock, whatever its frequency. It locks after a while.
+
+module SB_PLL40_PAD #(
+    parameter FEEDBACK_PATH = "SIMPLE",
+    parameter DIVR = 0,
+    parameter DIVF = 0,
+    parameter DIVQ = 0,
+    parameter FILTER_RANGE = 0
+) (
+    input PACKAGEPIN,
+    input RESETB,
+    input BYPASS,
+    output PLLOUTCORE,
+    output LOCK
+);
+  reg [3:0] count = 0;
+  always @(posedge PACKAGEPIN) if (!LOCK) count <= count + 1;
+  assign LOCK = count == 15;
+  assign PLLOUTCORE = PACKAGEPIN;
+endmodule
+
+// A pin without registers; the upper bits of PIN_TYPE are 0 if it has no output.
+module SB_IO #(
+    parameter PIN_TYPE = 0,
+    parameter PULLUP = 0,
+    parameter IO_STANDARD = "SB_LVCMOS"
+) (
+    inout  PACKAGE_PIN,
+    input  OUTPUT_ENABLE,
+    input  D_OUT_0,
+    output D_IN_0
+);
+  generate
+    if (PIN_TYPE[5:4] == 0) assign D_IN_0 = PACKAGE_PIN;
+    else assign PACKAGE_PIN = D_OUT_0;
+  endgenerate
+endmodule

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from bnnhw import tools
+from bnnhw.verilog import rtlil_to_verilog
+from boards.icebreaker import BOARD, Top, prepare
+from gateware.flash import boot_image
+from gateware.frames import GOOD
+from sim.board_bench import run_board
+from sim.runner import SimulationError
+from tests.fakes import FakeEngine
+
+PAYLOAD = np.array([0x1122334455660007, 5], "<u8").tobytes()
+IMAGES = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("board")
+    engine = FakeEngine(frame_bytes=16, classes=3)
+    top = Top(engine, frame_bytes=16, n_results=5, boot_length=len(PAYLOAD), clock_hz=24_000_000)
+    return folder, rtlil_to_verilog(prepare(top)["top.il"], "top", folder)
+
+
+def run(board, flash):
+    folder, verilog = board
+    return run_board(
+        [verilog], library=tools.ice40_library(), flash=flash, flash_offset=BOARD.flash_offset,
+        images=IMAGES, classes=3, divisor=8, folder=folder / "sim",
+        environment=tools.environment(), cycle_limit=20_000,
+    )  # fmt: skip
+
+
+def test_boots_and_answers(board):
+    for answer, image in zip(run(board, boot_image(PAYLOAD)), IMAGES, strict=True):
+        assert answer.marker == GOOD
+        assert answer.logits.tolist() == [int(image.sum()) + 7 * k for k in range(3)]
+        assert (answer.label, answer.cycles) == tuple(int(image.sum()) + 7 * k for k in (3, 4))
+
+
+def test_a_bad_image_lights_the_error(board):
+    flash = bytearray(boot_image(PAYLOAD))
+    flash[10] ^= 1
+    with pytest.raises(SimulationError, match="no ready light after 20000 cycles but error"):
+        run(board, bytes(flash))
