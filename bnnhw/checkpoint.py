@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from importlib import resources
@@ -63,7 +64,9 @@ def save(path: str | Path, model: BinaryResNet, metrics: dict[str, Any] | None =
 def read_inert(path: Path, what: str) -> Any:
     """torch.load with weights_only=True; UserError where the file is none of that."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on foreign files
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give a {what}") from None
     except pickle.UnpicklingError as error:

@@ -23,11 +23,12 @@ def train(
 ) -> Trainer:  # fmt: skip
     """Train and leave model.pt at `out` after every epoch, its training state in `out`.state."""
     parts = [data.load(recipe.dataset, directory, split) for split in ("train", "validation")]
-    shape = (*parts[0].pixels.shape[1:], parts[0].classes)
-    if shape != (*spec.input, spec.classes):
-        raise UserError(
-            f"--input and --classes say {(*spec.input, spec.classes)}, {recipe.dataset} has {shape}"
-        )
+    for option, mine, theirs in (
+        ("--input", spec.input, parts[0].pixels.shape[1:]),
+        ("--classes", spec.classes, parts[0].classes),
+    ):
+        if mine != theirs:
+            raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
     trainer = Trainer(spec, recipe, *parts)
     kept = out.with_name(out.name + ".state")
     if resume:

@@ -45,6 +45,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name}={value}: must be greater than 0")
+        if not 0 <= self.crop <= 16:
+            raise UserError(f"crop={self.crop}: must lie in 0 to 16 pixels")
 
 
 class Batches:

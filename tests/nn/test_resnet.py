@@ -1,0 +1,71 @@
+"""The float model: shapes, shortcuts, padding and gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bnnhw.nn import BinaryResNet, untrained
+from bnnhw.nn.resnet import BinaryConvolution, pad_shortcut
+from bnnhw.spec import NetworkSpec, Repair
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("binarizer", ["ste", "rsign"])
+@pytest.mark.parametrize("padding", ["zero", "minus-one"])
+def test_every_parameter_learns(double, binarizer, padding):
+    spec = NetworkSpec(depth=8, widths=(4, 6, 10), input=(9, 11, 2), classes=5,
+                       repair=Repair(binarizer, double, padding))  # fmt: skip
+    torch.manual_seed(0)
+    model = BinaryResNet(spec).train()
+    logits = model(torch.randint(0, 256, (8, 2, 9, 11), dtype=torch.uint8))
+    assert logits.shape == (8, 5) and logits.dtype == torch.float32
+    logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_pad_shortcut_places_channels_as_the_spec_says():
+    shape = NetworkSpec(depth=6, widths=(4, 10), input=(6, 6, 1)).convolutions()[2]
+    stream = torch.arange(1.0, 4 * 36 + 1).reshape(1, 4, 6, 6)
+    got = pad_shortcut(stream, shape)
+    assert got.shape == (1, 10, 3, 3) and shape.shortcut_offset == 2
+    assert torch.equal(got[:, 2:6], stream[:, :, ::2, ::2])
+    assert not got[:, :2].any() and not got[:, 6:].any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("padding", "corner"), [("zero", 4 * 2), ("minus-one", 4 * 2 - 5 * 2)])
+def test_padding_counts_as_defined(padding, corner):
+    spec = NetworkSpec(depth=4, widths=(2,), input=(5, 5, 1), repair=Repair(padding=padding))
+    layer = BinaryConvolution(spec.convolutions()[0], spec).eval()
+    layer.weight.fill_(0.1)
+    layer.norm.weight.fill_((1 + layer.norm.eps) ** 0.5)
+    out = layer(torch.ones(1, 2, 5, 5))
+    assert out[0, :, 2, 2].tolist() == pytest.approx([18, 18])
+    assert out[0, :, 0, 0].tolist() == pytest.approx([corner, corner])
+
+
+@torch.no_grad()
+def test_untrained_networks_are_reproducible_and_varied():
+    spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1), repair=Repair("rsign"))
+    first, again, other = (untrained(spec, seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    norms = [name for name in first if name.endswith("norm.weight")]
+    assert any((first[name] < 0).any() for name in norms)
+    assert all((first[name] > 0).all() for name in first if name.endswith("running_var"))
+    thresholds = [first[name] for name in first if name.endswith("binarizer.threshold")]
+    assert len(thresholds) == 6 and all(tensor.abs().max() > 0 for tensor in thresholds)
+
+
+@torch.no_grad()
+def test_bfloat16_training_sees_the_same_network():
+    spec = NetworkSpec(depth=8, widths=(8, 8, 8), input=(8, 8, 1), classes=4)
+    model = untrained(spec)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 1, 8, 8), np.uint8))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(pixels)
+    correlation = torch.corrcoef(torch.stack([rough.flatten(), model(pixels).flatten()]))[0, 1]
+    assert correlation > 0.7

@@ -1,0 +1,152 @@
+"""Training: it learns, resumes exactly, and its command line explains what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bnnhw import checkpoint, data, train
+from bnnhw.errors import UserError
+from bnnhw.lower import lower
+from bnnhw.nn.training import Batches, Recipe, classify
+from bnnhw.spec import NetworkSpec, Repair
+
+SPEC = NetworkSpec(depth=8, widths=(8, 8, 16), input=(8, 8, 1))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def invoke(*words):
+    return CliRunner().invoke(train.main, [str(word) for word in words])
+
+
+class _Stop(Exception):
+    pass
+
+
+def test_resumed_training_equals_uninterrupted(tmp_path):
+    recipe = Recipe("digits", epochs=3, batch=32, crop=1, flip=False, seed=3)
+    epochs = []
+
+    def interrupt(entry):
+        epochs.append(entry.get("epoch"))
+        if entry.get("epoch") == 2:
+            raise _Stop  # before epoch 2 is kept: it is run again
+
+    train.train(SPEC, recipe, None, tmp_path / "whole.pt")
+    with pytest.raises(_Stop):
+        train.train(SPEC, recipe, None, tmp_path / "parts.pt", log=interrupt)
+    assert checkpoint.load(tmp_path / "parts.pt").metrics["epochs"] == 1
+    train.train(SPEC, recipe, None, tmp_path / "parts.pt", resume=True)
+    whole, parts = (checkpoint.load(tmp_path / f"{name}.pt") for name in ("whole", "parts"))
+    assert whole.metrics["epochs"] == parts.metrics["epochs"] == 3
+    for name, tensor in whole.state.items():
+        assert torch.equal(tensor, parts.state[name]), name
+    left = sorted(entry.name for entry in tmp_path.iterdir())
+    assert left == ["parts.pt", "parts.pt.state", "whole.pt", "whole.pt.state"]
+
+
+@pytest.mark.parametrize("repair", [Repair("rsign", False, "minus-one"), Repair()], ids=str)
+def test_a_few_epochs_learn_digits_and_lower_well(tmp_path, repair):
+    spec = NetworkSpec(depth=8, widths=(16, 16, 32), input=(8, 8, 1), repair=repair)
+    recipe = Recipe("digits", epochs=8, batch=32, crop=0, flip=False)
+    trainer = train.train(spec, recipe, None, tmp_path / "model.pt")
+    images = data.load("digits")
+    found = classify(trainer.model, images.pixels)
+    assert (found == images.labels).mean() > 0.8
+    from bnnhw import golden
+
+    exact = golden.run(lower(trainer.model), images.pixels)["class"]
+    assert (exact == found).mean() > 0.9
+    assert abs((exact == images.labels).mean() - (found == images.labels).mean()) < 0.03
+
+
+def test_batches_shift_mirror_and_cover_every_image_once():
+    images = data.load("digits", split="validation")
+    batches = Batches(images, Recipe(epochs=1, batch=30, crop=0, flip=False), torch.device("cpu"))
+    seen = torch.cat([pixels for pixels, _ in batches.epoch(torch.Generator())])
+    assert seen.shape == (180, 1, 8, 8) and seen.dtype == torch.uint8
+    ordered = sorted(map(bytes, images.pixels.reshape(180, -1)))
+    assert sorted(map(bytes, seen.numpy().reshape(180, -1))) == ordered
+    moved = Batches(images, Recipe(epochs=1, batch=180, crop=2), torch.device("cpu"))
+    ((pixels, labels),) = moved.epoch(torch.Generator().manual_seed(0))
+    originals = [torch.from_numpy(image[..., 0]) for image in images.pixels]
+    for image, label in zip(pixels[:20, 0], labels[:20], strict=True):
+        assert any(
+            int(label) == images.labels[at] and _is_shift(original, image)
+            for at, original in enumerate(originals)
+        )
+
+
+def _is_shift(original: torch.Tensor, image: torch.Tensor) -> bool:
+    framed = torch.nn.functional.pad(original, (2, 2, 2, 2), value=128)
+    shifts = [framed[y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
+    return any(torch.equal(image, s) or torch.equal(image, s.flip(1)) for s in shifts)
+
+
+def test_untrained_from_the_command_line(tmp_path):
+    out = tmp_path / "r.pt"
+    result = invoke("--epochs", 0, "--depth", 14, "--widths", "16,32,48", "--classes", 7,
+                    "--input", "24x24x1", "--repair", "double_residual=off",
+                    "--repair", "feature_binarizer=rsign", "--seed", 1, "--out", out)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    loaded = checkpoint.load(out)
+    assert loaded.spec == NetworkSpec(14, (16, 32, 48), (24, 24, 1), 7, Repair("rsign", False))
+    assert lower(loaded).spec.repair == loaded.spec.repair
+
+
+def test_the_recorded_command_repeats_the_training(tmp_path):
+    words = ["--dataset", "digits", "--depth", 8, "--widths", "4,4,4", "--epochs", 1, "--seed", 9]
+    assert invoke(*words, "--out", tmp_path / "a.pt").exit_code == 0
+    first = checkpoint.load(tmp_path / "a.pt")
+    recorded = first.metrics["command"].removeprefix("python -m bnnhw.train ").split()
+    assert invoke(*recorded, "--out", tmp_path / "b.pt").exit_code == 0
+    again = checkpoint.load(tmp_path / "b.pt")
+    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "0", "--depth", "9"], "error: depth=9: must be 6n+2"),
+        (["--epochs", "0", "--widths", "16;32"], "error: --widths 16;32: give whole numbers"),
+        (["--epochs", "0", "--input", "24x24"], "error: input=(24, 24): give height x width"),
+        (["--epochs", "0", "--repair", "double_residual"], "give NAME=VALUE"),
+        (["--epochs", "0", "--repair", "se=4"], "error: --repair se=4: give NAME=VALUE with NAME"),
+        (["--epochs", "0", "--repair", "double_residual=1"], "double_residual is on or off"),
+        (["--epochs", "0", "--repair", "padding=same"], "choose one of 'zero', 'minus-one'"),
+        (["--dataset", "digits"], "give --epochs, --budget-minutes or both"),
+        (["--epochs", "1"], "error: no data: give --data"),
+        (["--dataset", "digits", "--epochs", "1", "--classes", "7"], "takes 7, digits has 10"),
+        (["--dataset", "digits", "--epochs", "1", "--batch", "5000"], "1257 training images"),
+        (["--dataset", "digits", "--epochs", "1", "--lr", "0"], "error: lr=0.0: must be greater"),
+        (["--dataset", "digits", "--epochs", "-1"], "error: epochs=-1: must be greater than 0"),
+        (["--dataset", "digits", "--epochs", "1", "--crop", "-1"], "error: crop=-1"),
+        (["--dataset", "digits", "--epochs", "1", "--resume"], "r.pt.state: No such file"),
+    ],
+)
+def test_wrong_options_end_with_one_line(tmp_path, words, message):
+    result = invoke(*words, "--out", tmp_path / "r.pt")
+    assert result.exit_code == 2
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert not (tmp_path / "r.pt").exists()
+
+
+def test_resume_wants_the_same_options(tmp_path):
+    out = tmp_path / "model.pt"
+    recipe = Recipe("digits", epochs=1, batch=128, crop=0, flip=False)
+    train.train(SPEC, recipe, None, out)
+    with pytest.raises(UserError, match="resume with the same options"):
+        train.train(SPEC, Recipe("digits", epochs=2, batch=128, crop=0, flip=False), None, out,
+                    resume=True)  # fmt: skip
+    (tmp_path / "model.pt.state").write_bytes(out.read_bytes())
+    with pytest.raises(UserError, match="not a training state"):
+        train.train(SPEC, recipe, None, out, resume=True)
