@@ -69,7 +69,15 @@ def test_resnet20(double):
 def test_odd_sizes_round_up():
     layers = NetworkSpec(depth=6, widths=(2, 6), input=(9, 7, 1)).convolutions()
     assert [(layer.out_height, layer.out_width) for layer in layers] == [(9, 7)] * 2 + [(5, 4)] * 2
-    assert layers[2].shortcut_offset == 2
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "offset"),
+    [(16, 32, 8), (32, 64, 16), (32, 48, 8), (64, 128, 32), (16, 36, 10), (4, 10, 0), (8, 8, 0)],
+)
+def test_shortcut_channels_go_to_the_middle_where_groups_of_16_allow(narrow, wide, offset):
+    layer = NetworkSpec(depth=6, widths=(narrow, wide)).convolutions()[2]
+    assert layer.shortcut_offset == offset
 
 
 def test_dict_round_trip():

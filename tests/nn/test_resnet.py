@@ -27,12 +27,12 @@ def test_every_parameter_learns(double, binarizer, padding):
 
 
 def test_pad_shortcut_places_channels_as_the_spec_says():
-    shape = NetworkSpec(depth=6, widths=(4, 10), input=(6, 6, 1)).convolutions()[2]
-    stream = torch.arange(1.0, 4 * 36 + 1).reshape(1, 4, 6, 6)
+    shape = NetworkSpec(depth=6, widths=(16, 36), input=(6, 6, 1)).convolutions()[2]
+    stream = torch.arange(1.0, 16 * 36 + 1).reshape(1, 16, 6, 6)
     got = pad_shortcut(stream, shape)
-    assert got.shape == (1, 10, 3, 3) and shape.shortcut_offset == 2
-    assert torch.equal(got[:, 2:6], stream[:, :, ::2, ::2])
-    assert not got[:, :2].any() and not got[:, 6:].any()
+    assert got.shape == (1, 36, 3, 3) and shape.shortcut_offset == 10
+    assert torch.equal(got[:, 10:26], stream[:, :, ::2, ::2])
+    assert not got[:, :10].any() and not got[:, 26:].any()
 
 
 @torch.no_grad()
