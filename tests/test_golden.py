@@ -107,8 +107,9 @@ def test_random_networks_exercise_both_bits_and_saturation():
 
 def test_other_formats_equal_the_definition():
     formats = NumberFormats(residual_width=11, residual_fraction=6, scale_fraction=9, guard=2)
-    spec = NetworkSpec(depth=4, widths=(4,), input=(4, 5, 3), classes=2, formats=formats)
+    spec = NetworkSpec(depth=6, widths=(16, 32), input=(4, 5, 3), classes=2, formats=formats)
     network = lower(untrained(spec, seed=2))
+    assert network.convolutions[2].shape.shortcut_offset == 8
     image = np.random.default_rng(1).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     taps = golden.run(network, image[None], "all")
     for name, tensor in naive(network, image).items():
