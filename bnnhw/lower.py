@@ -130,7 +130,7 @@ def _stem(model: BinaryResNet, spec: NetworkSpec) -> IntegerStem:
     unit = int8_scale(weight, per_channel=True)
     weights = torch.round(weight / unit).permute(0, 2, 3, 1).to(torch.int8).numpy()
     affine = fold_norm("stem", model.stem.norm, unit.double().flatten().numpy() / PIXEL_UNITS)
-    after = model.convolutions[0].binarizer
+    after = model.layers()[0].binarizer
     threshold = residual_threshold(spec.convolutions()[0].name, after, spec.widths[0], spec.formats)
     shift = _pre_shift(affine, spec)
     halves = Affine(affine.slope * 2**shift, affine.offset)
@@ -189,8 +189,8 @@ def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
 
 
 def _lower(model: BinaryResNet, spec: NetworkSpec) -> IntegerNetwork:
-    layers: list[BinaryConvolution] = list(model.convolutions)  # type: ignore[arg-type]
-    following = [*layers[1:], None]
+    layers = model.layers()
+    following = (*layers[1:], None)
     convolutions = tuple(
         _convolution(layer, after, spec) for layer, after in zip(layers, following, strict=True)
     )

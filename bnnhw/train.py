@@ -133,7 +133,7 @@ def main(
     spec = NetworkSpec(
         depth=depth,
         widths=numbers("--widths", widths, ","),
-        input=numbers("--input", shape, "x") if shape else data.SHAPES[dataset][0],  # type: ignore[arg-type]
+        input=numbers("--input", shape, "x") if shape else data.SHAPES[dataset][0],
         classes=classes or data.SHAPES[dataset][1],
         repair=parse_repairs(repairs),
     )

@@ -99,13 +99,17 @@ class BinaryResNet(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         formats = self.spec.formats
         stream = x = quantise_residual(self.stem(self.pixels(pixels)), formats)
-        for convolution in self.convolutions:
-            x = convolution(x)
-            if convolution.shape.shortcut:
-                x = quantise_residual(x + pad_shortcut(stream, convolution.shape), formats)
+        for layer in self.layers():
+            x = layer(x)
+            if layer.shape.shortcut:
+                x = quantise_residual(x + pad_shortcut(stream, layer.shape), formats)
                 stream = x
         return self.head(stream)
 
+    def layers(self) -> tuple[BinaryConvolution, ...]:
+        """The binary convolutions in order of execution."""
+        return tuple(part for part in self.convolutions if isinstance(part, BinaryConvolution))
+
     def latent_weights(self) -> list[nn.Parameter]:
         """The real weights behind the binary ones."""
-        return [convolution.weight for convolution in self.convolutions]
+        return [layer.weight for layer in self.layers()]

@@ -47,7 +47,7 @@ def untrained(spec: NetworkSpec, seed: int = 0) -> BinaryResNet:
         model.head.bias.copy_(torch.randn(spec.classes, generator=generator))
         fan_in = 9 * spec.input[2]
         _randomise_norm(model.stem.norm, 1.15 * fan_in**0.5, 1.0, generator)
-        for convolution in model.convolutions:
+        for convolution in model.layers():
             sigma = (9 * convolution.shape.in_channels) ** 0.5
             _randomise_norm(convolution.norm, sigma, gain, generator)
             if isinstance(convolution.binarizer, RSign):
