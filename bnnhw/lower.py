@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,7 +87,7 @@ def bit_threshold(affine: Affine, level: np.ndarray, fan_in: int) -> np.ndarray:
 
 def requantiser(name: str, affine: Affine, spec: NetworkSpec, threshold: np.ndarray,
                 lost: float = 0.0) -> Requantiser:  # fmt: skip
-    """Integers for y = slope * half + offset, both in real units; may raise _ScaleOverflow.
+    """Integers for y = slope * half + offset, both in real units; may raise _Overflow.
 
     lost : what flooring takes from half on average; the bias makes up for it. The floor of the
     scaled product costs nothing: floor(floor(t) + n) = floor(t + n) for a whole bias n.
@@ -96,20 +97,24 @@ def requantiser(name: str, affine: Affine, spec: NetworkSpec, threshold: np.ndar
     slope = affine.slope * step
     scale = np.round(slope * 2.0**formats.scale_fraction)
     if np.abs(scale).max() > INT16_MAX:
-        raise _ScaleOverflow(name, int(np.argmax(np.abs(slope))), float(np.abs(slope).max()))
+        at = int(np.argmax(np.abs(slope)))
+        raise _Overflow(
+            f"{name}.norm.weight[{at}]: one step of its output is {abs(slope[at]):.6g} residual "
+            f"steps, must stay below {INT16_MAX / 2**guard:.6g}; train the model anew"
+        )
     offset = (affine.offset * step + slope * lost) * 2.0**guard
     bias = np.round(offset + 2.0 ** (guard - 1))
     if np.abs(bias).max() > INT16_MAX:
         at = int(np.argmax(np.abs(bias)))
-        raise UserError(
-            f"{name}.bias[{at}]={affine.offset[at]:.6g}: folded batch norm must stay below "
+        raise _Overflow(
+            f"{name}.norm.bias[{at}]: folds to {affine.offset[at]:.6g}, must stay below "
             f"{INT16_MAX / step / 2**guard:.6g}; train the model anew"
         )
     return Requantiser(scale.astype(np.int32), bias.astype(np.int32), threshold)
 
 
-class _ScaleOverflow(Exception):
-    """A scale does not fit 16 bits at this scale_fraction: (layer, channel, scale in steps)."""
+class _Overflow(UserError):
+    """A scale or bias needs more than 16 bits; with a smaller fraction it may fit."""
 
 
 def _pre_shift(affine: Affine, spec: NetworkSpec) -> int:
@@ -197,28 +202,35 @@ def _lower(model: BinaryResNet, spec: NetworkSpec) -> IntegerNetwork:
     return IntegerNetwork(spec, _stem(model, spec), convolutions, _head(model, spec))
 
 
+def _formats(asked: NumberFormats, width: int | None) -> Iterator[NumberFormats]:
+    """Formats to try in turn, the finest first."""
+    width = asked.residual_width if width is None else width
+    extra = width - asked.residual_width
+    for more in range(extra, min(extra, 0) - 1, -1):
+        for fraction in range(asked.scale_fraction, asked.guard - 1, -1):
+            yield replace(
+                asked,
+                residual_width=width,
+                residual_fraction=max(0, asked.residual_fraction + more),
+                scale_fraction=fraction,
+            )
+
+
 def lower(
     source: BinaryResNet | Checkpoint, *, residual_width: int | None = None
 ) -> IntegerNetwork:
     """The integers of a trained (or untrained) network.
 
-    residual_width : bits of the residual stream instead of the trained ones; the fraction stays,
-    so its range grows. Where a scale needs more than 16 bits the whole network gets a smaller
-    formats.scale_fraction than its spec asks for. UserError names the layer and value that no
-    format can hold.
+    residual_width : bits of the residual stream instead of those it was trained with. They come
+    or go behind the point, so the stream saturates where it did in training.
+    Where a scale or bias needs more than 16 bits, the whole network gets the next smaller
+    formats.scale_fraction, then (if wider than trained) formats.residual_fraction.
+    UserError names the layer and value that no format can hold.
     """
     model = source.model() if isinstance(source, Checkpoint) else source
-    formats = model.spec.formats
-    if residual_width is not None:
-        formats = replace(formats, residual_width=residual_width)
-    for fraction in range(formats.scale_fraction, formats.guard - 1, -1):
-        spec = replace(model.spec, formats=replace(formats, scale_fraction=fraction))
+    for formats in _formats(model.spec.formats, residual_width):
         try:
-            return _lower(model, spec)
-        except _ScaleOverflow as overflow:
+            return _lower(model, replace(model.spec, formats=formats))
+        except _Overflow as overflow:
             fault = overflow
-    name, channel, scale = fault.args
-    raise UserError(
-        f"{name}.norm.weight[{channel}]: one step of its output is {scale:.6g} residual steps, "
-        f"must stay below {INT16_MAX / 2**formats.guard:.6g}; train the model anew"
-    )
+    raise fault

@@ -115,12 +115,25 @@ def test_thresholds_at_the_edges():
     assert got.tolist() == [-18, 19, 0, -18, 19, 0, 19]
 
 
-def test_residual_width_keeps_the_fraction():
-    model = untrained(NetworkSpec(depth=8, widths=(4, 4, 4), input=(8, 8, 1)))
-    formats = lower(model, residual_width=12).spec.formats
-    assert (formats.residual_width, formats.residual_fraction) == (12, 4)
+@torch.no_grad()
+def test_residual_width_adds_bits_behind_the_point():
+    spec = NetworkSpec(depth=8, widths=(8, 16, 20), input=(9, 12, 2), classes=5)
+    model = untrained(spec, seed=4)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 9, 12, 2), dtype=np.uint8)
+    for width, fraction in ((8, 4), (10, 6), (12, 8)):
+        network = lower(model, residual_width=width)
+        formats = network.spec.formats
+        assert (formats.residual_width, formats.residual_fraction) == (width, fraction)
+        stem = golden.run(network, pixels, ["stem.residual"])["stem.residual"] / 2.0**fraction
+        real = model.stem(model.pixels(nchw(pixels))).permute(0, 2, 3, 1).numpy()
+        assert np.abs(stem - real.clip(-8, 8 - 2.0**-fraction)).max() < 2.0**-fraction + 0.04
+    widest = lower(model, residual_width=16).spec.formats
+    assert widest.residual_width == 16 and 4 <= widest.residual_fraction <= 12
     with pytest.raises(UserError, match="residual_width=17"):
         lower(model, residual_width=17)
+    fine = NumberFormats(residual_width=12, residual_fraction=8)
+    narrow = lower(untrained(replace(spec, formats=fine)), residual_width=10).spec.formats
+    assert (narrow.residual_width, narrow.residual_fraction) == (10, 6)
 
 
 def test_scale_fraction_shrinks_for_great_scales():
@@ -144,7 +157,7 @@ def test_scale_fraction_shrinks_for_great_scales():
         ("stem.weight", np.nan, r"stem\.weight\[0\]=nan: must be finite"),
         ("stem.norm.running_var", -1.0, r"stem\.norm\.running_var\[0\]=-1\.0: must not be neg"),
         ("convolutions.1.weight", np.inf, r"stage0\.0\.conv2\.weight\[0\]=inf"),
-        ("convolutions.0.norm.bias", 1e4, r"stage0\.0\.conv1\.bias\[0\]"),
+        ("convolutions.0.norm.bias", 1e4, r"stage0\.0\.conv1\.norm\.bias\[0\]: folds to"),
         ("convolutions.3.norm.running_mean", np.nan, r"stage1\.0\.conv2\.norm\.running_mean\[0\]"),
         ("head.bias", 1e9, r"head\.bias\[0\]"),
     ],
