@@ -4,12 +4,12 @@ module board_bench #(
     parameter FLASH_OFFSET = 0,
     parameter FLASH_BYTES = 1
 ) (
-    input clk,
-    input rx,
-    output tx,
-    output led_ready,
-    output led_error,
-    output led_busy
+    input clk /* verilator public_flat_rw */,
+    input rx /* verilator public_flat_rw */,
+    output tx /* verilator public_flat_rw */,
+    output led_ready /* verilator public_flat_rw */,
+    output led_error /* verilator public_flat_rw */,
+    output led_busy /* verilator public_flat_rw */
 );
   wire select_n, clock, copi, cipo, wp, hold, green_n, red_n;
   wire clk_pin, rx_pin;  // the top's pins are inout

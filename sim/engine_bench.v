@@ -15,9 +15,9 @@ module engine_bench #(
     parameter LOAD_STREAM = 0,
     parameter STALL = 0
 ) (
-    input clk,
-    input [31:0] frames,
-    input snapshots
+    input clk /* verilator public_flat_rw */,
+    input [31:0] frames /* verilator public_flat_rw */,
+    input snapshots /* verilator public_flat_rw */
 );
   reg [63:0] memory[0:16383];
   reg [63:0] boot[0:BOOT_WORDS-1];
@@ -29,11 +29,11 @@ module engine_bench #(
   reg [63:0] read_data;
 
   reg [31:0] now = 0;
-  reg [31:0] frame = 0;
-  reg [31:0] sent = 0;
+  reg [31:0] frame /* verilator public_flat_rw */ = 0;
+  reg [31:0] sent /* verilator public_flat_rw */ = 0;
   reg [31:0] answered = 0;
-  reg [31:0] first_pixel = 0;
-  reg [31:0] last_pixel = 0;
+  reg [31:0] first_pixel /* verilator public_flat_rw */ = 0;
+  reg [31:0] last_pixel /* verilator public_flat_rw */ = 0;
   reg [31:0] loaded = 0;
   reg [63:0] noise = 64'h9e3779b97f4a7c15;
   reg run = 0;
@@ -41,12 +41,12 @@ module engine_bench #(
   reg [7:0] pixel = 0;
 
   // Events that cocotb waits for: each counts up after its values are stable.
-  reg [31:0] steps = 0;
-  reg [7:0] last_step = 0;
-  reg [31:0] step_at = 0;
-  reg [31:0] results_seen = 0;
-  reg signed [31:0] last_result = 0;
-  reg [31:0] result_at = 0;
+  reg [31:0] steps /* verilator public_flat_rw */ = 0;
+  reg [7:0] last_step /* verilator public_flat_rw */ = 0;
+  reg [31:0] step_at /* verilator public_flat_rw */ = 0;
+  reg [31:0] results_seen /* verilator public_flat_rw */ = 0;
+  reg signed [31:0] last_result /* verilator public_flat_rw */ = 0;
+  reg [31:0] result_at /* verilator public_flat_rw */ = 0;
 
   integer file, word;
   initial begin
