@@ -1,0 +1,152 @@
+"""Proves an engine: its generated Verilog, simulated, against the golden, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bnnhw import golden, tools
+from bnnhw.errors import UserError
+from bnnhw.integer import IntegerNetwork
+from bnnhw.plan import Plan
+from gateware.parameters import GROUP, LANES, TAPS
+from sim.engine_bench import SIMULATOR, Frame, read_snapshot, run_engine
+from sim.runner import SimulationError
+
+BATCH = 8  # images a simulation, which bounds the disk its memory snapshots take
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first value that differs: image index, tensor, (y, x, c) or (class,), both values."""
+
+    image: int
+    tensor: str
+    position: tuple[int, ...]
+    expected: int
+    got: int
+
+    def __str__(self) -> str:
+        return (
+            f"image {self.image}: {self.tensor}{list(self.position)} is {self.got}, "
+            f"the golden has {self.expected}"
+        )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the simulation of some images showed.
+
+    tensors : arrays compared with the golden, over all images. cycles : most cycles from an
+    image's last byte to its class. step_cycles : {step: cycles} of the first image, the first
+    step counted from the last byte.
+    """
+
+    images: int
+    tensors: int
+    mismatch: Mismatch | None
+    cycles: int
+    step_cycles: dict[int, int]
+    simulator: str
+
+    @property
+    def bit_exact(self) -> bool:
+        return self.mismatch is None
+
+
+def first_difference(
+    image: int, tensor: str, expected: np.ndarray, got: np.ndarray
+) -> Mismatch | None:
+    """The first place, in C order, where two arrays differ; None if they are equal.
+
+    Another shape is a difference of the whole: UserError, since no position can be named.
+    """
+    expected, got = np.asarray(expected, np.int64), np.asarray(got, np.int64)
+    if expected.shape != got.shape:
+        raise UserError(f"image {image}: {tensor} is {got.shape}, the golden has {expected.shape}")
+    different = np.argwhere(expected != got)
+    if not len(different):
+        return None
+    at = tuple(int(index) for index in different[0])
+    return Mismatch(image, tensor, at, int(expected[at]), int(got[at]))
+
+
+def compare(
+    plan: Plan, frame: Frame, image: int, taps: dict[str, np.ndarray], row: int
+) -> tuple[int, Mismatch | None]:
+    """Compare one image's frame with row `row` of the golden's taps: (tensors, mismatch)."""
+    count = 0
+    for step, _ in frame.step_ends:
+        memory = read_snapshot(frame.snapshots[step])
+        for name, got in plan.tensors(step, memory).items():
+            count += 1
+            if wrong := first_difference(image, name, taps[name][row], got):
+                return count, wrong
+    results = {"head.logits": frame.logits, "class": np.array(frame.label)}
+    for name, got in results.items():
+        count += 1
+        if wrong := first_difference(image, name, taps[name][row], got):
+            return count, wrong
+    return count, None
+
+
+def _cycle_limit(network: IntegerNetwork) -> int:
+    """Cycles after which an image is given up: eight times what the array alone would need."""
+    macs = sum(shape.macs for shape in network.spec.convolutions())
+    return 1_000_000 + 8 * macs // (LANES * GROUP * TAPS)
+
+
+def _step_cycles(frame: Frame) -> dict[int, int]:
+    before = frame.total - frame.latency
+    cycles = {}
+    for step, end in frame.step_ends:
+        cycles[step] = end - before
+        before = end
+    return cycles
+
+
+def prove(
+    plan: Plan,
+    network: IntegerNetwork,
+    verilog: Path,
+    images: np.ndarray,
+    folder: Path,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Proof:
+    """Simulate uint8 images (N, H, W, C) on module `engine` of `verilog` and compare everything.
+
+    folder : keeps the compiled simulator for the next proof. progress : told the images done.
+    Stops at the first mismatch. Raises UserError if the simulator cannot be built or gets stuck.
+    """
+    tools.check_host()
+    tensors, cycles, step_cycles = 0, 0, {}
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        taps = golden.run(network, batch, taps="all")
+        try:
+            frames = run_engine(
+                [verilog, tools.ice40_library()], boot=plan.image, images=batch,
+                classes=network.spec.classes, folder=folder, environment=tools.environment(),
+                cycle_limit=_cycle_limit(network),
+            )  # fmt: skip
+        except SimulationError as fault:
+            raise UserError(f"proof: {fault}") from None
+        step_cycles = step_cycles or _step_cycles(frames[0])
+        cycles = max(cycles, *(frame.latency for frame in frames))
+        for row, frame in enumerate(frames):
+            count, wrong = compare(plan, frame, start + row, taps, row)
+            tensors += count
+            if wrong:
+                return Proof(start + row + 1, tensors, wrong, cycles, step_cycles, _simulator())
+        for old in folder.glob("snapshot_*.hex"):
+            old.unlink()
+        progress(start + len(batch))
+    return Proof(len(images), tensors, None, cycles, step_cycles, _simulator())
+
+
+def _simulator() -> str:
+    return f"{SIMULATOR} {tools.version(SIMULATOR)}"

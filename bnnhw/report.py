@@ -1,0 +1,144 @@
+"""report.json: what was built, how large and fast it is, and what was proved."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bnnhw import tools
+from bnnhw.implement import Placed
+from bnnhw.integer import IntegerNetwork
+from bnnhw.plan import Plan
+from bnnhw.prove import Proof
+from boards.board import Board
+from gateware.parameters import GROUP, LANES, TAPS
+
+ARRAY_BITOPS = LANES * GROUP * TAPS
+
+
+def model_entry(name: str, sha256: str, network: IntegerNetwork) -> dict[str, Any]:
+    """The report's `model`; weight_bits counts the binary weights."""
+    shapes = network.spec.convolutions()
+    return dict(
+        name=name,
+        sha256=sha256,
+        spec=network.spec.to_dict(),
+        binary_macs=sum(shape.macs for shape in shapes),
+        weight_bits=sum(conv.weights.size for conv in network.convolutions),
+    )
+
+
+def resource_entry(
+    board: Board, cells: dict[str, int] | None, placed: Placed | None
+) -> dict[str, dict[str, int]] | None:
+    """Used and total of each resource; `lut` of synthesis where `lc` of placement is not there."""
+    if cells is None:
+        return None
+    total = dict(
+        lut=board.budget.lc, lc=board.budget.lc, ff=board.budget.lc, ebr=board.budget.ebr,
+        spram=board.budget.spram, dsp=board.budget.dsp,
+    )  # fmt: skip
+    used = dict(cells)
+    if placed is not None:
+        used = {"lc": placed.utilisation["lc"], "ff": cells["ff"]} | placed.utilisation
+    return {name: dict(used=number, total=total[name]) for name, number in used.items()}
+
+
+def performance_entry(
+    plan: Plan, network: IntegerNetwork, proof: Proof | None, clock_hz: float
+) -> dict[str, Any] | None:
+    """Cycles counted in the simulation of the generated Verilog, and what follows from them.
+
+    cycles_per_inference : from the last input byte to the class. The next image is taken
+    meanwhile, so fps is the clock over it. bitops : one binary multiply-accumulate.
+    """
+    if proof is None or not proof.cycles:
+        return None
+    macs = sum(shape.macs for shape in network.spec.convolutions())
+    per_cycle = macs / proof.cycles
+    layers = [
+        dict(name=step.name, cycles=proof.step_cycles.get(index), bound_by=step.cycles.bound_by)
+        for index, step in enumerate(plan.steps)
+    ]
+    return dict(
+        cycles_per_inference=proof.cycles,
+        latency_us=round(1e6 * proof.cycles / clock_hz, 1),
+        fps=round(clock_hz / proof.cycles, 2),
+        bitops_per_cycle=round(per_cycle, 2),
+        array_utilisation=round(per_cycle / ARRAY_BITOPS, 4),
+        layers=layers,
+    )
+
+
+def verification_entry(proof: Proof | None, source: str) -> dict[str, Any] | None:
+    """What was proved. source : `random` or the data set that the images are of."""
+    if proof is None:
+        return None
+    entry = dict(
+        bit_exact=proof.bit_exact, images=proof.images, source=source, tensors=proof.tensors,
+        simulator=proof.simulator,
+    )  # fmt: skip
+    return entry if proof.bit_exact else {**entry, "mismatch": str(proof.mismatch)}
+
+
+def accuracy_entry(metrics: dict[str, Any], *, as_trained: bool) -> dict[str, Any]:
+    """The accuracies that the checkpoint records; the integer one only of the trained formats."""
+    known = metrics.get("accuracy")
+    known = known if isinstance(known, dict) else {}
+    entry = {name: known.get(name) for name in ("dataset", "split", "images", "float", "integer")}
+    return entry if as_trained else {**entry, "integer": None}
+
+
+def timing_entry(placed: Placed | None, clock_hz: float) -> dict[str, Any]:
+    """The placed design's clock; nulls before it is placed."""
+    return dict(
+        fmax_mhz=placed and placed.fmax_mhz,
+        clock_mhz=clock_hz / 1e6,
+        met=placed and placed.met,
+        seed=placed and placed.seed,
+        tried=list(placed.tried) if placed else [],
+    )
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """Write report.json, whole or not at all."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def tool_entry() -> dict[str, str]:
+    """Name and version of everything that made the result."""
+    return tools.versions()
+
+
+def show(content: dict[str, Any], console: Console) -> None:
+    """Print the summary of a report."""
+    table = Table(title=f"{content['model']['name']} on {content['board']}", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, entry in (content["resources"] or {}).items():
+        used, total = entry["used"], entry["total"]
+        table.add_row(name.upper(), f"{used} of {total} ({100 * used / total:.0f} %)")
+    timing = content["timing"]
+    if timing["fmax_mhz"]:
+        row = f"{timing['fmax_mhz']} MHz, runs at {timing['clock_mhz']:g} (seed {timing['seed']})"
+        table.add_row("fmax", row)
+    if speed := content["performance"]:
+        table.add_row("cycles per image", f"{speed['cycles_per_inference']:,}")
+        table.add_row("speed", f"{speed['fps']:.1f} images/s, {speed['latency_us'] / 1000:.2f} ms")
+        share = f"{100 * speed['array_utilisation']:.0f} % of the array"
+        table.add_row("binary operations a cycle", f"{speed['bitops_per_cycle']:.0f}, {share}")
+    if proof := content["verification"]:
+        word = "bit-exact" if proof["bit_exact"] else f"WRONG: {proof['mismatch']}"
+        images = f"{proof['images']} {proof['source']} images, {proof['tensors']} tensors"
+        table.add_row("proof", f"{word}: {images}, {proof['simulator']}")
+    accuracy = content["accuracy"]
+    if accuracy["integer"] is not None:
+        table.add_row("accuracy", f"{accuracy['integer']:.2f} % on {accuracy['dataset']}")
+    console.print(table)
