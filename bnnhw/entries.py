@@ -1,0 +1,104 @@
+"""The contents of the weight buffer for each step: weights and their channels' parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnnhw.errors import UserError
+from bnnhw.integer import IntegerConvolution, IntegerHead, IntegerStem, Requantiser
+from bnnhw.layout import GROUP, groups, pack_entries
+from bnnhw.spec import NumberFormats
+
+MACS = 4
+
+
+def _parameters(part: Requantiser, channels: int) -> np.ndarray:
+    """(padded channels, 3) of scale, bias and threshold; padded channels give y = 0, bit = 1."""
+    table = np.zeros((GROUP * groups(channels), 3), np.int64)
+    table[:channels] = np.stack([part.scale, part.bias, part.threshold], axis=1)
+    if table[:, 2].max() > 32767:
+        raise UserError("threshold 32768 (never) does not fit 16 bits; use a residual_width of 15")
+    return table
+
+
+def threshold_parameters(
+    name: str, threshold: np.ndarray | None, formats: NumberFormats
+) -> Requantiser:
+    """A requantiser whose bit is acc >= threshold: y = saturate(half - ceil(threshold / 2))."""
+    if threshold is None:
+        raise UserError(f"{name}: has neither scale nor threshold")
+    half = -(-threshold.astype(np.int64) // 2)
+    bias = -half << formats.guard
+    if np.abs(bias).max() > 32767:
+        raise UserError(f"{name}: thresholds need more than 16 bits; use a smaller guard")
+    return Requantiser(
+        scale=np.full(threshold.shape, 1 << formats.scale_fraction, np.int32),
+        bias=bias.astype(np.int32),
+        threshold=np.zeros(threshold.shape, np.int32),
+    )
+
+
+def binary_taps(weights: np.ndarray) -> np.ndarray:
+    """+-1 weights (O, 3, 3, I) to uint16 taps (O padded, folds, 9), bit 1 is +1.
+
+    Features of padded channels are all alike, so alternating weights match half of them and add
+    nothing to half the accumulator.
+    """
+    out, _, _, channels = weights.shape
+    padded = np.zeros((GROUP * groups(out), 3, 3, GROUP * groups(channels)), np.uint8)
+    padded[..., 1::2] = 1
+    padded[:out, :, :, :channels] = weights > 0
+    taps = padded.reshape(len(padded), 9, groups(channels), GROUP).transpose(0, 2, 1, 3)
+    bits = np.packbits(taps, axis=-1, bitorder="little")
+    return np.ascontiguousarray(bits).view("<u2")[..., 0]
+
+
+def convolution_entries(conv: IntegerConvolution, formats: NumberFormats) -> np.ndarray:
+    """Words (3 * channels * folds,): entry c * folds + f is channel c, input group f."""
+    shape = conv.shape
+    part = conv.requantiser or threshold_parameters(shape.name, conv.threshold, formats)
+    taps = binary_taps(conv.weights)
+    folds = taps.shape[1]
+    table = np.repeat(_parameters(part, shape.out_channels), folds, axis=0)
+    return pack_entries(taps.reshape(-1, 9), table)
+
+
+def shortcut_entries(channels: int) -> np.ndarray:
+    """Entries of a step that only moves a shortcut: y = r."""
+    size = GROUP * groups(channels)
+    return pack_entries(np.zeros((size, 9), np.int64), np.zeros((size, 3), np.int64))
+
+
+def _byte_entries(weights: np.ndarray) -> np.ndarray:
+    """int8 (outputs, inputs) to taps (quads * inputs, 9): four outputs' bytes in taps 0 and 1."""
+    outputs, inputs = weights.shape
+    padded = np.zeros((-(-outputs // MACS) * MACS, inputs), np.int8)
+    padded[:outputs] = weights
+    quads = padded.reshape(-1, MACS, inputs).transpose(0, 2, 1).reshape(-1, MACS)
+    taps = np.zeros((len(quads), 9), np.uint16)
+    taps[:, :2] = np.ascontiguousarray(quads).view("<u2")
+    return taps
+
+
+def stem_entries(stem: IntegerStem) -> np.ndarray:
+    """Entry (quad * 9 + tap) * in_channels + channel; channel c's parameters are in entry c."""
+    out = len(stem.weights)
+    weights = np.zeros((GROUP * groups(out), stem.weights[0].size), np.int8)
+    weights[:out] = stem.weights.reshape(out, -1)
+    taps = _byte_entries(weights)
+    table = _parameters(stem.requantiser, out)
+    size = max(len(taps), len(table))
+    all_taps, all_parameters = np.zeros((size, 9), np.int64), np.zeros((size, 3), np.int64)
+    all_taps[: len(taps)] = taps
+    all_parameters[: len(table)] = table
+    return pack_entries(all_taps, all_parameters)
+
+
+def head_entries(head: IntegerHead) -> np.ndarray:
+    """For each four classes an entry per channel, padded ones too, and one for the bias."""
+    classes, channels = head.weights.shape
+    weights = np.zeros((classes, GROUP * groups(channels) + 1), np.int8)
+    weights[:, :channels] = head.weights
+    weights[:, -1] = head.bias_mantissa
+    taps = _byte_entries(weights)
+    return pack_entries(taps, np.zeros((len(taps), 3), np.int64))

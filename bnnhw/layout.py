@@ -1,0 +1,82 @@
+"""How tensors lie in the engine's memory, 64-bit words of four lanes or of weights.
+
+A map is stored block by block, row-major, a block being 2 x 2 pixels; lane = 2 * row + column
+in the block. Channels are padded to groups of 16.
+Bits:       a word per block and group: lane l in bits 16l.., its channel c in bit 16l + c % 16.
+Residuals:  8-bit slots: a word per block and two channels, [channel][lane];
+            16-bit slots: a word per block and channel, [lane].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+GROUP = 16
+LANES = 4
+
+
+def groups(channels: int) -> int:
+    """Groups of 16 channels that `channels` take."""
+    return -(-channels // GROUP)
+
+
+def blocks(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of 2 x 2 blocks of a map."""
+    return -(-height // 2), -(-width // 2)
+
+
+def slot_width(residual_width: int) -> int:
+    """Bits a residual takes in memory."""
+    return 8 if residual_width <= 8 else 16
+
+
+def word_channels(residual_width: int) -> int:
+    """Channels of a block in a residual word."""
+    return 64 // (LANES * slot_width(residual_width))
+
+
+def bit_words(height: int, width: int, channels: int) -> int:
+    """Words that a map of bits takes."""
+    rows, columns = blocks(height, width)
+    return rows * columns * groups(channels)
+
+
+def residual_words(height: int, width: int, channels: int, residual_width: int) -> int:
+    """Words that a map of residuals takes."""
+    return bit_words(height, width, channels) * GROUP // word_channels(residual_width)
+
+
+def _unblock(values: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+    """(block row, block column, lane, channel) to (H, W, C)."""
+    rows, columns, _, padded = values.shape
+    grid = values.reshape(rows, columns, 2, 2, padded).transpose(0, 2, 1, 3, 4)
+    return grid.reshape(2 * rows, 2 * columns, padded)[:height, :width, :channels]
+
+
+def unpack_bits(words: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+    """uint64 words to bits, uint8 (H, W, C)."""
+    rows, columns = blocks(height, width)
+    bits = np.unpackbits(np.ascontiguousarray(words).astype("<u8").view(np.uint8), bitorder="little")
+    lanes = bits.reshape(rows, columns, groups(channels), LANES, GROUP).transpose(0, 1, 3, 2, 4)
+    return _unblock(lanes.reshape(rows, columns, LANES, -1), height, width, channels)
+
+
+def unpack_residuals(
+    words: np.ndarray, height: int, width: int, channels: int, residual_width: int
+) -> np.ndarray:
+    """uint64 words to residuals, int32 (H, W, C)."""
+    rows, columns = blocks(height, width)
+    slot = np.dtype(f"<i{slot_width(residual_width) // 8}")
+    values = np.ascontiguousarray(words).astype("<u8").view(slot).astype(np.int32)
+    lanes = values.reshape(rows, columns, -1, LANES).transpose(0, 1, 3, 2)
+    return _unblock(lanes, height, width, channels)
+
+
+def pack_entries(taps: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    """Entries of the weight buffer: uint16 taps (N, 9) and parameters (N, 3) to words (3N,).
+
+    Word ky of an entry holds taps (ky, 0..2) in bits 0, 16, 32 and parameter ky in bits 48..63;
+    the parameters are scale, bias and threshold.
+    """
+    entries = np.concatenate([taps.reshape(-1, 3, 3), parameters.reshape(-1, 3, 1)], axis=2)
+    return np.ascontiguousarray(entries.astype("<u2")).view("<u8").reshape(-1).astype(np.uint64)

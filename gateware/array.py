@@ -1,0 +1,125 @@
+"""The array of processing elements: one output channel, four pixels, 144 synapses a cycle."""
+
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from gateware.parameters import GROUP, LANES
+from gateware.popcount import TapMatches, add
+
+WINDOW = data.ArrayLayout(data.ArrayLayout(unsigned(GROUP), 4), 4)  # [row][column], 4 x 4 pixels
+WEIGHTS = data.ArrayLayout(data.ArrayLayout(unsigned(GROUP), 3), 3)  # [ky][kx]
+
+
+class Outside(data.Struct):
+    """Which rows and columns of a 4 x 4 window lie outside the map; 1 and 2 are its block."""
+
+    rows: 4
+    columns: 4
+
+
+class Dot(wiring.Component):
+    """One pixel's processing element: half the +-1 dot product of nine taps of 16 channels.
+
+    Latency 4 cycles, one result a cycle. With n taps not cleared,
+    sum = matches - 8 * n, which is half of sum x * w over them.
+
+    Members
+    -------
+    clear : per tap [ky][kx], one cycle after its operands.
+    short_rows, short_columns : a row or a column of taps is cleared, two cycles after.
+    """
+
+    pixels: In(WEIGHTS)
+    weights: In(WEIGHTS)
+    clear: In(data.ArrayLayout(data.ArrayLayout(1, 3), 3))
+    short_rows: In(1)
+    short_columns: In(1)
+    sum: Out(signed(8))
+
+    def elaborate(self, platform):
+        m = Module()
+        taps = []
+        for ky in range(3):
+            for kx in range(3):
+                m.submodules[f"tap_{ky}{kx}"] = tap = TapMatches()
+                m.d.comb += [
+                    tap.a.eq(self.pixels[ky][kx]),
+                    tap.b.eq(self.weights[ky][kx]),
+                    tap.clear.eq(self.clear[ky][kx]),
+                ]
+                taps.append(tap)
+        pairs = [add(taps[i].count, taps[i + 1].count, taps[i].spare) for i in (0, 2, 4, 6)]
+        halves = [Signal(6, name=f"half_{i}") for i in range(2)]
+        for index, half in enumerate(halves):
+            carry = taps[1 + 4 * index].spare
+            m.d.sync += half.eq(add(pairs[2 * index], pairs[2 * index + 1], carry))
+        # The ninth tap takes the offset -8 * n, n in {9, 6, 4}, in its stead.
+        offset = Signal(signed(8))
+        short = Cat(self.short_rows, self.short_columns)
+        m.d.comb += offset.eq(Mux(short.all(), -8 * 4, Mux(short.any(), -8 * 6, -8 * 9)))
+        rest = Signal(signed(8))
+        loose = Signal(2)
+        m.d.sync += [
+            rest.eq(taps[8].count + offset),
+            loose.eq(taps[3].spare + taps[7].spare),
+        ]
+        spare = Signal()
+        m.d.sync += spare.eq(taps[8].spare)
+        most = Signal(8)
+        m.d.comb += most.eq(add(halves[0], halves[1], loose[0]))
+        tail = Signal(signed(8))
+        m.d.comb += tail.eq(rest + Cat(spare, loose[1]).as_unsigned())
+        m.d.sync += self.sum.eq(most + tail)
+        return m
+
+
+class Array(wiring.Component):
+    """Four processing elements on a 4 x 4 window; they share the weights and accumulate.
+
+    `acc[lane]`, lane = 2 * row + column of the 2 x 2 output block, is half the accumulator.
+    Latency 5 cycles from the operands: `first` starts, `valid` ends a sum of several folds,
+    both given with the operands of cycle t; `acc` is there in t + 5, for one cycle.
+    `outside` is given with the operands too, all zero where padding is not masked.
+    """
+
+    def __init__(self, *, acc_width):
+        self.acc_width = acc_width
+        super().__init__(
+            {
+                "window": In(WINDOW),
+                "weights": In(WEIGHTS),
+                "outside": In(Outside),
+                "first": In(1),
+                "acc": Out(data.ArrayLayout(signed(acc_width), LANES)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        outside = [self.outside]
+        for delay in (1, 2):
+            later = Signal(Outside, name=f"outside_{delay}")
+            m.d.sync += later.eq(outside[-1])
+            outside.append(later)
+        first = self.first
+        for delay in range(4):
+            previous, first = first, Signal(name=f"first_{delay + 1}")
+            m.d.sync += first.eq(previous)
+        for lane in range(LANES):
+            row, column = divmod(lane, 2)
+            m.submodules[f"dot_{lane}"] = dot = Dot()
+            m.d.comb += [
+                dot.weights.eq(self.weights),
+                dot.short_rows.eq(outside[2].rows[row] | outside[2].rows[row + 2]),
+                dot.short_columns.eq(outside[2].columns[column] | outside[2].columns[column + 2]),
+            ]
+            for ky in range(3):
+                for kx in range(3):
+                    y, x = row + ky, column + kx
+                    m.d.comb += [
+                        dot.pixels[ky][kx].eq(self.window[y][x]),
+                        dot.clear[ky][kx].eq(outside[1].rows[y] | outside[1].columns[x]),
+                    ]
+            m.d.sync += self.acc[lane].eq(Mux(first, 0, self.acc[lane]) + dot.sum)
+        return m

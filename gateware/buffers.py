@@ -1,0 +1,121 @@
+"""Block RAM next to the array: the window of features and the weights with their parameters."""
+
+from amaranth import Cat, Module, signed, unsigned
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gateware.array import WEIGHTS, WINDOW
+from gateware.memory import WORD_WIDTH
+from gateware.parameters import GROUP, LANES
+
+# No address is read while it is written, so synthesis need not emulate what happens then.
+UNCHECKED = {"no_rw_check": 1}
+ROWS = 4  # rows of blocks in the window buffer: three in use, one being filled
+
+
+def ram(m, name, *, shape, depth):
+    """A block RAM submodule `name` with one read and one write port, never colliding."""
+    m.submodules[name] = storage = memory.Memory(shape=shape, depth=depth, init=[], attrs=UNCHECKED)
+    return storage.read_port(), storage.write_port()
+
+
+class WindowBuffer(wiring.Component):
+    """Four rows of 2 x 2 blocks, so stored that any 4 x 4 window is one read. Latency 1.
+
+    Each of the 16 positions of the window has a block RAM of its own, which holds every pixel
+    of the position's parity. A write is one word, a block's four pixels of 16 channels.
+
+    Members
+    -------
+    rows : slot of the blocks above, at and below the window's own.
+    columns : entry of the blocks left of, at and right of it.
+    write_row, write_column : where `write_data` goes.
+    """
+
+    def __init__(self, *, depth):
+        self._depth = depth
+        column = unsigned(exact_log2(depth // ROWS))
+        super().__init__(
+            {
+                "rows": In(data.ArrayLayout(unsigned(2), 3)),
+                "columns": In(data.ArrayLayout(column, 3)),
+                "window": Out(WINDOW),
+                "write": In(1),
+                "write_row": In(2),
+                "write_column": In(column),
+                "write_data": In(data.ArrayLayout(unsigned(GROUP), LANES)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        block = (0, 1, 1, 2)  # the block, of the three, that a row or column of the window is in
+        parity = (1, 0, 1, 0)
+        for y in range(4):
+            for x in range(4):
+                read, write = ram(m, f"position_{y}{x}", shape=GROUP, depth=self._depth)
+                m.d.comb += [
+                    read.addr.eq(Cat(self.columns[block[x]], self.rows[block[y]])),
+                    self.window[y][x].eq(read.data),
+                    write.addr.eq(Cat(self.write_column, self.write_row)),
+                    write.data.eq(self.write_data[2 * parity[y] + parity[x]]),
+                    write.en.eq(self.write),
+                ]
+        return m
+
+
+class WeightBuffer(wiring.Component):
+    """Weights of one step, an entry per output channel and fold, with the channel's parameters.
+
+    An entry is 192 bits, written as three words: word ky holds its row of three taps in bits 0
+    to 47 and a parameter (scale, bias, threshold) in 48 to 63. Latency 1. The weights and each
+    parameter have a read address of their own, for they are used in different pipeline stages.
+    """
+
+    def __init__(self, *, depth, thresholds):
+        self._depth = depth
+        self._thresholds = thresholds
+        entry = unsigned(exact_log2(depth))
+        super().__init__(
+            {
+                "weight_entry": In(entry),
+                "weights": Out(WEIGHTS),
+                "scale_entry": In(entry),
+                "scale": Out(signed(16)),
+                "bias_entry": In(entry),
+                "bias": Out(signed(16)),
+                "threshold_entry": In(entry),
+                "threshold": Out(signed(16)),
+                "write": In(1),
+                "write_entry": In(entry),
+                "write_row": In(2),
+                "write_data": In(WORD_WIDTH),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        reads = [self._bank(m, f"tap_{ky}{kx}", ky, kx) for ky in range(3) for kx in range(3)]
+        for index, read in enumerate(reads):
+            m.d.comb += [
+                read.addr.eq(self.weight_entry),
+                self.weights[index // 3][index % 3].eq(read.data),
+            ]
+        outputs = [(self.scale, self.scale_entry), (self.bias, self.bias_entry)]
+        if self._thresholds:
+            outputs.append((self.threshold, self.threshold_entry))
+        for row, (output, entry) in enumerate(outputs):
+            read = self._bank(m, f"parameter_{row}", row, 3)
+            m.d.comb += [read.addr.eq(entry), output.eq(read.data)]
+        return m
+
+    def _bank(self, m, name, row, column):
+        read, write = ram(m, name, shape=16, depth=self._depth)
+        m.d.comb += [
+            write.addr.eq(self.write_entry),
+            write.data.eq(self.write_data.word_select(column, 16)),
+            write.en.eq(self.write & (self.write_row == row)),
+        ]
+        return read
+

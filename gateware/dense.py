@@ -1,0 +1,221 @@
+"""The 8-bit layers, stem and head, on four multiply-accumulators."""
+
+from amaranth import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gateware.head import HeadWalker
+from gateware.lane import Token
+from gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
+from gateware.parameters import LANES, MACS
+from gateware.program import Geometry
+from gateware.stem import StemWalker
+
+SUM_WIDTH = 32
+
+
+class MacBank(wiring.Component):
+    """Four accumulators that share x: sum[i] = (first ? 0 : sum[i]) + x * weights[i].
+
+    Operands of cycle t are in `sums` in t + 2. One DSP block each.
+    """
+
+    def __init__(self, *, x_width):
+        self._x_width = x_width
+        super().__init__(
+            {
+                "valid": In(1),
+                "first": In(1),
+                "x": In(signed(x_width)),
+                "weights": In(data.ArrayLayout(signed(8), MACS)),
+                "sums": Out(data.ArrayLayout(signed(SUM_WIDTH), MACS)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        valid, first = Signal(), Signal()
+        x = Signal.like(self.x)
+        m.d.sync += [valid.eq(self.valid), first.eq(self.first), x.eq(self.x)]
+        for index in range(MACS):
+            weight = Signal(signed(8), name=f"weight_{index}")
+            m.d.sync += weight.eq(self.weights[index])
+            with m.If(valid):
+                m.d.sync += self.sums[index].eq(Mux(first, 0, self.sums[index]) + x * weight)
+        return m
+
+
+class Dense(wiring.Component):
+    """Runs a stem or a head step: fetches words, feeds the accumulators, hands results on.
+
+    A word is several units: bytes of a pixel in the stem, channels of a block in the head, whose
+    four pixels are added up first (so that pooling costs no pass of its own). Weights are read
+    one entry a unit, MACS bytes of it. The stem gives its sums, shifted right by `pre_shift`,
+    one channel a cycle: `token` a cycle ahead of `half`. The head gives logits.
+    """
+
+    def __init__(self, parameters):
+        self._parameters = parameters
+        super().__init__(
+            {
+                "start_stem": In(1),
+                "start_head": In(1),
+                "geometry": In(Geometry),
+                "base": In(unsigned(ADDRESS_WIDTH)),
+                "head_words": In(unsigned(ADDRESS_WIDTH)),
+                "received": In(9),
+                "complete": In(1),
+                "fetch": Out(FetchRequest()),
+                "weight_entry": Out(unsigned(exact_log2(parameters.weight_depth))),
+                "weights": In(data.ArrayLayout(signed(8), MACS)),
+                "token": Out(Token),
+                "half": Out(signed(16)),
+                "logits": Out(stream.Signature(signed(SUM_WIDTH))),
+                "logit_index": Out(8),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        p = self._parameters
+        m.submodules.stem = stem = StemWalker(p)
+        m.submodules.head = head = HeadWalker(p)
+        self._x_width = max(8, p.residual_width + 2, p.bias_shift + 2)
+        m.submodules.macs = macs = MacBank(x_width=self._x_width)
+        in_head = Signal()
+        self._again = Signal()
+        m.d.comb += [
+            stem.start.eq(self.start_stem),
+            stem.geometry.eq(self.geometry),
+            stem.base.eq(self.base),
+            stem.received.eq(self.received),
+            stem.complete.eq(self.complete),
+            head.geometry.eq(self.geometry),
+            head.base.eq(self.base),
+            head.words.eq(self.head_words),
+            stem.grant.eq(self.fetch.grant),
+            head.grant.eq(self.fetch.grant),
+            self.fetch.request.eq(stem.request | head.request),
+            self.fetch.address.eq(Mux(in_head, head.address, stem.address)),
+            macs.weights.eq(self.weights),
+        ]
+        unit = self._units(m, macs, stem, head, in_head)
+        closing, tail = Signal(), Signal(3)
+        m.d.comb += self.busy.eq(in_head | stem.busy | closing | (tail != 0))
+        ready = ~closing & (~unit.valid | unit.end)
+        m.d.comb += [stem.next.eq(ready), head.next.eq(ready)]
+        with m.If((stem.taken & stem.last) | (head.taken & head.last)):
+            m.d.sync += closing.eq(1)
+        with m.If(tail != 0):
+            m.d.sync += tail.eq(tail + 1)
+        with m.If(unit.closes):
+            m.d.sync += tail.eq(1)
+        with m.If(in_head):
+            self._head_results(m, unit, head, macs, closing, tail, in_head)
+        with m.Else():
+            self._stem_results(m, unit, stem, closing, tail)
+        with m.If(self.start_stem | self.start_head):
+            m.d.sync += in_head.eq(self.start_head)
+            m.d.sync += [self.weight_entry.eq(0), self.logit_index.eq(0)]
+        m.d.sync += head.again.eq(self.start_head | self._again)
+
+        chosen, total = Signal(range(MACS)), Signal(signed(SUM_WIDTH))
+        m.d.comb += [
+            chosen.eq(Mux(in_head, self.logit_index[:2], tail - 3)),
+            total.eq(Array(macs.sums)[chosen]),
+            self.half.eq(total >> p.pre_shift),
+            self.logits.payload.eq(total),
+        ]
+        return m
+
+    def _units(self, m, macs, stem, head, in_head):
+        """Takes words apart into units; returns the signals of the current one."""
+        p = self._parameters
+        flags = ("valid", "first", "end", "closes", "wraps")
+        unit = Signal(data.StructLayout({flag: 1 for flag in flags}))
+        arrived, first, last, wraps, padded = (Signal() for _ in range(5))
+        left = Signal(range(9))
+        source, rest = Signal(WORD_WIDTH), Signal(max(8 * (p.image_channels - 1), 32))
+        count = Mux(in_head, p.word_channels, p.image_channels)
+        taken = stem.taken | head.taken
+        m.d.sync += arrived.eq(taken)
+        with m.If(taken):
+            m.d.sync += [
+                first.eq(Mux(in_head, head.first, stem.first)),
+                last.eq(Mux(in_head, head.last, stem.last)),
+                wraps.eq(Mux(in_head, head.block_end & ~head.last, stem.last & stem.position_end)),
+                padded.eq(~in_head & stem.padded),
+                left.eq(count),
+            ]
+        m.d.comb += [
+            unit.valid.eq(left != 0),
+            unit.first.eq(arrived & first),
+            unit.end.eq(left == 1),
+            unit.closes.eq(unit.end & last),
+            unit.wraps.eq(unit.end & wraps),
+            source.eq(Mux(arrived, self.fetch.data, rest)),
+        ]
+        with m.If(unit.valid):
+            m.d.sync += rest.eq(Mux(in_head, source[32:], source[8:]))
+            with m.If(~taken):
+                m.d.sync += left.eq(left - 1)
+        byte = Cat(source[:7], ~source[7]).as_signed()
+        slot = p.slot_width
+        lanes = [
+            source[slot * lane : slot * lane + p.residual_width].as_signed()
+            for lane in range(LANES)
+        ]
+        pooled = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+        m.d.sync += [
+            macs.valid.eq(unit.valid),
+            macs.first.eq(unit.first),
+            macs.x.eq(Mux(in_head, pooled, Mux(padded, 0, byte))),
+        ]
+        return unit
+
+    def _stem_results(self, m, unit, stem, closing, tail):
+        """Four tokens, from two cycles after the last unit; fetching goes on in the third."""
+        group_end, position_end, row_end = (Signal() for _ in range(3))
+        with m.If(stem.taken & stem.last):
+            m.d.sync += [
+                group_end.eq(stem.group_end),
+                position_end.eq(stem.position_end),
+                row_end.eq(stem.row_end),
+            ]
+        with m.If(unit.valid):
+            m.d.sync += self.weight_entry.eq(Mux(unit.wraps, 0, self.weight_entry + 1))
+        with m.If(tail == 2):
+            m.d.sync += closing.eq(0)
+        with m.If(tail == 6):
+            m.d.sync += tail.eq(0)
+        fourth = tail == 5
+        m.d.comb += [
+            self.token.valid.eq((tail >= 2) & (tail <= 5)),
+            self.token.odd.eq(tail[0]),
+            self.token.group_end.eq(group_end & fourth),
+            self.token.position_end.eq(position_end & fourth),
+            self.token.row_end.eq(row_end & fourth),
+        ]
+
+    def _head_results(self, m, unit, head, macs, closing, tail, in_head):
+        """The bias as one more unit, then up to four logits, then the next four classes."""
+        p = self._parameters
+        group_base = Signal.like(self.weight_entry)
+        with m.If(unit.valid):
+            after = self.weight_entry + 1
+            m.d.sync += self.weight_entry.eq(Mux(unit.wraps, group_base, after))
+        with m.If(tail == 1):
+            m.d.sync += [macs.valid.eq(1), macs.first.eq(0), macs.x.eq(1 << p.bias_shift)]
+            m.d.sync += self.weight_entry.eq(self.weight_entry + 1)
+        with m.If(tail == 4):
+            m.d.sync += [tail.eq(0), group_base.eq(self.weight_entry), self.logits.valid.eq(1)]
+        with m.If(self.logits.valid & self.logits.ready):
+            m.d.sync += self.logit_index.eq(self.logit_index + 1)
+            done = self.logit_index == p.classes - 1
+            with m.If(done | (self.logit_index[:2] == MACS - 1)):
+                m.d.sync += [self.logits.valid.eq(0), closing.eq(0), in_head.eq(~done)]
+                m.d.comb += self._again.eq(~done)
+                with m.If(done):
+                    m.d.sync += group_base.eq(0)

@@ -1,0 +1,245 @@
+"""The whole engine: one memory, one array, one program."""
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from gateware.array import Array
+from gateware.buffers import WeightBuffer, WindowBuffer
+from gateware.delay import Delay
+from gateware.dense import Dense
+from gateware.frontdoor import ByteWriter
+from gateware.issue import ConvolutionIssue
+from gateware.lane import Lanes, Token
+from gateware.loader import WindowLoader, mask_lanes
+from gateware.memory import MemorySignature
+from gateware.parameters import LANES
+from gateware.program import Kind
+from gateware.results import Results
+from gateware.sequencer import Sequencer
+from gateware.shortcut import ShortcutReader
+from gateware.writers import BitWriter, ResidualWriter
+
+ARRAY_LATENCY = 6  # cycles from an issue to its accumulators
+
+
+class Engine(wiring.Component):
+    """Runs a network from memory: pixels in, logits out.
+
+    The memory holds the program, weights and maps (bnnhw.plan lays them out). Nothing in the
+    pipeline stalls: the issue leaves a free memory cycle for each thing that cannot wait.
+    In the order of precedence a memory cycle goes to the shortcut read, the residual write, the
+    write of bits, bytes from outside, and fetches.
+
+    Members
+    -------
+    load : boot image, from word 0 up, low byte first; taken until `run`.
+    run : the boot image is complete; stays high.
+    pixels : frames of height x width x channels bytes. A frame's pixels are taken while the
+        last frame is still computed, once its stem is done.
+    results : a frame's logits, class 0 first, then its class, then its cycles, counted from its
+        last pixel or, if that is later, from the last logit of the frame before.
+    busy : a whole frame is in and its class not out.
+    step_done, step : for benches: in the last cycle of program step `step` its maps are in memory.
+    """
+
+    def __init__(self, parameters, *, image_base):
+        self._parameters, self._image_base = parameters, image_base
+        super().__init__(
+            {
+                "memory": Out(MemorySignature()),
+                "load": In(stream.Signature(8)),
+                "run": In(1),
+                "pixels": In(stream.Signature(8)),
+                "results": Out(stream.Signature(signed(32))),
+                "busy": Out(1),
+                "step_done": Out(1),
+                "step": Out(8),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        p = self._parameters
+        m.submodules.sequencer = sequencer = Sequencer(weight_depth=p.weight_depth)
+        m.submodules.door = door = ByteWriter(p, image_base=self._image_base)
+        m.submodules.dense = dense = Dense(p)
+        m.submodules.weights = weights = WeightBuffer(depth=p.weight_depth, thresholds=p.thresholds)
+        m.submodules.residual_writer = residuals = ResidualWriter(p)
+        m.submodules.bit_writer = bits = BitWriter()
+        m.submodules.shortcut = shortcut = ShortcutReader(p)
+        m.submodules.lanes = lanes = Lanes(p)
+        token = Signal(Token)
+        array, issue, loader = self._convolution(m, sequencer, weights)
+
+        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 1)
+        m.d.comb += [
+            wait.i.eq(issue.token),
+            token.eq(Mux(dense.token.valid, dense.token, wait.o)),
+        ]
+        self._dense(m, sequencer, dense, door, weights)
+        in_convolution = sequencer.geometry.kind == Kind.CONV
+        m.d.comb += weights.weight_entry.eq(
+            Mux(in_convolution, issue.weight_entry, dense.weight_entry)
+        )
+        self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
+        self._writers(m, sequencer, lanes, residuals, bits)
+        self._memory(m, shortcut, residuals, bits, door, sequencer, dense)
+        self._finish(m, sequencer, issue, dense, lanes, residuals, bits)
+        self._outside(m, sequencer, dense, door)
+        return m
+
+    def _convolution(self, m, sequencer, weights):
+        p = self._parameters
+        m.submodules.issue = issue = ConvolutionIssue(p)
+        m.submodules.loader = loader = WindowLoader(p)
+        m.submodules.window = window = WindowBuffer(depth=p.window_depth)
+        m.submodules.array = array = Array(acc_width=p.acc_width)
+        word = sequencer.fetch.data
+        if p.minus_one:
+            word = mask_lanes(word, loader.write_lanes)
+        m.d.comb += [
+            issue.geometry.eq(sequencer.geometry),
+            issue.start.eq(sequencer.start_conv),
+            issue.ahead.eq(loader.ahead),
+            loader.geometry.eq(sequencer.geometry),
+            loader.start.eq(sequencer.start_conv),
+            loader.retire.eq(issue.retire),
+            loader.grant.eq(sequencer.more_taken),
+            sequencer.more.eq(loader.request),
+            window.rows.eq(issue.rows),
+            window.columns.eq(issue.columns),
+            window.write.eq(loader.write),
+            window.write_row.eq(loader.write_row),
+            window.write_column.eq(loader.write_column),
+            window.write_data.eq(word),
+            array.window.eq(window.window),
+            array.weights.eq(weights.weights),
+        ]
+        m.d.sync += [array.outside.eq(issue.outside), array.first.eq(issue.first)]
+        return array, issue, loader
+
+    def _dense(self, m, sequencer, dense, door, weights):
+        m.d.comb += [
+            dense.geometry.eq(sequencer.geometry),
+            dense.start_stem.eq(sequencer.start_stem),
+            dense.start_head.eq(sequencer.start_head),
+            dense.base.eq(sequencer.features),
+            dense.received.eq(door.received),
+            dense.complete.eq(door.complete),
+            dense.weights.eq(Cat(weights.weights[0][0], weights.weights[0][1])),
+            weights.write.eq(sequencer.write_weights),
+            weights.write_entry.eq(sequencer.write_entry),
+            weights.write_row.eq(sequencer.write_row),
+            weights.write_data.eq(sequencer.fetch.data),
+        ]
+        with m.If(sequencer.load_sinks):
+            m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
+
+    def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
+        """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""
+        entry = Signal.like(weights.scale_entry)
+        with m.If(token.valid):
+            after = entry + sequencer.geometry.folds + 1
+            m.d.sync += entry.eq(Mux(token.position_end, 0, after))
+        m.submodules.bias_entry = bias_entry = Delay(entry.shape(), 1)
+        m.submodules.threshold_entry = threshold_entry = Delay(entry.shape(), 3)
+        in_stem = sequencer.geometry.kind == Kind.STEM
+        m.d.sync += lanes.token.eq(token)
+        m.d.comb += [
+            bias_entry.i.eq(entry),
+            threshold_entry.i.eq(entry),
+            weights.scale_entry.eq(entry),
+            weights.bias_entry.eq(bias_entry.o),
+            weights.threshold_entry.eq(threshold_entry.o),
+            shortcut.token.eq(token),
+            lanes.single.eq(sequencer.geometry.single),
+            lanes.first_half.eq(Mux(in_stem, dense.half, array.acc[0])),
+            lanes.scale.eq(weights.scale),
+            lanes.bias.eq(weights.bias),
+            lanes.threshold.eq(weights.threshold),
+            lanes.residual.eq(shortcut.residual),
+        ]
+        for lane in range(1, LANES):
+            m.d.comb += lanes.other_halves[lane - 1].eq(array.acc[lane])
+
+    def _writers(self, m, sequencer, lanes, residuals, bits):
+        g = sequencer.geometry
+        for lane in range(LANES):
+            m.d.comb += residuals.y[lane].eq(lanes.y[lane])
+        for writer, enable, base in (
+            (residuals, g.keep, sequencer.sinks.residual),
+            (bits, g.emit, sequencer.sinks.bits),
+        ):
+            m.d.comb += [
+                writer.token.eq(lanes.y_token),
+                writer.fresh.eq(lanes.fresh),
+                writer.enable.eq(enable),
+                writer.single.eq(g.single),
+                writer.load.eq(sequencer.load_sinks),
+                writer.base.eq(base),
+            ]
+        m.d.comb += bits.bits.eq(lanes.bits)
+
+    def _memory(self, m, shortcut, residuals, bits, door, sequencer, dense):
+        """One access a cycle, by precedence."""
+        port = self.memory
+        m.d.comb += [
+            shortcut.load.eq(sequencer.load_sources),
+            shortcut.base.eq(sequencer.sources.shortcut),
+            shortcut.memory.data.eq(port.read_data),
+            sequencer.fetch.data.eq(port.read_data),
+            dense.fetch.data.eq(port.read_data),
+        ]
+        with m.If(shortcut.memory.request):
+            m.d.comb += [port.address.eq(shortcut.memory.address), shortcut.memory.grant.eq(1)]
+        for writer in (residuals.memory, bits.memory, door.memory):
+            with m.Elif(writer.request):
+                m.d.comb += [
+                    port.address.eq(writer.address),
+                    port.write.eq(1),
+                    writer.grant.eq(1),
+                ]
+        with m.Elif(sequencer.fetch.request):
+            m.d.comb += [port.address.eq(sequencer.fetch.address), sequencer.fetch.grant.eq(1)]
+        with m.Else():
+            m.d.comb += [port.address.eq(dense.fetch.address), dense.fetch.grant.eq(1)]
+        with m.If(residuals.memory.request):
+            m.d.comb += [
+                port.write_data.eq(residuals.memory.data),
+                port.write_mask.eq(residuals.memory.mask),
+            ]
+        with m.Elif(bits.memory.request):
+            m.d.comb += [
+                port.write_data.eq(bits.memory.data),
+                port.write_mask.eq(bits.memory.mask),
+            ]
+        with m.Else():
+            m.d.comb += [
+                port.write_data.eq(door.memory.data),
+                port.write_mask.eq(door.memory.mask),
+            ]
+
+    def _finish(self, m, sequencer, issue, dense, lanes, residuals, bits):
+        """A step is over when nothing is on its way any more."""
+        on_the_way = Signal(range(16))
+        entered = issue.token.valid | dense.token.valid
+        m.d.sync += on_the_way.eq(on_the_way + entered - lanes.fresh)
+        busy = issue.busy | dense.busy | (on_the_way != 0)
+        m.d.comb += sequencer.idle.eq(~(busy | residuals.memory.request | bits.memory.request))
+
+    def _outside(self, m, sequencer, dense, door):
+        connect(m, door.load, flipped(self.load))
+        connect(m, door.pixels, flipped(self.pixels))
+        m.submodules.results = results = Results(classes=self._parameters.classes)
+        connect(m, dense.logits, results.logits)
+        connect(m, results.o, flipped(self.results))
+        m.d.comb += [
+            sequencer.run.eq(self.run),
+            door.run.eq(self.run),
+            door.consume.eq(sequencer.step_done & (sequencer.geometry.kind == Kind.STEM)),
+            results.complete.eq(door.complete),
+            self.step_done.eq(sequencer.step_done),
+            self.step.eq(sequencer.step),
+            self.busy.eq(results.timing),
+        ]

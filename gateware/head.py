@@ -1,0 +1,63 @@
+"""The walk of the 8-bit head over the last feature map."""
+
+from amaranth import Cat, Const, Module, Signal, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from gateware.memory import ADDRESS_WIDTH
+from gateware.program import Geometry
+
+
+class HeadWalker(wiring.Component):
+    """For each four classes: all residual words, in memory order.
+
+    `taken` marks a granted word, whose data come in the cycle after; `first` and `last` that it
+    is the first or last of the map, `block_end` that it is the last of its block. The map is
+    `words` + 1 words long. It is walked once for each `again`, given while not busy.
+    """
+
+    def __init__(self, parameters):
+        self._words_per_group = 16 // parameters.word_channels
+        super().__init__(
+            {
+                "again": In(1),
+                "geometry": In(Geometry),
+                "base": In(unsigned(ADDRESS_WIDTH)),
+                "words": In(unsigned(ADDRESS_WIDTH)),
+                "next": In(1),
+                "taken": Out(1),
+                "first": Out(1),
+                "last": Out(1),
+                "block_end": Out(1),
+                "request": Out(1),
+                "grant": In(1),
+                "address": Out(unsigned(ADDRESS_WIDTH)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        busy = Signal()
+        left = Signal(ADDRESS_WIDTH)
+        word = Signal(6 + (self._words_per_group - 1).bit_length())
+        block_last = Cat(
+            Const(self._words_per_group - 1, (self._words_per_group - 1).bit_length()),
+            self.geometry.groups,
+        )
+        m.d.comb += [
+            self.request.eq(busy & self.next),
+            self.taken.eq(self.request & self.grant),
+            self.last.eq(left == 0),
+            self.block_end.eq(word == block_last),
+        ]
+        with m.If(self.taken):
+            m.d.sync += [self.first.eq(0), self.address.eq(self.address + 1), left.eq(left - 1)]
+            m.d.sync += word.eq(word + 1)
+            with m.If(self.block_end):
+                m.d.sync += word.eq(0)
+            with m.If(self.last):
+                m.d.sync += busy.eq(0)
+        with m.If(self.again):
+            m.d.sync += [busy.eq(1), self.first.eq(1), word.eq(0)]
+            m.d.sync += [self.address.eq(self.base), left.eq(self.words)]
+        return m

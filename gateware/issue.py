@@ -1,0 +1,148 @@
+"""Walks a binary convolution: which window, which weights, which channel in each cycle."""
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gateware.array import Outside
+from gateware.buffers import ROWS
+from gateware.lane import Token
+from gateware.parameters import GROUP
+from gateware.program import Geometry
+
+
+class ConvolutionIssue(wiring.Component):
+    """For each block of pixels, for each output channel, for each fold: one array cycle.
+
+    The residual stream needs a read and a write of the large memory per memory word of two
+    channels (8-bit slots) or one (16-bit). They keep out of each other's way because a
+    channel's cycles are padded to an even number where a word is one channel, and because two
+    idle cycles follow each group of 16 channels where the folds leave no free cycle: in those
+    the group's bits are written and one feature word is fetched.
+
+    `issue` marks a cycle in which the addresses are used; `first` and `token.valid` mark a
+    channel's first and last fold. `retire` marks the end of a row of positions, of which the
+    row of blocks above is needed no more. A row starts when `ahead`, the rows in the window
+    buffer, is three. `busy` is high from the cycle after `start` to the last issue.
+    """
+
+    def __init__(self, parameters):
+        self._parameters = parameters
+        column = unsigned(exact_log2(parameters.window_depth // ROWS))
+        super().__init__(
+            {
+                "start": In(1),
+                "geometry": In(Geometry),
+                "ahead": In(3),
+                "busy": Out(1),
+                "retire": Out(1),
+                "rows": Out(data.ArrayLayout(unsigned(2), 3)),
+                "columns": Out(data.ArrayLayout(column, 3)),
+                "weight_entry": Out(unsigned(exact_log2(parameters.weight_depth))),
+                "outside": Out(Outside),
+                "first": Out(1),
+                "token": Out(Token),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        g = self.geometry
+        row, column = Signal(8), Signal(8)
+        group, channel, fold = Signal(6), Signal(range(GROUP)), Signal(4)
+        running, phase, pause = Signal(), Signal(), Signal(2)
+        issue = Signal()
+        m.d.comb += issue.eq(running & (pause == 0))
+        m.d.sync += phase.eq(~phase)
+
+        fold_end, group_end, position_end, row_end = (Signal() for _ in range(4))
+        m.d.comb += [
+            fold_end.eq(fold == g.folds),
+            group_end.eq(fold_end & (channel == GROUP - 1)),
+            position_end.eq(group_end & (group == g.groups)),
+            row_end.eq(position_end & (column == g.columns)),
+            self.retire.eq(issue & row_end),
+            self.first.eq(fold == 0),
+        ]
+        with m.If(self.start):
+            m.d.sync += [self.busy.eq(1), row.eq(0)]
+        with m.If(self.busy & ~running & (self.ahead >= 3) & phase):
+            m.d.sync += running.eq(1)
+        with m.If(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
+        with m.If(issue):
+            m.d.sync += fold.eq(fold + 1)
+            with m.If(fold_end):
+                m.d.sync += [fold.eq(0), channel.eq(channel + 1), pause.eq(self._pause(group_end))]
+            with m.If(group_end):
+                m.d.sync += group.eq(group + 1)
+            with m.If(position_end):
+                m.d.sync += [group.eq(0), column.eq(column + 1)]
+            with m.If(row_end):
+                m.d.sync += [column.eq(0), row.eq(row + 1), running.eq(0)]
+                with m.If(row == g.rows):
+                    m.d.sync += self.busy.eq(0)
+        self._addresses(m, issue, fold_end, position_end, row_end, row[:2])
+        self._borders(m, row, column)
+
+        per_word = self._parameters.word_channels
+        word = Cat(channel, group)[exact_log2(per_word) :]
+        m.d.comb += [
+            self.token.valid.eq(issue & fold_end),
+            self.token.shortcut.eq(
+                g.add & (word >= g.shortcut_first) & (word < g.shortcut_end)
+            ),
+            self.token.odd.eq(channel[0]),
+            self.token.group_end.eq(group_end),
+            self.token.position_end.eq(position_end),
+            self.token.row_end.eq(row_end),
+        ]
+        return m
+
+    def _pause(self, group_end):
+        """Idle cycles after a channel."""
+        folds = self.geometry.folds
+        if self._parameters.word_channels == 2:
+            return Mux(group_end & (folds == 0), 2, 0)
+        odd = ~folds[0]
+        return Mux(group_end & (folds <= 1), 2, 0) + odd
+
+    def _addresses(self, m, issue, fold_end, position_end, row_end, slot):
+        """Window columns advance by fold, back to the block's first for each channel."""
+        step = self.geometry.folds + 1
+        base = Signal.like(self.columns[0])
+        entry = Signal.like(self.weight_entry)
+        current = Signal.like(base)
+        after = Signal.like(base)
+        m.d.comb += after.eq(base + step)
+        with m.If(issue):
+            m.d.sync += [entry.eq(entry + 1), current.eq(current + 1)]
+            with m.If(fold_end):
+                m.d.sync += current.eq(base)
+            with m.If(position_end):
+                m.d.sync += [entry.eq(0), current.eq(after), base.eq(after)]
+            with m.If(row_end):
+                m.d.sync += [current.eq(0), base.eq(0)]
+        m.d.comb += self.weight_entry.eq(entry)
+        for offset in range(3):
+            m.d.comb += self.rows[offset].eq(slot + offset)
+        m.d.comb += [
+            self.columns[0].eq(current),
+            self.columns[1].eq(current + step),
+            self.columns[2].eq(self.columns[1] + step),
+        ]
+
+    def _borders(self, m, row, column):
+        g = self.geometry
+        bottom, right = row == g.rows, column == g.columns
+        m.d.comb += [
+            self.outside.rows.eq(
+                Mux(g.mask, Cat(row == 0, 0, bottom & g.odd_rows, bottom), 0)
+            ),
+            self.outside.columns.eq(
+                Mux(g.mask, Cat(column == 0, 0, right & g.odd_columns, right), 0)
+            ),
+            self.token.edge_row.eq(bottom & g.odd_rows),
+            self.token.edge_column.eq(right & g.odd_columns),
+        ]

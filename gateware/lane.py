@@ -1,0 +1,139 @@
+"""The residual lane: scale, add to the residual stream, saturate, threshold."""
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from gateware.parameters import LANES
+
+
+class Token(data.Struct):
+    """Travels with an output channel of a position from the issue to the writers.
+
+    valid : there is a channel in this stage. shortcut : a residual is added to it.
+    odd : it is the upper channel of a memory word. group_end, position_end, row_end : it is the
+    last of 16 channels, of its position, of its row of positions.
+    edge_column, edge_row : the block's second column or row is outside an odd-sized map.
+    """
+
+    valid: 1
+    shortcut: 1
+    odd: 1
+    group_end: 1
+    position_end: 1
+    row_end: 1
+    edge_column: 1
+    edge_row: 1
+
+
+def saturate(value, width):
+    """`value`, signed, limited to `width` signed bits."""
+    top = value[width - 1 :]
+    fits = top.all() | ~top.any()
+    least, greatest = 1 << (width - 1), (1 << (width - 1)) - 1
+    return Mux(fits, value[:width], Mux(value[-1], least, greatest))
+
+
+class Requantiser(wiring.Component):
+    """y = saturate(((r << guard) + (half * scale >> shift) + bias) >> guard).
+
+    Latency 2 cycles to `y`, which is not registered, one result a cycle: with half and scale in
+    cycle t, residual and bias are taken in t + 1 and y is there in t + 2.
+    Golden: bnnhw.golden, requantisation.
+    """
+
+    def __init__(self, *, half_width, residual_width, guard, shift):
+        self._guard, self._shift, self._width = guard, shift, residual_width
+        super().__init__(
+            {
+                "half": In(signed(half_width)),
+                "scale": In(signed(16)),
+                "residual": In(signed(residual_width)),
+                "bias": In(signed(16)),
+                "y": Out(signed(residual_width)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        half = Signal.like(self.half)
+        scale = Signal.like(self.scale)
+        product = Signal(signed(len(half) + 16))
+        base = Signal(signed(max(16, self._width + self._guard) + 1))
+        m.d.sync += [
+            half.eq(self.half),
+            scale.eq(self.scale),
+            product.eq(half * scale),
+            base.eq((self.residual << self._guard) + self.bias),
+        ]
+        total = Signal(signed(max(len(base), len(product) - self._shift) + 1))
+        m.d.comb += total.eq((product >> self._shift) + base)
+        m.d.comb += self.y.eq(saturate(total >> self._guard, self._width))
+        return m
+
+
+class Lanes(wiring.Component):
+    """Four requantisers, one a pixel of the block, that share scale and bias.
+
+    Accumulators, token and scale come in cycle t; bias and residuals are taken in t + 1, and
+    `y`, `bits` and `y_token` follow in t + 3 and stay until the next valid token's. Thresholds
+    are taken in t + 3. With `single` all lanes give lane 0's result. Lanes outside an odd map
+    give 0.
+    """
+
+    def __init__(self, parameters):
+        self._parameters = parameters
+        residual = signed(parameters.residual_width)
+        super().__init__(
+            {
+                "token": In(Token),
+                "single": In(1),
+                "first_half": In(signed(16)),
+                "other_halves": In(data.ArrayLayout(signed(parameters.acc_width), LANES - 1)),
+                "scale": In(signed(16)),
+                "bias": In(signed(16)),
+                "residual": In(data.ArrayLayout(residual, LANES)),
+                "threshold": In(signed(16)),
+                "y": Out(data.ArrayLayout(residual, LANES)),
+                "bits": Out(LANES),
+                "y_token": Out(Token),
+                "fresh": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        p = self._parameters
+        lanes = []
+        for lane in range(LANES):
+            half = self.other_halves[lane - 1] if lane else self.first_half
+            m.submodules[f"lane_{lane}"] = unit = Requantiser(
+                half_width=p.acc_width if lane else 16,
+                residual_width=p.residual_width,
+                guard=p.guard,
+                shift=p.shift,
+            )
+            m.d.comb += [
+                unit.half.eq(half),
+                unit.scale.eq(self.scale),
+                unit.bias.eq(self.bias),
+                unit.residual.eq(self.residual[lane]),
+            ]
+            lanes.append(unit.y)
+
+        tokens = [self.token, Signal(Token, name="token_1"), Signal(Token, name="token_2")]
+        m.d.sync += [tokens[1].eq(tokens[0]), tokens[2].eq(tokens[1])]
+        m.d.sync += self.fresh.eq(tokens[2].valid)
+        with m.If(tokens[2].valid):
+            m.d.sync += self.y_token.eq(tokens[2])
+            for lane, y in enumerate(lanes):
+                m.d.sync += self.y[lane].eq(Mux(self.single, lanes[0], y))
+                if p.odd_maps:
+                    row, column = divmod(lane, 2)
+                    missing = (tokens[2].edge_row & row) | (tokens[2].edge_column & column)
+                    with m.If(missing & ~self.single):
+                        m.d.sync += self.y[lane].eq(0)
+        for lane in range(LANES):
+            bit = self.y[lane] >= self.threshold if p.thresholds else ~self.y[lane][-1]
+            m.d.comb += self.bits[lane].eq(bit)
+        return m

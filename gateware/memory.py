@@ -1,0 +1,58 @@
+"""The port to the large memory: 64 bits wide, one access a cycle."""
+
+from amaranth import unsigned
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+ADDRESS_WIDTH = 14
+WORD_WIDTH = 64
+NIBBLES = WORD_WIDTH // 4
+
+
+class MemorySignature(wiring.Signature):
+    """One access a cycle, seen by the requester. Read data is valid in the cycle after.
+
+    address : word address. write_mask : one bit per nibble of the word, 1 writes it.
+    Read data after a cycle with `write` set is undefined. On iCE40 the memory is four SPRAMs
+    side by side; bit 0 of the word is bit 0 of the first.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "address": Out(unsigned(ADDRESS_WIDTH)),
+                "write_data": Out(unsigned(WORD_WIDTH)),
+                "write_mask": Out(unsigned(NIBBLES)),
+                "write": Out(1),
+                "read_data": In(unsigned(WORD_WIDTH)),
+            }
+        )
+
+
+class FetchRequest(wiring.Signature):
+    """A word wanted from the memory; its data come the cycle after `grant`."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "request": Out(1),
+                "grant": In(1),
+                "address": Out(unsigned(ADDRESS_WIDTH)),
+                "data": In(unsigned(WORD_WIDTH)),
+            }
+        )
+
+
+class WriteRequest(wiring.Signature):
+    """A word for the memory, held until `grant`."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "request": Out(1),
+                "grant": In(1),
+                "address": Out(unsigned(ADDRESS_WIDTH)),
+                "data": Out(unsigned(WORD_WIDTH)),
+                "mask": Out(unsigned(NIBBLES)),
+            }
+        )

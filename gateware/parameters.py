@@ -1,0 +1,61 @@
+"""What is fixed when an engine is generated; everything else is in its program."""
+
+from dataclasses import dataclass
+
+LANES = 4  # pixels in parallel: a block of 2 x 2
+GROUP = 16  # channels in a feature word: synapses per tap and cycle
+TAPS = 9
+MACS = 4  # 8-bit multiply-accumulators of the stem and the head
+
+
+@dataclass(frozen=True)
+class EngineParameters:
+    """Shape of an engine.
+
+    residual_width : bits of the residual stream; it is stored in slots of 8 or 16 bits.
+    guard, shift : requantisation, y = ((r << guard) + (half * scale >> shift) + bias) >> guard.
+    acc_width : signed bits that hold half an accumulator of the largest fan-in.
+    thresholds : whether any bit is compared with other than zero (a memory and comparators).
+    minus_one : whether padded features are -1 rather than absent.
+    odd_maps : whether any feature map has an odd height or width.
+    image_height, image_width, image_channels : the 8-bit input.
+    pre_shift : bits dropped from a stem accumulator. bias_shift : of the head's bias.
+    classes : logits per frame.
+    window_depth, weight_depth : entries of the window and weight buffers.
+    """
+
+    residual_width: int
+    guard: int
+    shift: int
+    acc_width: int
+    thresholds: bool
+    minus_one: bool
+    odd_maps: bool
+    image_height: int
+    image_width: int
+    image_channels: int
+    pre_shift: int
+    bias_shift: int
+    classes: int
+    window_depth: int = 256
+    weight_depth: int = 256
+
+    def __post_init__(self):
+        if not 8 <= self.residual_width <= 16:
+            raise ValueError(f"residual_width={self.residual_width} is not in [8, 16]")
+        if not 1 <= self.image_channels <= 8:
+            raise ValueError(f"image_channels={self.image_channels} is not in [1, 8]")
+        for name in ("window_depth", "weight_depth"):
+            depth = getattr(self, name)
+            if depth < 16 or depth & (depth - 1):
+                raise ValueError(f"{name}={depth} is not a power of two from 16")
+
+    @property
+    def slot_width(self):
+        """Bits a residual takes in memory."""
+        return 8 if self.residual_width <= 8 else 16
+
+    @property
+    def word_channels(self):
+        """Channels of a block in one 64-bit word."""
+        return 64 // (LANES * self.slot_width)

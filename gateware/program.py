@@ -1,0 +1,76 @@
+"""The engine's program: one descriptor of three 64-bit words a step, at the memory's start."""
+
+from amaranth import unsigned
+from amaranth.lib import data, enum
+
+from gateware.memory import ADDRESS_WIDTH
+
+DESCRIPTOR_WORDS = 3
+
+
+class Kind(enum.Enum, shape=2):
+    """What a step does: the 8-bit stem, a binary convolution, or pooling and the head."""
+
+    STEM = 0
+    CONV = 1
+    HEAD = 2
+
+
+class Geometry(data.Struct):
+    """Word 0. A position is a block of 2 x 2 input pixels of a convolution, or, in the stem,
+    one pixel; it gives `lanes` outputs if `single` is 0 and one otherwise (stride 2, stem).
+
+    last : the frame ends with this step.
+    add, keep, emit : read a shortcut, write the residual stream, write bits.
+    mask : zero padding.
+    columns, rows : positions less one.
+    odd_columns, odd_rows : the last block's second column or row is not there.
+    folds, groups : 16-channel groups of the input and the output, less one each.
+    shortcut_first, shortcut_end : the output words of a position that a shortcut is added to.
+    """
+
+    kind: Kind
+    last: 1
+    single: 1
+    add: 1
+    keep: 1
+    emit: 1
+    mask: 1
+    columns: 8
+    rows: 8
+    odd_columns: 1
+    odd_rows: 1
+    folds: 4
+    groups: 6
+    shortcut_first: 10
+    shortcut_end: 10
+    _unused: 8
+
+
+class Sources(data.Struct):
+    """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
+    `features` (bits; in the head residuals) and `shortcut`."""
+
+    weights: unsigned(ADDRESS_WIDTH)
+    weight_words: 12
+    features: unsigned(ADDRESS_WIDTH)
+    shortcut: unsigned(ADDRESS_WIDTH)
+    _unused: 10
+
+
+class Sinks(data.Struct):
+    """Word 2. Word addresses of what is written: bits and residuals; in the head the number
+    of feature words, less one."""
+
+    bits: unsigned(ADDRESS_WIDTH)
+    residual: unsigned(ADDRESS_WIDTH)
+    head_words: unsigned(ADDRESS_WIDTH)
+    _unused: 22
+
+
+class Descriptor(data.Struct):
+    """A whole step, as the units of the engine see it."""
+
+    geometry: Geometry
+    sources: Sources
+    sinks: Sinks

@@ -1,0 +1,58 @@
+"""What a frame gives: its logits, its class and the cycles it took."""
+
+from amaranth import Module, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Results(wiring.Component):
+    """Passes a frame's logits on and adds two words: the class and the cycles.
+
+    The class is the index of the greatest logit, the first of equals. Cycles are counted from
+    `complete`, or from the last frame's last logit if that is later, to the last logit;
+    `timing` is high while they are.
+    """
+
+    def __init__(self, *, classes):
+        self._classes = classes
+        super().__init__(
+            {
+                "complete": In(1),
+                "logits": In(stream.Signature(signed(32))),
+                "o": Out(stream.Signature(signed(32))),
+                "timing": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        best, label, index = Signal(signed(32)), Signal(8), Signal(8)
+        cycles = Signal(32)
+        taken = self.o.valid & self.o.ready
+        with m.If(self.timing):
+            m.d.sync += cycles.eq(cycles + 1)
+        with m.FSM():
+            with m.State("LOGITS"):
+                with m.If(self.complete & ~self.timing):
+                    m.d.sync += [self.timing.eq(1), cycles.eq(0)]
+                m.d.comb += [
+                    self.o.payload.eq(self.logits.payload),
+                    self.o.valid.eq(self.logits.valid),
+                    self.logits.ready.eq(self.o.ready),
+                ]
+                with m.If(taken):
+                    m.d.sync += index.eq(index + 1)
+                    with m.If((index == 0) | (self.logits.payload > best)):
+                        m.d.sync += [label.eq(index), best.eq(self.logits.payload)]
+                    with m.If(index == self._classes - 1):
+                        m.d.sync += [index.eq(0), self.timing.eq(0)]
+                        m.next = "LABEL"
+            with m.State("LABEL"):
+                m.d.comb += [self.o.payload.eq(label), self.o.valid.eq(1)]
+                with m.If(taken):
+                    m.next = "CYCLES"
+            with m.State("CYCLES"):
+                m.d.comb += [self.o.payload.eq(cycles), self.o.valid.eq(1)]
+                with m.If(taken):
+                    m.next = "LOGITS"
+        return m

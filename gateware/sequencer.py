@@ -1,0 +1,131 @@
+"""Runs the program: fetches a step's descriptor and weights, starts its unit, waits for it."""
+
+from amaranth import Module, Signal, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from gateware.memory import ADDRESS_WIDTH, FetchRequest
+from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
+
+
+class Sequencer(wiring.Component):
+    """Steps through the program while `run` is high, over and over: one round a frame.
+
+    `load_sinks`, with the descriptor's third word in `sinks`, and `load_sources`, with `sources`,
+    are strobes for the units' address counters. `start_*` strobes follow once the weights are
+    in. The step ends when `idle`; `step_done` marks its last cycle, `frame_done` its frame's.
+
+    The fetch port reads consecutive words: the descriptor, the weights, and while a convolution
+    runs its features, of which the window loader asks `more`; `more_taken` is its grant.
+    """
+
+    def __init__(self, *, weight_depth):
+        self._entry = unsigned(exact_log2(weight_depth))
+        super().__init__(
+            {
+                "run": In(1),
+                "idle": In(1),
+                "geometry": Out(Geometry),
+                "sources": Out(Sources),
+                "sinks": Out(Sinks),
+                "features": Out(unsigned(ADDRESS_WIDTH)),
+                "load_sources": Out(1),
+                "load_sinks": Out(1),
+                "start_stem": Out(1),
+                "start_conv": Out(1),
+                "start_head": Out(1),
+                "step": Out(8),
+                "step_done": Out(1),
+                "frame_done": Out(1),
+                "fetch": Out(FetchRequest()),
+                "more": In(1),
+                "more_taken": Out(1),
+                "write_weights": Out(1),
+                "write_entry": Out(self._entry),
+                "write_row": Out(2),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        program = Signal(ADDRESS_WIDTH)
+        left, pending = Signal(12), Signal(12)
+        weights = Signal(ADDRESS_WIDTH)
+        arrived = Signal()
+        taken = Signal()
+        m.d.comb += [
+            taken.eq(self.fetch.request & self.fetch.grant),
+            self.sources.eq(self.fetch.data),
+            self.sinks.eq(self.fetch.data),
+        ]
+        with m.If(taken):
+            m.d.sync += self.fetch.address.eq(self.fetch.address + 1)
+        m.d.sync += arrived.eq(taken)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [self.fetch.address.eq(program), left.eq(DESCRIPTOR_WORDS)]
+                with m.If(self.run):
+                    m.next = "DESCRIPTOR"
+            with m.State("DESCRIPTOR"):
+                m.d.comb += self.fetch.request.eq(left != 0)
+                with m.If(taken):
+                    m.d.sync += left.eq(left - 1)
+                self._descriptor(m, arrived, left, pending, weights)
+            with m.State("WEIGHTS"):
+                self._weights(m, taken, arrived, left)
+            with m.State("START"):
+                m.d.comb += [
+                    self.start_stem.eq(self.geometry.kind == Kind.STEM),
+                    self.start_conv.eq(self.geometry.kind == Kind.CONV),
+                    self.start_head.eq(self.geometry.kind == Kind.HEAD),
+                ]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += [self.fetch.request.eq(self.more), self.more_taken.eq(taken)]
+                with m.If(self.idle):
+                    m.d.comb += [self.step_done.eq(1), self.frame_done.eq(self.geometry.last)]
+                    m.d.sync += [
+                        program.eq(program + DESCRIPTOR_WORDS),
+                        self.step.eq(self.step + 1),
+                    ]
+                    with m.If(self.geometry.last):
+                        m.d.sync += [program.eq(0), self.step.eq(0)]
+                    m.next = "IDLE"
+        return m
+
+    def _descriptor(self, m, arrived, left, pending, weights):
+        """A word arrives a cycle after it was counted: 2, 1, 0 are left after each."""
+        with m.If(arrived):
+            with m.Switch(left):
+                with m.Case(2):
+                    m.d.sync += self.geometry.eq(self.fetch.data)
+                with m.Case(1):
+                    m.d.comb += self.load_sources.eq(1)
+                    m.d.sync += [
+                        self.features.eq(self.sources.features),
+                        pending.eq(self.sources.weight_words),
+                        weights.eq(self.sources.weights),
+                    ]
+                with m.Case(0):
+                    m.d.comb += self.load_sinks.eq(1)
+                    m.d.sync += [
+                        self.fetch.address.eq(weights),
+                        left.eq(pending),
+                        self.write_entry.eq(0),
+                        self.write_row.eq(0),
+                    ]
+                    m.next = "WEIGHTS"
+
+    def _weights(self, m, taken, arrived, left):
+        m.d.comb += [self.fetch.request.eq(left != 0), self.write_weights.eq(arrived)]
+        with m.If(taken):
+            m.d.sync += left.eq(left - 1)
+        with m.If(arrived):
+            m.d.sync += self.write_row.eq(self.write_row + 1)
+            with m.If(self.write_row == 2):
+                m.d.sync += [self.write_row.eq(0), self.write_entry.eq(self.write_entry + 1)]
+            with m.If(left == 0):
+                m.d.sync += self.fetch.address.eq(self.features)
+                m.next = "START"

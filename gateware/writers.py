@@ -1,0 +1,152 @@
+"""What leaves the lanes: residual words and words of bits, with their addresses."""
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from gateware.lane import Token
+from gateware.memory import ADDRESS_WIDTH, NIBBLES, WriteRequest
+from gateware.parameters import GROUP, LANES
+
+
+class BlockAddress(wiring.Component):
+    """Address of the next word of an output map, which is stored block by block.
+
+    Usually words follow each other. With `single` a position is one pixel, so that a block is
+    visited twice in each of two rows of positions: `lane` = 2 * row + column in the block.
+    `advance` marks a word written, `position_end` and `row_end` that it ends these.
+    """
+
+    load: In(1)
+    base: In(unsigned(ADDRESS_WIDTH))
+    single: In(1)
+    advance: In(1)
+    position_end: In(1)
+    row_end: In(1)
+    address: Out(unsigned(ADDRESS_WIDTH))
+    lane: Out(range(LANES))
+
+    def elaborate(self, platform):
+        m = Module()
+        block, row = Signal.like(self.address), Signal.like(self.address)
+        after = Signal.like(self.address)
+        right, lower = Signal(), Signal()
+        m.d.comb += [after.eq(self.address + 1), self.lane.eq(Cat(right, lower))]
+        with m.If(self.advance):
+            m.d.sync += self.address.eq(after)
+            with m.If(self.single & self.position_end):
+                m.d.sync += right.eq(~right)
+                with m.If(self.row_end):
+                    m.d.sync += [right.eq(0), lower.eq(~lower)]
+                    with m.If(lower):
+                        m.d.sync += [row.eq(after), block.eq(after)]
+                    with m.Else():
+                        m.d.sync += [self.address.eq(row), block.eq(row)]
+                with m.Elif(right):
+                    m.d.sync += block.eq(after)
+                with m.Else():
+                    m.d.sync += self.address.eq(block)
+        with m.If(self.load):
+            m.d.sync += [self.address.eq(self.base), block.eq(self.base), row.eq(self.base)]
+            m.d.sync += [right.eq(0), lower.eq(0)]
+        return m
+
+
+class ResidualWriter(wiring.Component):
+    """Packs lane results into words: [channel][lane], slots of 8 or 16 bits.
+
+    `fresh` is high in the first cycle of new results; a word is complete with its last channel
+    and is offered at once. It must be granted before the next result arrives.
+    """
+
+    def __init__(self, parameters):
+        self._parameters = parameters
+        super().__init__(
+            {
+                "y": In(data.ArrayLayout(unsigned(parameters.slot_width), LANES)),
+                "token": In(Token),
+                "fresh": In(1),
+                "enable": In(1),
+                "single": In(1),
+                "load": In(1),
+                "base": In(unsigned(ADDRESS_WIDTH)),
+                "memory": Out(WriteRequest()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.address = address = BlockAddress()
+        waiting, complete = Signal(), Signal()
+        now = self.y.as_value()
+        if self._parameters.word_channels == 2:
+            even = Signal.like(now)
+            with m.If(self.fresh & ~self.token.odd):
+                m.d.sync += even.eq(now)
+            m.d.comb += [complete.eq(self.token.odd), self.memory.data.eq(Cat(even, now))]
+        else:
+            m.d.comb += [complete.eq(1), self.memory.data.eq(now)]
+        m.d.comb += self.memory.request.eq((self.fresh & complete & self.enable) | waiting)
+        m.d.sync += waiting.eq(self.memory.request & ~self.memory.grant)
+
+        nibbles = self._parameters.slot_width // 4
+        chosen = Cat((address.lane == lane).replicate(nibbles) for lane in range(LANES))
+        mask = chosen.replicate(NIBBLES // len(chosen))
+        m.d.comb += [
+            self.memory.mask.eq(Mux(self.single, mask, (1 << NIBBLES) - 1)),
+            self.memory.address.eq(address.address),
+            address.load.eq(self.load),
+            address.base.eq(self.base),
+            address.single.eq(self.single),
+            address.advance.eq(self.memory.grant),
+            address.position_end.eq(self.token.position_end),
+            address.row_end.eq(self.token.row_end),
+        ]
+        return m
+
+
+class BitWriter(wiring.Component):
+    """Collects 16 channels' bits of four lanes into a word: [lane][channel].
+
+    The word is offered the cycle after its last channel and must be granted before the next
+    channel's bits arrive.
+    """
+
+    bits: In(LANES)
+    token: In(Token)
+    fresh: In(1)
+    enable: In(1)
+    single: In(1)
+    load: In(1)
+    base: In(unsigned(ADDRESS_WIDTH))
+    memory: Out(WriteRequest())
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.address = address = BlockAddress()
+        collected = Signal(data.ArrayLayout(unsigned(GROUP), LANES))
+        position_end, row_end = Signal(), Signal()
+        with m.If(self.memory.grant):
+            m.d.sync += self.memory.request.eq(0)
+        with m.If(self.fresh):
+            for lane in range(LANES):
+                m.d.sync += collected[lane].eq(Cat(collected[lane][1:], self.bits[lane]))
+            m.d.sync += [
+                position_end.eq(self.token.position_end),
+                row_end.eq(self.token.row_end),
+            ]
+            with m.If(self.token.group_end & self.enable):
+                m.d.sync += self.memory.request.eq(1)
+        chosen = Cat((address.lane == lane).replicate(GROUP // 4) for lane in range(LANES))
+        m.d.comb += [
+            self.memory.data.eq(collected),
+            self.memory.mask.eq(Mux(self.single, chosen, (1 << NIBBLES) - 1)),
+            self.memory.address.eq(address.address),
+            address.load.eq(self.load),
+            address.base.eq(self.base),
+            address.single.eq(self.single),
+            address.advance.eq(self.memory.grant),
+            address.position_end.eq(position_end),
+            address.row_end.eq(row_end),
+        ]
+        return m
