@@ -96,7 +96,7 @@ class Build:
     def plan_network(self) -> None:
         """Read the model, lower it, plan it; UserError for all that cannot be."""
         request = self.request
-        self.clock_hz = self._clock()
+        self.clock_hz, self.baud, self.byte_cycles = self._clock()
         path = checkpoint.find(request.model)
         self.checkpoint = checkpoint.load(path)
         self.name = path.stem
@@ -109,15 +109,15 @@ class Build:
         self.plan = make_plan(self.network, self.board)
         self.images = self._images()
 
-    def _clock(self) -> float:
-        """The clock that the board's PLL makes of the one asked for."""
+    def _clock(self) -> tuple[float, int, int]:
+        """What the board's PLL makes of the clock asked for; baud, and cycles a byte, of its port."""
         try:
             asked = self.request.clock_hz or self.board.clock_hz
             made = self.board_module.pll(asked).output_hz
-            baud_divisor(made, self.board.max_baud)
+            baud, divisor = baud_divisor(made, self.board.max_baud)
         except ValueError as fault:
             raise UserError(f"--clock: {fault}") from None
-        return made
+        return made, baud, 10 * divisor
 
     def _images(self) -> np.ndarray:
         """The proof's images: of the test set given or bundled, else random."""
@@ -155,6 +155,7 @@ class Build:
         count = len(self.images)
         self.proof = prove(
             self.plan, self.network, self.engine_verilog, self.images, self.work / "sim",
+            byte_cycles=self.byte_cycles,
             progress=lambda done: self.stages.tell(f"prove: {done} of {count} images"),
         )  # fmt: skip
         verdict = "bit-exact" if self.proof.bit_exact else f"MISMATCH: {self.proof.mismatch}"
@@ -202,7 +203,7 @@ class Build:
             resources=report.resource_entry(self.board, self.cells, self.placed),
             timing=report.timing_entry(self.placed, self.clock_hz),
             performance=report.performance_entry(
-                self.plan, self.network, self.proof, self.clock_hz
+                self.plan, self.network, self.proof, self.clock_hz, self.baud
             ),
             verification=report.verification_entry(self.proof, self.source),
             accuracy=report.accuracy_entry(metrics, as_trained=as_trained),

@@ -40,15 +40,18 @@ class Mismatch:
 class Proof:
     """What the simulation of some images showed.
 
-    tensors : arrays compared with the golden, over all images. cycles : most cycles from an
-    image's last byte to its class. step_cycles : {step: cycles} of the first image, the first
-    step counted from the last byte.
+    tensors : arrays compared with the golden, over all runs.
+    latency : most cycles from an image's last byte to its class, bytes coming as fast as the
+        board's link brings them; the stem works meanwhile.
+    busy : cycles from an image's first byte to its class, a byte coming in every cycle; so many
+        cycles the engine needs for an image. step_cycles : {step: cycles}, the parts of `busy`.
     """
 
     images: int
     tensors: int
     mismatch: Mismatch | None
-    cycles: int
+    latency: int
+    busy: int
     step_cycles: dict[int, int]
     simulator: str
 
@@ -100,12 +103,44 @@ def _cycle_limit(network: IntegerNetwork) -> int:
 
 
 def _step_cycles(frame: Frame) -> dict[int, int]:
-    before = frame.total - frame.latency
-    cycles = {}
+    before, cycles = 0, {}
     for step, end in frame.step_ends:
         cycles[step] = end - before
         before = end
     return cycles
+
+
+class _Prover:
+    """Runs batches of images and compares them, until the first mismatch."""
+
+    def __init__(self, plan: Plan, network: IntegerNetwork, verilog: Path, folder: Path) -> None:
+        self.plan, self.network, self.folder = plan, network, folder
+        self.sources = [verilog, tools.ice40_library()]
+        self.environment = tools.environment()
+        self.images, self.tensors = 0, 0
+        self.mismatch: Mismatch | None = None
+
+    def run(self, images: np.ndarray, first: int, byte_cycles: int) -> list[Frame]:
+        """Simulate and compare images numbered from `first`."""
+        taps = golden.run(self.network, images, taps="all")
+        limit = _cycle_limit(self.network) + images[0].size * byte_cycles
+        try:
+            frames = run_engine(
+                self.sources, boot=self.plan.image, images=images,
+                classes=self.network.spec.classes, folder=self.folder,
+                environment=self.environment, byte_cycles=byte_cycles, cycle_limit=limit,
+            )  # fmt: skip
+        except SimulationError as fault:
+            raise UserError(f"proof: {fault}") from None
+        for row, frame in enumerate(frames):
+            count, self.mismatch = compare(self.plan, frame, first + row, taps, row)
+            self.tensors += count
+            self.images = max(self.images, first + row + 1)
+            if self.mismatch:
+                break
+        for old in self.folder.glob("snapshot_*.hex"):
+            old.unlink()
+        return frames
 
 
 def prove(
@@ -115,38 +150,31 @@ def prove(
     images: np.ndarray,
     folder: Path,
     *,
+    byte_cycles: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Proof:
     """Simulate uint8 images (N, H, W, C) on module `engine` of `verilog` and compare everything.
 
+    The first image runs twice: a byte every cycle, then, as all, a byte each `byte_cycles`.
     folder : keeps the compiled simulator for the next proof. progress : told the images done.
     Stops at the first mismatch. Raises UserError if the simulator cannot be built or gets stuck.
     """
     tools.check_host()
-    tensors, cycles, step_cycles = 0, 0, {}
+    prover = _Prover(plan, network, verilog, folder)
+    (alone,) = prover.run(images[:1], 0, 1)
+    latency = 0
     for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        taps = golden.run(network, batch, taps="all")
-        try:
-            frames = run_engine(
-                [verilog, tools.ice40_library()], boot=plan.image, images=batch,
-                classes=network.spec.classes, folder=folder, environment=tools.environment(),
-                cycle_limit=_cycle_limit(network),
-            )  # fmt: skip
-        except SimulationError as fault:
-            raise UserError(f"proof: {fault}") from None
-        step_cycles = step_cycles or _step_cycles(frames[0])
-        cycles = max(cycles, *(frame.latency for frame in frames))
-        for row, frame in enumerate(frames):
-            count, wrong = compare(plan, frame, start + row, taps, row)
-            tensors += count
-            if wrong:
-                return Proof(start + row + 1, tensors, wrong, cycles, step_cycles, _simulator())
-        for old in folder.glob("snapshot_*.hex"):
-            old.unlink()
-        progress(start + len(batch))
-    return Proof(len(images), tensors, None, cycles, step_cycles, _simulator())
-
-
-def _simulator() -> str:
-    return f"{SIMULATOR} {tools.version(SIMULATOR)}"
+        if prover.mismatch:
+            break
+        frames = prover.run(images[start : start + BATCH], start, byte_cycles)
+        latency = max(latency, *(frame.latency for frame in frames))
+        progress(start + len(frames))
+    return Proof(
+        images=prover.images,
+        tensors=prover.tensors,
+        mismatch=prover.mismatch,
+        latency=latency,
+        busy=alone.total,
+        step_cycles=_step_cycles(alone),
+        simulator=f"{SIMULATOR} {tools.version(SIMULATOR)}",
+    )

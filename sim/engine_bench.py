@@ -39,13 +39,14 @@ def read_snapshot(path):
 
 def run_engine(
     sources, *, boot, images, classes, folder, environment,
-    snapshots=True, load_stream=False, stall=False, cycle_limit=2_000_000,
+    byte_cycles=1, snapshots=True, load_stream=False, stall=False, cycle_limit=2_000_000,
 ):  # fmt: skip
     """Simulate images one after the other; returns a Frame for each.
 
     sources : Verilog files, with a module `engine`. boot : uint64 words, put in the memory from
-    word 0 (load_stream: sent as bytes). images : uint8 (N, H, W, C). folder : kept, so that the
-    next run with the same engine need not compile. stall : hold streams back at random.
+    word 0 (load_stream: sent as bytes). images : uint8 (N, H, W, C), a byte each byte_cycles
+    cycles. folder : kept, so that the next run with the same engine need not compile.
+    stall : hold streams back at random.
     Raises SimulationError if an image takes more than cycle_limit cycles.
     """
     folder = Path(folder)
@@ -56,7 +57,7 @@ def run_engine(
     (folder / "pixels.bin").write_bytes(np.ascontiguousarray(images).tobytes())
     settings = {
         "frames": len(images), "results": classes + 2, "snapshots": int(snapshots),
-        "cycle_limit": cycle_limit,
+        "cycle_limit": cycle_limit, "byte_cycles": byte_cycles,
     }  # fmt: skip
     simulate(
         sources=[HERE / "engine_bench.v", *sources], top="engine_bench",

@@ -2,8 +2,9 @@
 //
 // boot.hex    words of the boot image; put in the memory before the clock, or sent by the load
 //             stream if LOAD_STREAM is 1
-// pixels.bin  FRAMES frames of FRAME_BYTES bytes; each is sent once the last is answered
-// snapshot_<frame>_<step>.hex is the memory after each program step, written if SNAPSHOTS is 1.
+// pixels.bin  `frames` frames of FRAME_BYTES bytes, one each `byte_cycles` cycles or slower; a frame
+//             is sent once the last is answered
+// snapshot_<frame>_<step>.hex is the memory after each program step, written if `snapshots` is 1.
 //
 // With STALL, pixels and results are held back at random. Words that nothing wrote, and the data
 // after a write, are noise: a design that uses them fails.
@@ -17,6 +18,7 @@ module engine_bench #(
 ) (
     input clk /* verilator public_flat_rw */,
     input [31:0] frames /* verilator public_flat_rw */,
+    input [31:0] byte_cycles /* verilator public_flat_rw */,
     input snapshots /* verilator public_flat_rw */
 );
   reg [63:0] memory[0:16383];
@@ -39,6 +41,7 @@ module engine_bench #(
   reg run = 0;
   reg pixel_held = 0;
   reg [7:0] pixel = 0;
+  reg [31:0] pause = 0;
 
   // Events that cocotb waits for: each counts up after its values are stable.
   reg [31:0] steps /* verilator public_flat_rw */ = 0;
@@ -63,7 +66,7 @@ module engine_bench #(
   wire signed [31:0] result;
   wire [7:0] step;
   wire load_valid = LOAD_STREAM && loaded < 8 * BOOT_WORDS;
-  wire pixel_valid = pixel_held && (!STALL || noise[0] && noise[3]);
+  wire pixel_valid = pixel_held && pause == 0 && (!STALL || noise[0] && noise[3]);
   wire result_ready = !STALL || noise[5];
 
   engine dut (
@@ -106,7 +109,8 @@ module engine_bench #(
       if (sent == 0) first_pixel <= now;
       last_pixel <= now;
       sent <= sent + 1;
-    end
+      pause <= byte_cycles - 1;
+    end else if (pause != 0) pause <= pause - 1;
     if (frame < frames && (pixel_held ? pixel_valid && pixel_ready && sent + 1 < FRAME_BYTES
                                       : sent == 0 && run)) begin
       pixel <= $fgetc(file);

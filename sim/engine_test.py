@@ -53,6 +53,7 @@ async def run_frames(dut):
     steps, answers = [], []
     dut.frames.value = frames
     dut.snapshots.value = settings["snapshots"]
+    dut.byte_cycles.value = settings["byte_cycles"]
     cocotb.start_soon(Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start())
     cocotb.start_soon(_steps(dut, steps))
     answering = cocotb.start_soon(_answers(dut, frames, settings["results"], answers))
