@@ -16,17 +16,17 @@ SUM_WIDTH = 32
 
 
 class MacBank(wiring.Component):
-    """Four accumulators that share x: sum[i] = (first ? 0 : sum[i]) + x * weights[i].
+    """Four accumulators that share x: sums[i] += x * weights[i], a DSP block each.
 
-    Operands of cycle t are in `sums` in t + 2. One DSP block each.
+    Operands of cycle t are in `sums` in t + 2; x is 0 in cycles without any. `clear` empties the
+    sums at the end of its cycle, in which no product may be on its way to them.
     """
 
     def __init__(self, *, x_width):
         self._x_width = x_width
         super().__init__(
             {
-                "valid": In(1),
-                "first": In(1),
+                "clear": In(1),
                 "x": In(signed(x_width)),
                 "weights": In(data.ArrayLayout(signed(8), MACS)),
                 "sums": Out(data.ArrayLayout(signed(SUM_WIDTH), MACS)),
@@ -35,14 +35,15 @@ class MacBank(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valid, first = Signal(), Signal()
         x = Signal.like(self.x)
-        m.d.sync += [valid.eq(self.valid), first.eq(self.first), x.eq(self.x)]
+        m.d.sync += x.eq(self.x)
         for index in range(MACS):
             weight = Signal(signed(8), name=f"weight_{index}")
             m.d.sync += weight.eq(self.weights[index])
-            with m.If(valid):
-                m.d.sync += self.sums[index].eq(Mux(first, 0, self.sums[index]) + x * weight)
+            with m.If(self.clear):
+                m.d.sync += self.sums[index].eq(0)
+            with m.Else():
+                m.d.sync += self.sums[index].eq(self.sums[index] + x * weight)
         return m
 
 
@@ -115,7 +116,9 @@ class Dense(wiring.Component):
         with m.If(in_head):
             self._head_results(m, unit, head, macs, closing, tail, in_head)
         with m.Else():
-            self._stem_results(m, unit, stem, closing, tail)
+            self._stem_results(m, unit, stem, macs, closing, tail)
+        with m.If(self.start_stem | self.start_head | self._again):
+            m.d.comb += macs.clear.eq(1)
         with m.If(self.start_stem | self.start_head):
             m.d.sync += in_head.eq(self.start_head)
             m.d.sync += [self.weight_entry.eq(0), self.logit_index.eq(0)]
@@ -133,9 +136,9 @@ class Dense(wiring.Component):
     def _units(self, m, macs, stem, head, in_head):
         """Takes words apart into units; returns the signals of the current one."""
         p = self._parameters
-        flags = ("valid", "first", "end", "closes", "wraps")
+        flags = ("valid", "end", "closes", "wraps")
         unit = Signal(data.StructLayout({flag: 1 for flag in flags}))
-        arrived, first, last, wraps, padded = (Signal() for _ in range(5))
+        arrived, last, wraps, padded = (Signal() for _ in range(4))
         left = Signal(range(9))
         source, rest = Signal(WORD_WIDTH), Signal(max(8 * (p.image_channels - 1), 32))
         count = Mux(in_head, p.word_channels, p.image_channels)
@@ -143,7 +146,6 @@ class Dense(wiring.Component):
         m.d.sync += arrived.eq(taken)
         with m.If(taken):
             m.d.sync += [
-                first.eq(Mux(in_head, head.first, stem.first)),
                 last.eq(Mux(in_head, head.last, stem.last)),
                 wraps.eq(Mux(in_head, head.block_end & ~head.last, stem.last & stem.position_end)),
                 padded.eq(~in_head & stem.padded),
@@ -151,7 +153,6 @@ class Dense(wiring.Component):
             ]
         m.d.comb += [
             unit.valid.eq(left != 0),
-            unit.first.eq(arrived & first),
             unit.end.eq(left == 1),
             unit.closes.eq(unit.end & last),
             unit.wraps.eq(unit.end & wraps),
@@ -168,15 +169,17 @@ class Dense(wiring.Component):
             for lane in range(LANES)
         ]
         pooled = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
-        m.d.sync += [
-            macs.valid.eq(unit.valid),
-            macs.first.eq(unit.first),
-            macs.x.eq(Mux(in_head, pooled, Mux(padded, 0, byte))),
-        ]
+        with m.If(in_head):
+            m.d.sync += macs.x.eq(pooled)
+        with m.Else():
+            m.d.sync += macs.x.eq(byte)
+        with m.If(~unit.valid | padded):
+            m.d.sync += macs.x.eq(0)
         return unit
 
-    def _stem_results(self, m, unit, stem, closing, tail):
-        """Four tokens, from two cycles after the last unit; fetching goes on in the third."""
+    def _stem_results(self, m, unit, stem, macs, closing, tail):
+        """Four tokens, from two cycles after the last unit on; then the sums are cleared, and the
+        first unit of the next four channels comes in the fifth cycle."""
         group_end, position_end, row_end = (Signal() for _ in range(3))
         with m.If(stem.taken & stem.last):
             m.d.sync += [
@@ -186,9 +189,10 @@ class Dense(wiring.Component):
             ]
         with m.If(unit.valid):
             m.d.sync += self.weight_entry.eq(Mux(unit.wraps, 0, self.weight_entry + 1))
-        with m.If(tail == 2):
+        with m.If(tail == 3):
             m.d.sync += closing.eq(0)
         with m.If(tail == 6):
+            m.d.comb += macs.clear.eq(1)
             m.d.sync += tail.eq(0)
         fourth = tail == 5
         m.d.comb += [
@@ -207,7 +211,7 @@ class Dense(wiring.Component):
             after = self.weight_entry + 1
             m.d.sync += self.weight_entry.eq(Mux(unit.wraps, group_base, after))
         with m.If(tail == 1):
-            m.d.sync += [macs.valid.eq(1), macs.first.eq(0), macs.x.eq(1 << p.bias_shift)]
+            m.d.sync += macs.x.eq(1 << p.bias_shift)
             m.d.sync += self.weight_entry.eq(self.weight_entry + 1)
         with m.If(tail == 4):
             m.d.sync += [tail.eq(0), group_base.eq(self.weight_entry), self.logits.valid.eq(1)]

@@ -11,8 +11,8 @@ from gateware.program import Geometry
 class HeadWalker(wiring.Component):
     """For each four classes: all residual words, in memory order.
 
-    `taken` marks a granted word, whose data come in the cycle after; `first` and `last` that it
-    is the first or last of the map, `block_end` that it is the last of its block. The map is
+    `taken` marks a granted word, whose data come in the cycle after; `last` that it
+    is the last of the map, `block_end` that it is the last of its block. The map is
     `words` + 1 words long. It is walked once for each `again`, given while not busy.
     """
 
@@ -26,7 +26,6 @@ class HeadWalker(wiring.Component):
                 "words": In(unsigned(ADDRESS_WIDTH)),
                 "next": In(1),
                 "taken": Out(1),
-                "first": Out(1),
                 "last": Out(1),
                 "block_end": Out(1),
                 "request": Out(1),
@@ -51,13 +50,13 @@ class HeadWalker(wiring.Component):
             self.block_end.eq(word == block_last),
         ]
         with m.If(self.taken):
-            m.d.sync += [self.first.eq(0), self.address.eq(self.address + 1), left.eq(left - 1)]
+            m.d.sync += [self.address.eq(self.address + 1), left.eq(left - 1)]
             m.d.sync += word.eq(word + 1)
             with m.If(self.block_end):
                 m.d.sync += word.eq(0)
             with m.If(self.last):
                 m.d.sync += busy.eq(0)
         with m.If(self.again):
-            m.d.sync += [busy.eq(1), self.first.eq(1), word.eq(0)]
+            m.d.sync += [busy.eq(1), word.eq(0)]
             m.d.sync += [self.address.eq(self.base), left.eq(self.words)]
         return m
