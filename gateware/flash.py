@@ -111,7 +111,7 @@ class FlashReader(wiring.Component):
         """The states that read the image's three parts, byte by byte."""
         index = Signal(range(max(self._length, HEADER_BYTES)))
         parts = (("Header", HEADER_BYTES), ("Payload", self._length), ("Check", CHECK_BYTES))
-        for (name, size), after in zip(parts, ("Payload", "Check", "End")):
+        for (name, size), after in zip(parts, ("Payload", "Check", "End"), strict=True):
             with m.State(name):
                 m.d.comb += check.valid.eq(step)
                 with m.If(step & (count[:3] == 7)):

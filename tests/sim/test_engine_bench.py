@@ -24,7 +24,7 @@ def test_frames_of_a_known_engine(engine, options):
         [verilog], boot=BOOT, images=IMAGES, classes=3, folder=folder / f"sim{len(options)}",
         environment=tools.environment(), **options,
     )  # fmt: skip
-    for frame, image in zip(frames, IMAGES):
+    for frame, image in zip(frames, IMAGES, strict=True):
         assert frame.logits.tolist() == [int(image.sum()) + 7 * k for k in range(3)]
         assert (frame.label, frame.counted) == tuple(int(image.sum()) + 7 * k for k in (3, 4))
         assert [step for step, _ in frame.step_ends][:1] == [0]
