@@ -44,7 +44,7 @@ def convolution_cycles(
         idle = 2 * out_groups if folds == 1 else 0
     else:
         idle = channels * (folds % 2) + (2 * out_groups if folds <= 2 else 0)
-    fill = 3 * (columns + 2) * folds + rows * 3
+    fill = 3 * 2 * (columns + 2) * folds + rows * 3
     return StepCycles(compute, positions * idle, weight_words, fill + STEP_OVERHEAD)
 
 

@@ -57,11 +57,18 @@ class ConvolutionIssue(wiring.Component):
         m.d.sync += phase.eq(~phase)
 
         fold_end, group_end, position_end, row_end = (Signal() for _ in range(4))
+        last_group, last_column, last_row = (Signal() for _ in range(3))
+        # These change with a group's last channel, and are asked 16 cycles later at the earliest.
+        m.d.sync += [
+            last_group.eq(group == g.groups),
+            last_column.eq(column == g.columns),
+            last_row.eq(row == g.rows),
+        ]
         m.d.comb += [
             fold_end.eq(fold == g.folds),
             group_end.eq(fold_end & (channel == GROUP - 1)),
-            position_end.eq(group_end & (group == g.groups)),
-            row_end.eq(position_end & (column == g.columns)),
+            position_end.eq(group_end & last_group),
+            row_end.eq(position_end & last_column),
             self.retire.eq(issue & row_end),
             self.first.eq(fold == 0),
         ]
@@ -81,8 +88,7 @@ class ConvolutionIssue(wiring.Component):
                 m.d.sync += [group.eq(0), column.eq(column + 1)]
             with m.If(row_end):
                 m.d.sync += [column.eq(0), row.eq(row + 1), running.eq(0)]
-                with m.If(row == g.rows):
-                    m.d.sync += self.busy.eq(0)
+                m.d.sync += self.busy.eq(~last_row)
         self._addresses(m, issue, fold_end, position_end, row_end, row[:2])
         self._borders(m, row, column)
 

@@ -42,33 +42,39 @@ class WindowLoader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         g = self.geometry
-        busy = Signal()
+        busy, known, filled = Signal(), Signal(), Signal()
         row, column, fold = Signal(9), Signal(9), Signal(4)  # row and column count the border
         place = Signal.like(self.write_column)
-        first_row, last_row, first_column, last_column = (Signal() for _ in range(4))
-        inside, step, filled, room = Signal(), Signal(), Signal(), Signal()
+        inside, fold_end, row_end, last_row, room, step = (Signal() for _ in range(6))
+        # A word takes two cycles: in the first it becomes known where it lies.
+        within_rows, within_columns = Signal(), Signal()
         m.d.comb += [
-            first_row.eq(row == 0),
+            within_rows.eq((row != 0) & (row != g.rows + 2)),
+            within_columns.eq((column != 0) & (column != g.columns + 2)),
+        ]
+        m.d.sync += [
+            known.eq(busy & ~step),
+            inside.eq(within_rows & within_columns),
+            fold_end.eq(fold == g.folds),
+            row_end.eq((fold == g.folds) & (column == g.columns + 2)),
             last_row.eq(row == g.rows + 2),
-            first_column.eq(column == 0),
-            last_column.eq(column == g.columns + 2),
-            inside.eq(~(first_row | last_row | first_column | last_column)),
-            room.eq(busy & (self.ahead + filled < ROWS)),
-            self.request.eq(room & inside),
-            step.eq(Mux(inside, self.grant, room)),
+            room.eq((self.ahead < ROWS) & ~filled),
+        ]
+        m.d.comb += [
+            self.request.eq(known & room & inside),
+            step.eq(known & room & (~inside | self.grant)),
         ]
         with m.If(self.start):
             m.d.sync += [busy.eq(1), row.eq(0), self.ahead.eq(0)]
         with m.If(step):
             m.d.sync += [fold.eq(fold + 1), place.eq(place + 1)]
-            with m.If(fold == g.folds):
+            with m.If(fold_end):
                 m.d.sync += [fold.eq(0), column.eq(column + 1)]
-                with m.If(last_column):
-                    m.d.sync += [column.eq(0), place.eq(0), row.eq(row + 1)]
-                    m.d.sync += busy.eq(~last_row)
-        row_end = step & (fold == g.folds) & last_column
+            with m.If(row_end):
+                m.d.sync += [column.eq(0), place.eq(0), row.eq(row + 1), room.eq(0)]
+                m.d.sync += busy.eq(~last_row)
         # A row counts once its last word is written, a cycle after the grant.
-        m.d.sync += filled.eq(row_end)
+        m.d.sync += filled.eq(step & row_end)
         with m.If(~self.start):
             m.d.sync += self.ahead.eq(self.ahead + filled - self.retire)
         m.d.sync += [
@@ -79,7 +85,7 @@ class WindowLoader(wiring.Component):
         bottom = (row == g.rows + 1) & g.odd_rows
         right = (column == g.columns + 1) & g.odd_columns
         gone = Cat(bottom & (lane >> 1) | right & (lane & 1) for lane in range(LANES))
-        m.d.sync += self.write_lanes.eq(Mux(inside, ~gone, 0))
+        m.d.sync += self.write_lanes.eq(Mux(within_rows & within_columns, ~gone, 0))
         return m
 
 

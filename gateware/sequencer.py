@@ -51,6 +51,7 @@ class Sequencer(wiring.Component):
         m = Module()
         program = Signal(ADDRESS_WIDTH)
         left, pending = Signal(12), Signal(12)
+        wanted = Signal()  # left is not 0
         weights = Signal(ADDRESS_WIDTH)
         arrived = Signal()
         taken = Signal()
@@ -60,21 +61,23 @@ class Sequencer(wiring.Component):
             self.sinks.eq(self.fetch.data),
         ]
         with m.If(taken):
-            m.d.sync += self.fetch.address.eq(self.fetch.address + 1)
+            m.d.sync += [self.fetch.address.eq(self.fetch.address + 1), left.eq(left - 1)]
+            with m.If(left == 1):
+                m.d.sync += wanted.eq(0)
         m.d.sync += arrived.eq(taken)
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [self.fetch.address.eq(program), left.eq(DESCRIPTOR_WORDS)]
+                m.d.sync += wanted.eq(1)
                 with m.If(self.run):
                     m.next = "DESCRIPTOR"
             with m.State("DESCRIPTOR"):
-                m.d.comb += self.fetch.request.eq(left != 0)
-                with m.If(taken):
-                    m.d.sync += left.eq(left - 1)
-                self._descriptor(m, arrived, left, pending, weights)
+                m.d.comb += self.fetch.request.eq(wanted)
+                self._descriptor(m, arrived, left, pending, weights, wanted)
             with m.State("WEIGHTS"):
-                self._weights(m, taken, arrived, left)
+                m.d.comb += [self.fetch.request.eq(wanted), self.write_weights.eq(arrived)]
+                self._weights(m, arrived, wanted)
             with m.State("START"):
                 m.d.comb += [
                     self.start_stem.eq(self.geometry.kind == Kind.STEM),
@@ -95,7 +98,7 @@ class Sequencer(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _descriptor(self, m, arrived, left, pending, weights):
+    def _descriptor(self, m, arrived, left, pending, weights, wanted):
         """A word arrives a cycle after it was counted: 2, 1, 0 are left after each."""
         with m.If(arrived):
             with m.Switch(left):
@@ -113,19 +116,17 @@ class Sequencer(wiring.Component):
                     m.d.sync += [
                         self.fetch.address.eq(weights),
                         left.eq(pending),
+                        wanted.eq(1),
                         self.write_entry.eq(0),
                         self.write_row.eq(0),
                     ]
                     m.next = "WEIGHTS"
 
-    def _weights(self, m, taken, arrived, left):
-        m.d.comb += [self.fetch.request.eq(left != 0), self.write_weights.eq(arrived)]
-        with m.If(taken):
-            m.d.sync += left.eq(left - 1)
+    def _weights(self, m, arrived, wanted):
         with m.If(arrived):
             m.d.sync += self.write_row.eq(self.write_row + 1)
             with m.If(self.write_row == 2):
                 m.d.sync += [self.write_row.eq(0), self.write_entry.eq(self.write_entry + 1)]
-            with m.If(left == 0):
+            with m.If(~wanted):
                 m.d.sync += self.fetch.address.eq(self.features)
                 m.next = "START"

@@ -47,21 +47,29 @@ class StemWalker(wiring.Component):
         ky, kx = Signal(range(3)), Signal(range(3))
         corner, address = Signal(ADDRESS_WIDTH), Signal(ADDRESS_WIDTH)
         outside, allowed, quads_end = Signal(), Signal(), Signal()
+        top, bottom, left, right, received = (Signal() for _ in range(5))
+        # The counters change with a last tap only, and some cycles pass before the next is asked.
+        m.d.sync += [
+            top.eq(row == 0),
+            bottom.eq(row == g.rows),
+            left.eq(column == 0),
+            right.eq(column == g.columns),
+            quads_end.eq(quad == Cat(Const(3, 2), g.groups)),
+            received.eq(self.busy & (self.complete | (self.received > row + 1))),
+        ]
         m.d.comb += [
             outside.eq(
-                ((row == 0) & (ky == 0)) | ((row == g.rows) & (ky == 2))
-                | ((column == 0) & (kx == 0)) | ((column == g.columns) & (kx == 2))
+                (top & (ky == 0)) | (bottom & (ky == 2)) | (left & (kx == 0)) | (right & (kx == 2))
             ),
-            allowed.eq(self.busy & self.next & (self.complete | (self.received > row + 1))),
+            allowed.eq(self.busy & self.next & received),
             self.request.eq(allowed & ~outside),
             self.address.eq(address),
             self.taken.eq(allowed & (outside | self.grant)),
             self.padded.eq(outside),
             self.last.eq((ky == 2) & (kx == 2)),
-            quads_end.eq(quad == Cat(Const(3, 2), g.groups)),
             self.group_end.eq(quad[:2] == 3),
             self.position_end.eq(quads_end),
-            self.row_end.eq(quads_end & (column == g.columns)),
+            self.row_end.eq(quads_end & right),
         ]
         width = p.image_width
         with m.If(self.taken):
@@ -75,8 +83,8 @@ class StemWalker(wiring.Component):
                     m.d.sync += [corner.eq(corner + 1), address.eq(corner + 1)]
                 with m.If(self.row_end):
                     m.d.sync += [column.eq(0), row.eq(row + 1)]
-                    m.d.sync += self.busy.eq(row != g.rows)
+                    m.d.sync += self.busy.eq(~bottom)
         with m.If(self.start):
-            m.d.sync += [self.busy.eq(1), row.eq(0)]
+            m.d.sync += [self.busy.eq(1), row.eq(0), received.eq(0)]
             m.d.sync += [corner.eq(self.base - (width + 1)), address.eq(self.base - (width + 1))]
         return m
