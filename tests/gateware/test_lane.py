@@ -1,0 +1,161 @@
+"""Requantisation in the lanes against the golden's, on both sides of every edge."""
+
+import numpy as np
+import pytest
+import torch
+from amaranth.hdl import Signal, signed
+
+from bnnhw import golden, integer
+from gateware.lane import Lanes, Requantiser, saturate
+from tests.gateware.bench import FORMATS, engine_parameters, evaluate, play, simulate
+
+
+def golden_results(formats, half, scale, residual, bias, threshold):
+    """golden.requantise for arrays (n, lanes) and (n,): y and bits (n, lanes)."""
+    part = integer.Requantiser(*(np.array(v, np.int32) for v in (scale, bias, threshold)))
+    half, residual = (
+        torch.tensor(v, dtype=torch.int32)[None, :, :, None] for v in (half, residual)
+    )
+    y, bits = golden.requantise(half, residual, part, formats)
+    return y[0, :, :, 0].numpy(), bits[0, :, :, 0].numpy()
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(6, 3), (6, 5), (6, 6)])
+def test_saturate_limits(wide, narrow):
+    value = Signal(signed(wide))
+    values = range(-(1 << (wide - 1)), 1 << (wide - 1))
+    least, greatest = -(1 << (narrow - 1)), (1 << (narrow - 1)) - 1
+    assert len(saturate(value, narrow)) == narrow
+    got = evaluate(saturate(value, narrow).as_signed(), *([(value, v)] for v in values))
+    assert got == [max(least, min(greatest, v)) for v in values]
+
+
+def edge_cases(formats, half_width, count, seed):
+    """half, scale, residual and bias (n,): random ones and sums round the edges of y."""
+    rng = np.random.default_rng(seed)
+    least, greatest = integer.saturation(formats.residual_width)
+    low, high = integer.saturation(half_width)
+    cases = [
+        (half, scale, residual, bias)
+        for half in (low, high)
+        for scale in (-32768, 32767)
+        for residual in (least, greatest)
+        for bias in (-32768, 32767)
+    ]
+    one = 1 << formats.guard
+    for residual in (least, least + 1, -1, 0, greatest - 1, greatest):
+        # y = residual plus a part of a step: just below and at the next whole ones.
+        for bias in (-one - 1, -one, -1, 0, one - 1, one, 2 * one):
+            cases.append((0, 32767, residual, bias))
+            cases.append((-1, 1, residual, bias))  # floor makes this -1, not 0
+    for _ in range(count):
+        scale = int(rng.integers(-32768, 32768)) >> int(rng.integers(0, 10))
+        half = int(rng.integers(low, high + 1)) >> int(rng.integers(0, half_width))
+        bias = int(rng.integers(-32768, 32768)) >> int(rng.integers(0, 12))
+        cases.append((half, scale, int(rng.integers(least, greatest + 1)), bias))
+    return np.array(cases).T
+
+
+@pytest.mark.parametrize("width", FORMATS)
+@pytest.mark.parametrize("half_width", [9, 16])
+def test_requantiser_equals_the_golden(width, half_width):
+    formats = FORMATS[width]
+    half, scale, residual, bias = edge_cases(formats, half_width, 300, seed=width)
+    y, _ = golden_results(formats, half[:, None], scale, residual[:, None], bias, bias * 0)
+    shift = formats.scale_fraction - formats.guard
+    dut = Requantiser(half_width=half_width, residual_width=width, guard=formats.guard, shift=shift)
+    cycles = [[] for _ in range(len(half) + 2)]
+    for at in range(len(half)):
+        cycles[at] += [(dut.half, int(half[at])), (dut.scale, int(scale[at]))]
+        cycles[at + 1] += [(dut.residual, int(residual[at])), (dut.bias, int(bias[at]))]
+    samples = []
+
+    async def bench(ctx):
+        samples.extend(await play(ctx, cycles, lambda ctx: ctx.get(dut.y)))
+
+    simulate(dut, bench)
+    least, greatest = integer.saturation(width)
+    assert {least, least + 1, -1, 0, greatest - 1, greatest} <= set(y[:, 0].tolist())
+    assert samples[2:] == y[:, 0].tolist()
+
+
+def token(rng, *, edge):
+    flags = ("shortcut", "odd", "group_end", "position_end", "row_end")
+    fields = {flag: int(rng.integers(0, 2)) for flag in flags}
+    edges = {flag: int(edge and rng.integers(0, 2)) for flag in ("edge_row", "edge_column")}
+    return {"valid": 1} | fields | edges
+
+
+@pytest.mark.parametrize("width", FORMATS)
+@pytest.mark.parametrize(
+    ("single", "odd_maps", "thresholds"),
+    [(0, True, True), (0, False, False), (1, True, True), (1, False, False)],
+)
+def test_lanes(width, single, odd_maps, thresholds):
+    """Tokens at random distances; every operand is junk in the cycles it is not wanted in."""
+    rng = np.random.default_rng(width + single)
+    formats = FORMATS[width]
+    dut = Lanes(engine_parameters(width, odd_maps=odd_maps, thresholds=thresholds))
+    half, scale, residual, bias = edge_cases(formats, 10, 60, seed=1)
+    count = len(half)
+    # Lane 0 has the edge case, the others random operands with its scale and bias.
+    halves = np.column_stack([half, rng.integers(-512, 512, (count, 3))])
+    least, greatest = integer.saturation(width)
+    residuals = np.column_stack([residual, rng.integers(least, greatest + 1, (count, 3))])
+    y, _ = golden_results(formats, halves, scale, residuals, bias, bias * 0)
+    threshold = np.zeros(count, int)
+    if thresholds:  # above, at and below lane 0's y, and never
+        threshold = y[:, 0] + np.arange(count) % 3 - 1
+        threshold[::7] = greatest + 1
+    y, bits = golden_results(formats, halves, scale, residuals, bias, threshold)
+    tokens = [token(rng, edge=odd_maps) for _ in range(count)]
+    at = np.cumsum(rng.choice([1, 1, 2, 5], count))
+
+    cycles = [[] for _ in range(at[-1] + 5)]
+    for cycle in range(len(cycles)):
+        junk = lambda low, high, size=None: rng.integers(low, high, size).tolist()  # noqa: E731
+        cycles[cycle] = [
+            (dut.single, single), (dut.token, {"valid": 0, "row_end": 1}),
+            (dut.first_half, junk(-32768, 32768)), (dut.other_halves, junk(-512, 512, 3)),
+            (dut.scale, junk(-32768, 32768)), (dut.bias, junk(-32768, 32768)),
+            (dut.residual, junk(least, greatest + 1, 4)), (dut.threshold, junk(-32768, 32768)),
+        ]  # fmt: skip
+    for index, cycle in enumerate(at.tolist()):
+        cycles[cycle] += [
+            (dut.token, tokens[index]), (dut.scale, int(scale[index])),
+            (dut.first_half, int(halves[index, 0])),
+            (dut.other_halves, halves[index, 1:].tolist()),
+        ]  # fmt: skip
+        cycles[cycle + 1] += [
+            (dut.bias, int(bias[index])), (dut.residual, residuals[index].tolist())
+        ]  # fmt: skip
+        cycles[cycle + 3] += [(dut.threshold, int(threshold[index]))]
+    samples = []
+
+    def probe(ctx):
+        y_token = ctx.get(dut.y_token.as_value())
+        values = [ctx.get(dut.y[lane]) for lane in range(4)]
+        return ctx.get(dut.fresh), values, ctx.get(dut.bits), y_token
+
+    async def bench(ctx):
+        samples.extend(await play(ctx, cycles, probe))
+
+    simulate(dut, bench)
+    assert [cycle for cycle, sample in enumerate(samples) if sample[0]] == (at + 3).tolist()
+    for index, cycle in enumerate(at.tolist()):
+        _, values, got_bits, y_token = samples[cycle + 3]
+        want = y[index].tolist()
+        want_bits = bits[index].tolist()
+        for lane in range(4):
+            flags = tokens[index]
+            gone = (flags["edge_row"] and lane >= 2) or (flags["edge_column"] and lane % 2)
+            if single:
+                want[lane], want_bits[lane] = want[0], want_bits[0]
+            elif gone:
+                want[lane], want_bits[lane] = 0, int(0 >= threshold[index])
+        assert values == want, index
+        assert got_bits == sum(bit << lane for lane, bit in enumerate(want_bits)), index
+        assert y_token == dut.y_token.shape().const(tokens[index]).as_value().value
+        until = at[index + 1] + 3 if index + 1 < count else len(samples)
+        for held in samples[cycle + 4 : until]:  # no result in between
+            assert held[1] == values and held[3] == y_token

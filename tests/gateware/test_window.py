@@ -1,0 +1,310 @@
+"""Window buffer, its loader and the issue together: the windows of a padded map, in order."""
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In
+
+from gateware.array import WINDOW, Outside
+from gateware.buffers import WeightBuffer, WindowBuffer
+from gateware.issue import ConvolutionIssue
+from gateware.lane import Token
+from gateware.loader import WindowLoader, mask_lanes
+from gateware.program import Geometry, Kind
+from tests.gateware.bench import (
+    Memory,
+    bit_words,
+    engine_parameters,
+    flip_at_random,
+    play,
+    simulate,
+    whole,
+)
+
+DEPTH = 64
+
+
+class Probe(data.Struct):
+    """What the issue says in a cycle."""
+
+    token: Token
+    first: 1
+    retire: 1
+    weight_entry: 8
+    outside: Outside
+
+
+class Windows(wiring.Component):
+    """The three as the engine wires them, reading maps from a memory in order."""
+
+    start: In(1)
+    base: In(14)
+    geometry: In(Geometry)
+
+    def __init__(self, parameters, words):
+        super().__init__()
+        self.parameters = parameters
+        self.memory = Memory(words)
+        self.issue = ConvolutionIssue(parameters)
+        self.loader = WindowLoader(parameters)
+        self.buffer = WindowBuffer(depth=parameters.window_depth)
+        self.probe = Signal(Probe)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = self.memory
+        m.submodules.issue = issue = self.issue
+        m.submodules.loader = loader = self.loader
+        m.submodules.buffer = buffer = self.buffer
+        word = memory.fetch.data
+        if self.parameters.minus_one:
+            word = mask_lanes(word, loader.write_lanes)
+        m.d.comb += [
+            issue.start.eq(self.start),
+            issue.geometry.eq(self.geometry),
+            issue.ahead.eq(loader.ahead),
+            loader.start.eq(self.start),
+            loader.geometry.eq(self.geometry),
+            loader.retire.eq(issue.retire),
+            loader.grant.eq(memory.fetch.grant),
+            memory.fetch.request.eq(loader.request),
+            buffer.rows.eq(issue.rows),
+            buffer.columns.eq(issue.columns),
+            buffer.write.eq(loader.write),
+            buffer.write_row.eq(loader.write_row),
+            buffer.write_column.eq(loader.write_column),
+            buffer.write_data.eq(word),
+            self.probe.token.eq(issue.token),
+            self.probe.first.eq(issue.first),
+            self.probe.retire.eq(issue.retire),
+            self.probe.weight_entry.eq(issue.weight_entry),
+            self.probe.outside.eq(issue.outside),
+        ]
+        with m.If(memory.fetch.grant):
+            m.d.sync += memory.fetch.address.eq(memory.fetch.address + 1)
+        with m.If(self.start):
+            m.d.sync += memory.fetch.address.eq(self.base)
+        return m
+
+
+def convolution(height, width, folds, groups, *, mask, add=0, shortcut=(0, 0)):
+    return dict(
+        kind=Kind.CONV, mask=mask, add=add, columns=-(-width // 2) - 1, rows=-(-height // 2) - 1,
+        odd_columns=width % 2, odd_rows=height % 2, folds=folds - 1, groups=groups - 1,
+        shortcut_first=shortcut[0], shortcut_end=shortcut[1],
+    )  # fmt: skip
+
+
+def random_map(rng, height, width, channels):
+    """Bits (H, W, C), and what memory holds: the same with random bits to even sizes."""
+    stored = rng.integers(0, 2, (height + height % 2, width + width % 2, channels))
+    return stored[:height, :width], stored
+
+
+async def run(ctx, dut, geometry, base, samples):
+    """Start a convolution; appends (probe, window of its addresses) for each cycle."""
+    ctx.set(dut.geometry, geometry)
+    ctx.set(dut.base, base)
+    ctx.set(dut.start, 1)
+    await ctx.tick()
+    ctx.set(dut.start, 0)
+    while ctx.get(dut.issue.busy):
+        probe = ctx.get(dut.probe)
+        await ctx.tick()
+        samples.append((probe, ctx.get(dut.buffer.window.as_value())))
+
+
+def check(samples, bits, geometry, folds, groups, per_word, *, minus_one):
+    """Channel by channel, by the definition of a padded 3 x 3 convolution on 2 x 2 outputs."""
+    height, width, channels = bits.shape
+    rows, columns = -(-height // 2), -(-width // 2)
+    padded = np.zeros((2 * rows + 2, 2 * columns + 2, channels), int)
+    inside = np.zeros(padded.shape, int)
+    padded[1 : height + 1, 1 : width + 1] = bits
+    inside[1 : height + 1, 1 : width + 1] = 1
+    cycles = [cycle for cycle, (probe, _) in enumerate(samples) if probe.token.valid]
+    order = [
+        (row, column, channel)
+        for row in range(rows)
+        for column in range(columns)
+        for channel in range(16 * groups)
+    ]
+    assert len(cycles) == len(order)
+    for cycle, place in zip(cycles, order, strict=True):
+        row, column, channel = place
+        window = np.s_[2 * row : 2 * row + 4, 2 * column : 2 * column + 4]
+        gone_rows = [not 0 <= 2 * row - 1 + y < height for y in range(4)]
+        gone_columns = [not 0 <= 2 * column - 1 + x < width for x in range(4)]
+        for fold in range(folds):
+            probe, got = samples[cycle - folds + 1 + fold]
+            at = (*window, np.s_[16 * fold : 16 * fold + 16])
+            care = (1 << 256) - 1 if minus_one else whole(inside[at].reshape(-1))
+            assert got & care == whole(padded[at].reshape(-1)), (*place, fold)
+            assert probe.weight_entry == channel * folds + fold, (*place, fold)
+            assert probe.first == (fold == 0), (*place, fold)
+            assert probe.outside.rows == (0 if minus_one else whole(gone_rows)), place
+            assert probe.outside.columns == (0 if minus_one else whole(gone_columns)), place
+        token = samples[cycle][0].token
+        final = [channel == 16 * groups - 1, column == columns - 1]
+        assert token.odd == channel % 2, place
+        assert token.group_end == (channel % 16 == 15), place
+        assert token.position_end == final[0], place
+        assert token.row_end == samples[cycle][0].retire == all(final), place
+        assert token.edge_row == (2 * row + 1 >= height), place
+        assert token.edge_column == (2 * column + 1 >= width), place
+        word = channel // per_word
+        first, end = geometry["shortcut_first"], geometry["shortcut_end"]
+        assert token.shortcut == (geometry["add"] and first <= word < end), place
+    assert sum(probe.retire for probe, _ in samples) == rows
+    return cycles
+
+
+def check_memory_cycles(cycles, columns, folds, groups, per_word):
+    """Within a row the memory has its cycles: a read and a write per residual word, a word of
+    bits, and a feature word of the next row."""
+    of_row = 16 * groups * columns
+    for start in range(0, len(cycles), of_row):
+        firsts = cycles[start : start + of_row : 16]
+        needed = 2 * (16 // per_word) + 2
+        assert all(b - a >= needed for a, b in zip(firsts, firsts[1:], strict=False)), start
+        gaps = np.diff(cycles[start : start + of_row])
+        assert (gaps >= folds).all()
+        if per_word == 1:  # reads and writes of the residual stream alternate
+            assert (gaps % 2 == 0).all()
+
+
+CASES = [  # height, width, folds, groups, residual width, probability that a grant is withheld
+    (2, 2, 1, 1, 8, 0.0),
+    (2, 2, 2, 1, 12, 0.5),
+    (4, 6, 1, 1, 8, 0.3),
+    (4, 4, 1, 2, 12, 0.0),
+    (5, 3, 2, 2, 8, 0.5),
+    (3, 5, 3, 1, 12, 0.9),
+    (9, 4, 1, 1, 12, 0.2),
+    (10, 3, 2, 1, 12, 0.95),
+    (7, 8, 3, 1, 8, 0.95),
+]
+
+
+@pytest.mark.parametrize("minus_one", [False, True])
+@pytest.mark.parametrize(("height", "width", "folds", "groups", "residual", "withheld"), CASES)
+def test_windows_of_a_padded_map(height, width, folds, groups, residual, withheld, minus_one):
+    rng = np.random.default_rng(height * width + folds)
+    bits, stored = random_map(rng, height, width, 16 * folds)
+    parameters = engine_parameters(residual, minus_one=minus_one, window_depth=DEPTH)
+    per_word = parameters.word_channels
+    geometry = convolution(
+        height, width, folds, groups, mask=not minus_one, add=1,
+        shortcut=(3, 8 * groups - 2),
+    )  # fmt: skip
+    dut = Windows(parameters, [0] * 5 + bit_words(stored))
+    samples = []
+
+    async def bench(ctx):
+        await run(ctx, dut, geometry, 5, samples)
+
+    simulate(dut, bench, background=[flip_at_random(dut.memory.allow, low=withheld)])
+    cycles = check(samples, bits, geometry, folds, groups, per_word, minus_one=minus_one)
+    check_memory_cycles(cycles, -(-width // 2), folds, groups, per_word)
+
+
+@pytest.mark.parametrize("minus_one", [False, True])
+def test_maps_follow_each_other(minus_one):
+    """Nothing of one map is left for the next, of another size and depth."""
+    rng = np.random.default_rng(0)
+    parameters = engine_parameters(8, minus_one=minus_one, window_depth=DEPTH)
+    dut_words, runs = [], []
+    for height, width, folds in ((5, 3, 2), (4, 6, 1), (3, 5, 2)):
+        bits, stored = random_map(rng, height, width, 16 * folds)
+        geometry = convolution(height, width, folds, 1, mask=not minus_one, shortcut=(0, 8))
+        runs.append((bits, geometry, folds, len(dut_words), []))
+        dut_words += bit_words(stored)
+    dut = Windows(parameters, dut_words)
+
+    async def bench(ctx):
+        for _, geometry, _, base, samples in runs:
+            await run(ctx, dut, geometry, base, samples)
+            await ctx.tick().repeat(3)
+
+    simulate(dut, bench, background=[flip_at_random(dut.memory.allow, low=0.3)])
+    for bits, geometry, folds, _, samples in runs:
+        check(samples, bits, geometry, folds, 1, 2, minus_one=minus_one)
+
+
+def test_window_buffer_reads_any_window_of_four_rows_of_blocks():
+    rng = np.random.default_rng(1)
+    columns = 4
+    dut = WindowBuffer(depth=4 * columns)
+    pixels = rng.integers(0, 1 << 16, (8, 2 * columns))
+    fill = []
+    for row in range(4):
+        for column in range(columns):
+            block = pixels[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            fill.append([
+                (dut.write, 1), (dut.write_row, row), (dut.write_column, column),
+                (dut.write_data, block.reshape(-1).tolist()),
+            ])  # fmt: skip
+    # The three rows and the three columns of blocks are free choices.
+    choices = [(rng.permutation(4)[:3], rng.permutation(columns)[:3]) for _ in range(40)]
+    reads = [[(dut.write, 0), (dut.rows, r.tolist()), (dut.columns, c.tolist())]
+             for r, c in choices]  # fmt: skip
+    samples = []
+
+    async def bench(ctx):
+        await play(ctx, fill, lambda ctx: None)
+        samples.extend(await play(ctx, [*reads, []], lambda ctx: ctx.get(dut.window.as_value())))
+
+    simulate(dut, bench)
+    for (rows, cols), got in zip(choices, samples[1:], strict=True):
+        # A window is the lower right pixels of the blocks above and left, and so on.
+        y = [2 * rows[0] + 1, 2 * rows[1], 2 * rows[1] + 1, 2 * rows[2]]
+        x = [2 * cols[0] + 1, 2 * cols[1], 2 * cols[1] + 1, 2 * cols[2]]
+        want = WINDOW.const(pixels[np.ix_(y, x)].tolist()).as_value().value
+        assert got == want
+
+
+@pytest.mark.parametrize("thresholds", [False, True])
+def test_weight_buffer_keeps_taps_and_parameters_of_entries(thresholds):
+    rng = np.random.default_rng(2)
+    depth = 16
+    dut = WeightBuffer(depth=depth, thresholds=thresholds)
+    taps = rng.integers(0, 1 << 16, (depth, 3, 3))
+    parameters = rng.integers(-32768, 32768, (depth, 3))
+    fill = [
+        [
+            (dut.write, 1), (dut.write_entry, entry), (dut.write_row, row),
+            (dut.write_data, whole_word(taps[entry, row], parameters[entry, row])),
+        ]
+        for entry in range(depth)
+        for row in range(3)
+    ]  # fmt: skip
+    order = [rng.permutation(depth).tolist() for _ in range(4)]
+    entries = (dut.weight_entry, dut.scale_entry, dut.bias_entry, dut.threshold_entry)
+    reads = [
+        [(dut.write, 0), *zip(entries, chosen, strict=True)] for chosen in zip(*order, strict=True)
+    ]
+    samples = []
+
+    def probe(ctx):
+        weights = [[ctx.get(dut.weights[ky][kx]) for kx in range(3)] for ky in range(3)]
+        return weights, ctx.get(dut.scale), ctx.get(dut.bias), ctx.get(dut.threshold)
+
+    async def bench(ctx):
+        await play(ctx, fill, lambda ctx: None)
+        samples.extend(await play(ctx, [*reads, []], probe))
+
+    simulate(dut, bench)
+    for chosen, (weights, scale, bias, threshold) in zip(
+        zip(*order, strict=True), samples[1:], strict=True
+    ):
+        assert weights == taps[chosen[0]].tolist()
+        assert scale == parameters[chosen[1], 0]
+        assert bias == parameters[chosen[2], 1]
+        assert threshold == (parameters[chosen[3], 2] if thresholds else 0)
+
+
+def whole_word(taps, parameter):
+    """Three 16-bit taps, then a signed 16-bit parameter, lowest first."""
+    fields = [*map(int, taps), int(parameter) & 0xFFFF]
+    return sum(field << 16 * index for index, field in enumerate(fields))
