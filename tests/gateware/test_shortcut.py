@@ -1,0 +1,62 @@
+"""The shortcut reader against the map in its memory."""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib.wiring import connect
+
+from gateware.shortcut import ShortcutReader
+from tests.gateware.bench import Memory, engine_parameters, play, residual_words, simulate
+
+CHANNELS = range(8, 24)  # of 32 have a shortcut, from a map of 16 channels
+BLOCKS = 3
+
+
+@pytest.mark.parametrize("width", [8, 12])
+@pytest.mark.parametrize("gaps", [[1], [2], [1, 2, 3, 6]])
+def test_residuals_come_two_cycles_after_their_token(width, gaps):
+    rng = random.Random(width)
+    limit = 1 << (width - 1)
+    values = np.random.default_rng(width).integers(-limit, limit, (2 * BLOCKS, 2, 16))
+    parameters = engine_parameters(width)
+    dut = ShortcutReader(parameters)
+    words = residual_words(values, parameters.slot_width)
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory([1, 2, 3, *words])
+    connect(m, dut.memory, memory.fetch)
+    cycles, expected = [], {}
+
+    def channel_of(block, channel):
+        has = channel in CHANNELS
+        expected[len(cycles) + 2] = [
+            int(values[2 * block + lane // 2, lane % 2, channel - 8]) if has else 0
+            for lane in range(4)
+        ]
+        cycles.append([(dut.token, dict(valid=1, shortcut=has, odd=channel % 2))])
+        for _ in range(rng.choice(gaps) - 1):
+            cycles.append([(dut.token, dict(shortcut=rng.randrange(2), odd=rng.randrange(2)))])
+
+    for first in (0, 1):  # the second time from the second block on
+        cycles += [
+            [(dut.load, 1), (dut.base, 3 + first * len(words) // BLOCKS), (dut.token, {})],
+            [(dut.load, 0)],
+        ]
+        for block in range(first, BLOCKS):
+            for channel in range(32):
+                channel_of(block, channel)
+    samples = []
+
+    async def bench(ctx):
+        ctx.set(memory.allow, 1)
+        samples.extend(
+            await play(
+                ctx,
+                cycles + [[(dut.token, {})]] * 2,
+                lambda ctx: [ctx.get(dut.residual[lane]) for lane in range(4)],
+            )
+        )
+
+    simulate(m, bench)
+    assert {cycle: samples[cycle] for cycle in expected} == expected

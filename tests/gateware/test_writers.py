@@ -1,0 +1,186 @@
+"""What the writers leave in memory, read back as bnnhw.layout says."""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib.wiring import connect
+
+from bnnhw import layout
+from gateware.writers import BitWriter, BlockAddress, ResidualWriter
+from tests.gateware.bench import JUNK, Memory, engine_parameters, play, simulate
+
+SIZES = [(4, 4, 16), (2, 6, 32), (5, 3, 16), (3, 4, 32), (4, 7, 16)]  # height, width, channels
+BASE = 3
+
+
+def positions(height, width, single):
+    """Places (y, x) of each position's lanes in order, and whether it ends a row."""
+    step = 1 if single else 2
+    for y in range(0, height, step):
+        for x in range(0, width, step):
+            lanes = [(y, x)] * 4 if single else [(y + i // 2, x + i % 2) for i in range(4)]
+            yield lanes, x + step >= width
+
+
+def results(values, single):
+    """Values (H, W, C) in the order of the lanes' results: (four values, token), 0 outside."""
+    height, width, channels = values.shape
+    for lanes, row_end in positions(height, width, single):
+        for channel in range(channels):
+            end = channel == channels - 1
+            token = dict(
+                valid=1, odd=channel % 2, group_end=channel % 16 == 15, position_end=end,
+                row_end=end and row_end,
+            )  # fmt: skip
+            yield (
+                [int(values[y, x, channel]) if y < height and x < width else 0 for y, x in lanes],
+                token,
+            )
+
+
+@pytest.mark.parametrize("single", [0, 1])
+@pytest.mark.parametrize(("height", "width", "words"), [(4, 4, 2), (5, 3, 1), (3, 6, 3)])
+def test_block_address_finds_every_word(height, width, words, single):
+    dut = BlockAddress()
+    columns = -(-width // 2)
+    expected, cycles = [], []
+    rng = random.Random(words)
+    for base in (7, 40):  # a load begins anew, wherever the last map ended
+        cycles.append([(dut.load, 1), (dut.base, base), (dut.single, single), (dut.advance, 0)])
+        for lanes, row_end in positions(height, width, single):
+            y, x = lanes[0]
+            for word in range(words):
+                end = word == words - 1
+                idle = [(dut.load, 0), (dut.advance, 0), (dut.position_end, 1), (dut.row_end, 1)]
+                cycles += [idle] * rng.randrange(3)
+                expected.append((
+                    len(cycles), base + (y // 2 * columns + x // 2) * words + word,
+                    2 * (y % 2) + x % 2 if single else 0,
+                ))  # fmt: skip
+                cycles.append([
+                    (dut.load, 0), (dut.advance, 1), (dut.position_end, end),
+                    (dut.row_end, end and row_end),
+                ])  # fmt: skip
+    samples = []
+
+    async def bench(ctx):
+        samples.extend(
+            await play(ctx, cycles, lambda ctx: (ctx.get(dut.address), ctx.get(dut.lane)))
+        )
+
+    simulate(dut, bench)
+    assert [(at, *samples[at]) for at, _, _ in expected] == expected
+
+
+async def write(ctx, dut, values, allow, *, single, pace, set_values, rng):
+    """Feed results `pace` cycles apart, granted in one of these at random; the last at latest."""
+    for lanes, token in results(values, single):
+        ctx.set(dut.token, token)
+        set_values(ctx, lanes)
+        granted = rng.randrange(pace)
+        for cycle in range(pace):
+            ctx.set(dut.fresh, cycle == 0)
+            ctx.set(allow, cycle >= granted)
+            await ctx.tick()
+
+
+def fill(dut, values, *, single, pace, set_values, depth, enable=1):
+    """Memory after `values` have gone through a writer: a list of words."""
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(depth=depth)
+    connect(m, dut.memory, memory.write)
+    left = []
+
+    async def bench(ctx):
+        ctx.set(dut.enable, enable)
+        ctx.set(dut.single, single)
+        ctx.set(dut.base, BASE)
+        ctx.set(dut.load, 1)
+        await ctx.tick()
+        ctx.set(dut.load, 0)
+        await write(
+            ctx, dut, values, memory.allow, single=single, pace=pace, set_values=set_values,
+            rng=random.Random(pace),
+        )  # fmt: skip
+        ctx.set(dut.fresh, 0)
+        ctx.set(memory.allow, 1)
+        await ctx.tick().repeat(2)
+        left.extend(memory.contents(ctx))
+
+    simulate(m, bench)
+    return left
+
+
+def check_lanes_outside(words, height, width, *, single, slot, zero):
+    """Lanes outside an odd map are as given, 0, or, with `single`, never written."""
+    blocks = layout.blocks(height, width)
+    per_block = len(words) // (blocks[0] * blocks[1])
+    for index, word in enumerate(words):
+        row, column = divmod(index // per_block, blocks[1])
+        for lane in range(4):
+            if 2 * row + lane // 2 < height and 2 * column + lane % 2 < width:
+                continue
+            for first in range(slot * lane, 64, 4 * slot):
+                mask = ((1 << slot) - 1) << first
+                assert word & mask == (JUNK if single else zero) & mask, (index, lane)
+
+
+@pytest.mark.parametrize("single", [0, 1])
+@pytest.mark.parametrize("width", [8, 12])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pace", [1, 3])
+def test_residual_writer(size, width, single, pace):
+    limit = 1 << (width - 1)
+    values = np.random.default_rng(width).integers(-limit, limit, size)
+    parameters = engine_parameters(width)
+    dut = ResidualWriter(parameters)
+    mask = (1 << parameters.slot_width) - 1
+
+    def set_values(ctx, lanes):
+        ctx.set(dut.y, [value & mask for value in lanes])
+
+    count = layout.residual_words(*size, width)
+    words = fill(
+        dut, values, single=single, pace=pace, set_values=set_values, depth=BASE + count + 2
+    )
+    used = np.array(words[BASE:-2], np.uint64)
+    assert (layout.unpack_residuals(used, *size, width) == values).all()
+    assert words[:BASE] + words[-2:] == [JUNK] * (BASE + 2)
+    check_lanes_outside(
+        words[BASE:-2], *size[:2], single=single, slot=parameters.slot_width, zero=0
+    )
+
+
+@pytest.mark.parametrize("single", [0, 1])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pace", [1, 3])
+def test_bit_writer(size, single, pace):
+    bits = np.random.default_rng(pace).integers(0, 2, size)
+    dut = BitWriter()
+
+    def set_values(ctx, lanes):
+        ctx.set(dut.bits, sum(bit << lane for lane, bit in enumerate(lanes)))
+
+    count = layout.bit_words(*size)
+    words = fill(dut, bits, single=single, pace=pace, set_values=set_values, depth=BASE + count + 2)
+    used = np.array(words[BASE:-2], np.uint64)
+    assert (layout.unpack_bits(used, *size) == bits).all()
+    assert words[:BASE] + words[-2:] == [JUNK] * (BASE + 2)
+    check_lanes_outside(words[BASE:-2], *size[:2], single=single, slot=16, zero=0)
+
+
+@pytest.mark.parametrize("kind", ["residual", "bit"])
+def test_disabled_writers_write_nothing(kind):
+    values = np.ones((2, 2, 16), int)
+    dut = ResidualWriter(engine_parameters()) if kind == "residual" else BitWriter()
+
+    def set_values(ctx, lanes):
+        if kind == "residual":
+            ctx.set(dut.y, lanes)
+        else:
+            ctx.set(dut.bits, 15)
+
+    words = fill(dut, values, single=0, pace=2, set_values=set_values, depth=32, enable=0)
+    assert words == [JUNK] * 32
