@@ -13,6 +13,7 @@ from bnnhw.errors import UserError
 from boards.board import Board
 
 PNR_SECONDS = 300
+LIVELOCK_LINES = 12
 SEEDS = 4
 
 # No memory here is read where it is written in the same cycle, so what a collision gives need not
@@ -69,6 +70,18 @@ def synthesise(board: Board, folder: Path) -> dict[str, int]:
     return {name: count(prefix) for name, prefix in kinds.items()}
 
 
+def livelock(log: str) -> str | None:
+    """Whether nextpnr's router goes round in a circle: many lines with as many arcs left over.
+
+    A line is `Info: iterations | ... | arcs remaining | ...`, one each thousand iterations.
+    """
+    found = re.findall(r"^Info: +\d+ \|[^|]*\|[^|]*\| +(\d+)\|", log, re.MULTILINE)
+    last = found[-LIVELOCK_LINES:]
+    if len(last) == LIVELOCK_LINES and len(set(last)) == 1:
+        return f"its router is in a livelock with {last[0]} arcs left"
+    return None
+
+
 def _place_once(board: Board, folder: Path, seed: int, clock_hz: float) -> Placed:
     report = folder / f"pnr-{seed}.json"
     report.unlink(missing_ok=True)
@@ -77,7 +90,7 @@ def _place_once(board: Board, folder: Path, seed: int, clock_hz: float) -> Place
         [*board.nextpnr_opts, "--json", "top.json", "--pcf", "top.pcf", "--asc", f"top-{seed}.asc",
          "--freq", f"{clock_hz / 1e6:g}", "--seed", str(seed), "--timing-allow-fail",
          "--report", report.name],
-        cwd=folder, log=f"nextpnr-{seed}.log", timeout=PNR_SECONDS,
+        cwd=folder, log=f"nextpnr-{seed}.log", timeout=PNR_SECONDS, hopeless=livelock,
     )  # fmt: skip
     found = json.loads(report.read_text())
     used = found["utilization"]
@@ -101,7 +114,8 @@ def place_and_route(
 ) -> Placed:
     """top.json to top-<seed>.asc; SEEDS seeds from `seed` on, until one meets the clock.
 
-    Each is stopped after PNR_SECONDS. Raises UserError if none does: nothing slower is passed on.
+    Each is stopped after PNR_SECONDS or in a livelock. Raises UserError if none meets it: nothing
+    slower is passed on.
     """
     tried: list[str] = []
     best = 0.0

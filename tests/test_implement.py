@@ -22,14 +22,27 @@ def test_cell_counts():
     assert implement.cell_counts(STAT) == expected
 
 
+LINE = "Info:      {0}000 |    56970      28092 | 1000     0 |      {1}|       0.40     243.84|"
+
+
+@pytest.mark.parametrize(
+    ("remaining", "stuck"),
+    [([1958] * 12, True), ([7, *[1958] * 12], True), ([1958] * 11, False), (range(20), False)],
+)
+def test_livelock(remaining, stuck):
+    lines = [LINE.format(index, number) for index, number in enumerate(remaining)]
+    reason = implement.livelock("cut 34 |\n" + "\n".join(lines))
+    assert (reason == "its router is in a livelock with 1958 arcs left") == stuck
+
+
 def fake_nextpnr(results):
     """tools.run that gives each call the next result: an fmax, or an error to raise."""
     calls = []
 
-    def run(tool, arguments, *, cwd, log, timeout):
+    def run(tool, arguments, *, cwd, log, timeout, hopeless):
         result = results[len(calls)]
         calls.append(arguments)
-        assert timeout == implement.PNR_SECONDS
+        assert timeout == implement.PNR_SECONDS and hopeless is implement.livelock
         if isinstance(result, Exception):
             raise result
         used = {f"ICESTORM_{name}": {"used": 5} for name in ("LC", "RAM", "SPRAM", "DSP")}
@@ -49,7 +62,7 @@ def place(monkeypatch, tmp_path, results):
 
 
 def test_first_seed_that_meets_the_clock_wins(monkeypatch, tmp_path):
-    stopped = tools.ToolTimeout("nextpnr: stopped after 300 s")
+    stopped = tools.ToolStopped("nextpnr: stopped after 300 s")
     placed, calls = place(monkeypatch, tmp_path, [stopped, 23.9, 24.1])
     assert (placed.seed, placed.fmax_mhz, placed.met) == (5, 24.1, True)
     assert placed.tried == ("seed 3: nextpnr: stopped after 300 s", "seed 4: 23.9 MHz")
@@ -64,4 +77,4 @@ def test_no_seed_meets_the_clock(monkeypatch, tmp_path):
 
 def test_no_seed_routes(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="no seed succeeded"):
-        place(monkeypatch, tmp_path, [tools.ToolTimeout("stopped")] * 4)
+        place(monkeypatch, tmp_path, [tools.ToolStopped("stopped")] * 4)

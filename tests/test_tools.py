@@ -1,5 +1,4 @@
 import shutil
-import subprocess
 
 import pytest
 
@@ -44,14 +43,22 @@ def test_run_keeps_the_log_and_names_the_fault(tmp_path):
         tools.run(tools.YOSYS, ["-p", "nothing"], cwd=tmp_path, log="bad.log")
 
 
-def test_run_stops_at_its_limit(monkeypatch, tmp_path):
-    def stuck(command, **options):
-        raise subprocess.TimeoutExpired(command, options["timeout"])
-
-    monkeypatch.setattr(subprocess, "run", stuck)
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"timeout": 0.3}, "its time limit"),
+        ({"hopeless": lambda text: "it circles" if "round" in text else None}, "it circles"),
+    ],
+)
+def test_run_stops_a_tool(monkeypatch, tmp_path, options, reason):
+    script = tmp_path / "circles"
+    script.write_text("#!/bin/sh\nwhile true; do echo round; sleep 0.1; done\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(tools, "program", lambda tool: str(script))
     monkeypatch.setattr(tools, "warm", lambda tool: None)
-    with pytest.raises(tools.ToolTimeout, match="stopped after 2 s"):
-        tools.run(tools.YOSYS, [], cwd=tmp_path, log="log", timeout=2)
+    monkeypatch.setattr(tools, "POLL_SECONDS", 0.2)
+    with pytest.raises(tools.ToolStopped, match=f"stopped after [01] s, {reason}"):
+        tools.run(tools.YOSYS, [], cwd=tmp_path, log="log", **options)
 
 
 def test_versions_name_what_a_build_uses():
