@@ -31,10 +31,10 @@ class Results(wiring.Component):
         taken = self.o.valid & self.o.ready
         with m.If(self.timing):
             m.d.sync += cycles.eq(cycles + 1)
+        with m.Elif(self.complete):
+            m.d.sync += [self.timing.eq(1), cycles.eq(1)]
         with m.FSM():
             with m.State("LOGITS"):
-                with m.If(self.complete & ~self.timing):
-                    m.d.sync += [self.timing.eq(1), cycles.eq(0)]
                 m.d.comb += [
                     self.o.payload.eq(self.logits.payload),
                     self.o.valid.eq(self.logits.valid),
@@ -45,14 +45,16 @@ class Results(wiring.Component):
                     with m.If((index == 0) | (self.logits.payload > best)):
                         m.d.sync += [label.eq(index), best.eq(self.logits.payload)]
                     with m.If(index == self._classes - 1):
-                        m.d.sync += [index.eq(0), self.timing.eq(0)]
+                        # The next frame's count begins; this one's moves where it can wait.
+                        m.d.sync += [index.eq(0), best.eq(cycles)]
+                        m.d.sync += [self.timing.eq(self.complete), cycles.eq(1)]
                         m.next = "LABEL"
             with m.State("LABEL"):
                 m.d.comb += [self.o.payload.eq(label), self.o.valid.eq(1)]
                 with m.If(taken):
                     m.next = "CYCLES"
             with m.State("CYCLES"):
-                m.d.comb += [self.o.payload.eq(cycles), self.o.valid.eq(1)]
+                m.d.comb += [self.o.payload.eq(best), self.o.valid.eq(1)]
                 with m.If(taken):
                     m.next = "LOGITS"
         return m
