@@ -31,7 +31,10 @@ def engine_parameters(residual_width=8, **changes):
 
 
 def simulate(dut, *benches, background=(), cycles=20_000):
-    """Run `benches` to their ends; fail if one is not there after `cycles` clock cycles."""
+    """Run `benches` to their ends; fail if one is not there after `cycles` clock cycles.
+
+    In each cycle `background` acts first, then the benches in order.
+    """
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
 
@@ -39,10 +42,10 @@ def simulate(dut, *benches, background=(), cycles=20_000):
         await ctx.delay(1e-6 * cycles)
         raise AssertionError(f"watchdog: a bench is not done after {cycles} cycles")
 
-    for bench in benches:
-        simulator.add_testbench(bench)
     for bench in (*background, watchdog):
         simulator.add_testbench(bench, background=True)
+    for bench in benches:
+        simulator.add_testbench(bench)
     simulator.run()
 
 

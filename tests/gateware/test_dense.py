@@ -1,0 +1,279 @@
+"""Stem and head on the multiply-accumulators, against numpy."""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import memory
+from amaranth.lib.wiring import connect
+
+from gateware.dense import Dense, MacBank
+from gateware.program import Kind
+from tests.gateware.bench import (
+    JUNK,
+    Memory,
+    engine_parameters,
+    flip_at_random,
+    play,
+    residual_words,
+    simulate,
+)
+from tests.gateware.streams import receive
+
+BASE = 40
+
+
+@pytest.mark.parametrize("x_width", [10, 14])
+def test_mac_bank_adds_products_until_cleared(x_width):
+    rng = np.random.default_rng(x_width)
+    limit = 1 << (x_width - 1)
+    dut = MacBank(x_width=x_width)
+    cycles, expected = [], []
+    for length in (1, 5, 60):
+        x = rng.integers(-limit, limit, length) * (rng.random(length) < 0.8)
+        weights = rng.integers(-128, 128, (length, 4))
+        x[-1], weights[-1] = -limit, [-128, 127, -1, 1]
+        for value, row in zip(x.tolist(), weights.tolist(), strict=True):
+            cycles.append([(dut.clear, 0), (dut.x, value), (dut.weights, row)])
+        cycles.append([(dut.x, 0), (dut.weights, [99] * 4)])
+        cycles.append([(dut.clear, 1)])
+        expected.append((len(cycles) - 1, (x @ weights).tolist()))
+    samples = []
+
+    async def bench(ctx):
+        samples.extend(
+            await play(ctx, cycles, lambda ctx: [ctx.get(dut.sums[index]) for index in range(4)])
+        )
+
+    simulate(dut, bench)
+    assert [(at, samples[at]) for at, _ in expected] == expected
+
+
+class Bench:
+    """A Dense with its memory and a weight buffer of one cycle's latency.
+
+    `weights` is a list of entries, each the weights of four outputs.
+    """
+
+    def __init__(self, parameters, words, weights, *, depth=256):
+        self.dut = Dense(parameters)
+        self.memory = Memory(words, depth=depth)
+        entries = [
+            sum((int(weight) & 255) << 8 * index for index, weight in enumerate(entry))
+            for entry in weights
+        ]
+        self.module = m = Module()
+        m.submodules.dut, m.submodules.memory = self.dut, self.memory
+        m.submodules.weights = rom = memory.Memory(
+            shape=32, depth=parameters.weight_depth, init=entries
+        )
+        read = rom.read_port()
+        m.d.comb += [read.addr.eq(self.dut.weight_entry), self.dut.weights.eq(read.data)]
+        connect(m, self.dut.fetch, self.memory.fetch)
+
+    def simulate(self, *benches, withheld, background=()):
+        allow = flip_at_random(self.memory.allow, low=withheld, seed=7)
+        simulate(self.module, *benches, background=[allow, *background])
+
+    async def start(self, ctx, strobe, geometry, **settings):
+        ctx.set(self.dut.geometry, geometry)
+        ctx.set(self.dut.base, settings.pop("base", BASE))
+        for name, value in settings.items():
+            ctx.set(getattr(self.dut, name), value)
+        ctx.set(strobe, 1)
+        await ctx.tick()
+        ctx.set(strobe, 0)
+
+
+def pixel_words(image):
+    """A word per pixel, a byte per channel; the bytes above are junk."""
+    words = []
+    for pixel in image.reshape(-1, image.shape[2]).tolist():
+        word = sum(byte << 8 * channel for channel, byte in enumerate(pixel))
+        words.append(word | JUNK >> 8 * len(pixel) << 8 * len(pixel))
+    return words
+
+
+def stem_entries(weights):
+    """For each four channels, each tap, each input channel: four channels' weights."""
+    out, _, _, channels = weights.shape
+    return [
+        [weights[first + index, tap // 3, tap % 3, channel] for index in range(4)]
+        for first in range(0, out, 4)
+        for tap in range(9)
+        for channel in range(channels)
+    ]
+
+
+def stem_sums(image, weights):
+    """3 x 3 sums of byte - 128, zero outside: (H, W, out)."""
+    height, width, channels = image.shape
+    padded = np.zeros((height + 2, width + 2, channels), int)
+    padded[1:-1, 1:-1] = image.astype(int) - 128
+    sums = np.zeros((height, width, len(weights)), int)
+    for y, x in np.ndindex(height, width):
+        sums[y, x] = np.tensordot(weights, padded[y : y + 3, x : x + 3], 3)
+    return sums
+
+
+def stem_geometry(height, width, out):
+    return dict(kind=Kind.STEM, single=1, columns=width - 1, rows=height - 1, groups=out // 16 - 1)
+
+
+STEMS = [  # height, width, channels, outputs, pre_shift, probability that a grant is withheld
+    (4, 3, 1, 16, 3, 0.0),
+    (3, 4, 3, 16, 4, 0.5),
+    (2, 2, 8, 16, 6, 0.7),
+    (4, 2, 2, 32, 4, 0.3),
+]
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "out", "pre_shift", "withheld"), STEMS)
+def test_stem_waits_for_rows_and_sums_taps(height, width, channels, out, pre_shift, withheld):
+    """Rows come in while the stem works; what is not received yet is junk in memory."""
+    rng = np.random.default_rng(channels)
+    image = rng.integers(0, 256, (height, width, channels))
+    image[:2, :2] = 0
+    weights = rng.integers(-127, 128, (out, 3, 3, channels))
+    weights[0], weights[1] = 127, -127
+    parameters = engine_parameters(
+        image_height=height, image_width=width, image_channels=channels, pre_shift=pre_shift,
+        weight_depth=512,
+    )  # fmt: skip
+    bench = Bench(parameters, [], stem_entries(weights))
+    dut, words = bench.dut, pixel_words(image)
+    got = []
+
+    async def deliver(ctx):
+        pause = random.Random(height)
+        for row in range(height):
+            await ctx.tick().repeat(pause.randrange(1, 500))
+            for index in range(row * width, (row + 1) * width):
+                ctx.set(bench.memory.storage.data[BASE + index], words[index])
+            ctx.set(dut.complete, row == height - 1)
+            ctx.set(dut.received, row + 1)
+
+    async def run(ctx):
+        await bench.start(ctx, dut.start_stem, stem_geometry(height, width, out))
+        token = None
+        while ctx.get(dut.busy) or token is not None:
+            if token is not None:
+                got.append((token, ctx.get(dut.half)))
+            value = ctx.get(dut.token)
+            token = (value.odd, value.group_end, value.position_end, value.row_end)
+            token = token if value.valid else None
+            await ctx.tick()
+
+    bench.simulate(run, withheld=withheld, background=[deliver])
+    expected = [
+        ((c % 2, c % 16 == 15, c == out - 1, c == out - 1 and x == width - 1), int(half))
+        for (_, x, c), half in np.ndenumerate(stem_sums(image, weights) >> pre_shift)
+    ]
+    assert len(got) == len(expected)
+    for index, (left, right) in enumerate(zip(got, expected, strict=True)):
+        assert left == right, np.unravel_index(index, (height, width, out))
+
+
+def head_entries(weights, mantissa):
+    """For each four classes an entry for each channel and one for the bias."""
+    classes, channels = weights.shape
+    padded = np.zeros((-(-classes // 4) * 4, channels + 1), int)
+    padded[:classes, :channels], padded[:classes, channels] = weights, mantissa
+    return [padded[first : first + 4, c] for first in range(0, len(padded), 4)
+            for c in range(channels + 1)]  # fmt: skip
+
+
+HEADS = [  # height, width, channels, classes, residual_width, bias_shift, withheld, stalled
+    (2, 2, 16, 2, 8, 0, 0.0, 0.0),
+    (4, 4, 16, 10, 8, 7, 0.5, 0.5),
+    (3, 5, 32, 5, 8, 3, 0.2, 0.95),
+    (2, 4, 32, 4, 12, 14, 0.4, 0.0),
+    (3, 2, 16, 9, 12, 5, 0.0, 0.8),
+]
+
+
+def head_case(rng, height, width, channels, classes, residual_width):
+    limit = 1 << (residual_width - 1)
+    values = rng.integers(-limit, limit, (height, width, channels))
+    values[..., 0], values[..., 1] = -limit, limit - 1  # sums of four at their greatest
+    weights = rng.integers(-127, 128, (classes, channels))
+    weights[:, 0], weights[:, 1] = 127, -127
+    return values, weights, rng.integers(-127, 128, classes)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "classes", "residual_width", "bias_shift", "withheld", "stall"),
+    HEADS,
+)
+def test_head_pools_and_adds_the_bias(
+    height, width, channels, classes, residual_width, bias_shift, withheld, stall
+):
+    """Twice, on one map each, so that nothing of the first may be left for the second."""
+    rng = np.random.default_rng(classes)
+    shape = (height, width, channels, classes, residual_width)
+    parameters = engine_parameters(residual_width, bias_shift=bias_shift, classes=classes)
+    first, weights, mantissa = head_case(rng, *shape)
+    second = head_case(rng, *shape)[0]
+    slot = parameters.slot_width
+    words = [residual_words(values, slot) for values in (first, second)]
+    bench = Bench(parameters, words[0] + words[1], head_entries(weights, mantissa))
+    dut = bench.dut
+    got, gaps = [], []
+
+    async def run(ctx):
+        for base in (0, len(words[0])):
+            geometry = dict(kind=Kind.HEAD, last=1, groups=channels // 16 - 1)
+            await bench.start(
+                ctx, dut.start_head, geometry, base=base, head_words=len(words[0]) - 1
+            )
+            got.append(await receive(ctx, dut.logits, classes, stall=stall, seed=base))
+            for _ in range(3):
+                gaps.append((ctx.get(dut.busy), ctx.get(dut.logits.valid)))
+                await ctx.tick()
+
+    bench.simulate(run, withheld=withheld)
+    for values, logits in zip((first, second), got, strict=True):
+        expected = weights @ values.sum((0, 1)) + (mantissa << bias_shift)
+        assert logits == expected.tolist()
+    assert gaps == [(0, 0)] * 6
+
+
+def test_a_stem_follows_a_head_and_a_head_a_stem():
+    """The order of frames: what either leaves behind does not show in the other."""
+    rng = np.random.default_rng(5)
+    parameters = engine_parameters(image_height=2, image_width=3, classes=3, bias_shift=2)
+    image = rng.integers(0, 256, (2, 3, 1))
+    values, weights, mantissa = head_case(rng, 2, 2, 16, 3, 8)
+    # Both read the same entries: the stem's are 36, the head's 17.
+    entries = rng.integers(-127, 128, (36, 4))
+    entries[:17] = head_entries(weights, mantissa)
+    stem_weights = entries.reshape(4, 9, 4).transpose(0, 2, 1).reshape(16, 3, 3, 1)
+    words = residual_words(values, 8) + pixel_words(image)
+    bench = Bench(parameters, words, entries)
+    dut = bench.dut
+    logits, halves = [], []
+
+    async def stem(ctx):
+        await bench.start(
+            ctx, dut.start_stem, stem_geometry(2, 3, 16), base=len(words) - 6, complete=1
+        )
+        while ctx.get(dut.busy):
+            valid = ctx.get(dut.token.valid)
+            await ctx.tick()
+            if valid:
+                halves.append(ctx.get(dut.half))
+
+    async def head(ctx):
+        geometry = dict(kind=Kind.HEAD, last=1)
+        await bench.start(ctx, dut.start_head, geometry, base=0, head_words=len(words) - 7)
+        logits.append(await receive(ctx, dut.logits, 3))
+        await ctx.tick()
+
+    async def run(ctx):
+        for part in (stem, head, head, stem, head):
+            await part(ctx)
+
+    bench.simulate(run, withheld=0.2)
+    assert halves == stem_sums(image, stem_weights).reshape(-1).tolist() * 2
+    assert logits == [(weights @ values.sum((0, 1)) + mantissa * 4).tolist()] * 3

@@ -1,0 +1,77 @@
+"""Bytes from outside: the boot image, then frames, into a memory that withholds grants."""
+
+import random
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib.wiring import connect
+
+from gateware.frontdoor import ByteWriter
+from tests.gateware.bench import JUNK, Memory, engine_parameters, flip_at_random, simulate
+from tests.gateware.streams import send
+
+IMAGE_BASE = 5
+
+
+def pixel_word(pixel, before):
+    """A word with a pixel's bytes in front and the rest as before."""
+    size = 8 * len(pixel)
+    return int.from_bytes(pixel, "little") | before >> size << size
+
+
+@pytest.mark.parametrize("withheld", [0.0, 0.7])
+@pytest.mark.parametrize(("height", "width", "channels"), [(3, 4, 3), (2, 3, 1), (4, 2, 8)])
+def test_boot_image_then_frames(height, width, channels, withheld):
+    rng = random.Random(channels)
+    boot, size = rng.randbytes(24), height * width * channels
+    frames = [rng.randbytes(size) for _ in range(3)]
+    parameters = engine_parameters(image_height=height, image_width=width, image_channels=channels)
+    dut = ByteWriter(parameters, image_base=IMAGE_BASE)
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(depth=32)
+    connect(m, dut.memory, memory.write)
+    expected = [JUNK] * 32
+    expected[:3] = [int.from_bytes(boot[at : at + 8], "little") for at in (0, 8, 16)]
+
+    def check_rows(ctx, frame):
+        """The rows said to be received are in memory."""
+        for index in range(ctx.get(dut.received) * width):
+            pixel = frame[index * channels :][:channels]
+            at = IMAGE_BASE + index
+            assert ctx.get(memory.storage.data[at]) == pixel_word(pixel, JUNK), index
+
+    async def bench(ctx):
+        ctx.set(dut.pixels.valid, 1)  # a pixel waits until `run`
+        ctx.set(dut.pixels.payload, 0xEE)
+        await send(ctx, dut.load, boot, stall=0.3)
+        assert memory.contents(ctx) == expected
+        ctx.set(dut.pixels.valid, 0)
+        ctx.set(dut.run, 1)
+        await ctx.tick()
+        ctx.set(dut.load.valid, 1)  # nothing is loaded any more
+        for frame in frames:
+            for index, byte in enumerate(frame):
+                assert not ctx.get(dut.complete)
+                assert ctx.get(dut.received) == index // (channels * width)
+                check_rows(ctx, frame)
+                await send(ctx, dut.pixels, [byte], stall=0.2, seed=index)
+                assert not ctx.get(dut.load.ready)
+            assert ctx.get(dut.complete) and ctx.get(dut.received) == height
+            check_rows(ctx, frame)
+            ctx.set(dut.pixels.valid, 1)
+            ctx.set(dut.pixels.payload, 0xEE)
+            for _ in range(10):  # the next frame has to wait
+                assert not ctx.get(dut.pixels.ready)
+                await ctx.tick()
+            assert ctx.get(dut.complete) and ctx.get(dut.received) == height
+            ctx.set(dut.pixels.valid, 0)
+            ctx.set(dut.consume, 1)
+            await ctx.tick()
+            ctx.set(dut.consume, 0)
+            assert not ctx.get(dut.complete) and not ctx.get(dut.received)
+        for index in range(height * width):
+            pixel = frames[-1][index * channels :][:channels]
+            expected[IMAGE_BASE + index] = pixel_word(pixel, JUNK)
+        assert memory.contents(ctx) == expected
+
+    simulate(m, bench, background=[flip_at_random(memory.allow, low=withheld)])

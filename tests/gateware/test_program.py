@@ -1,0 +1,75 @@
+"""The words of a program, the parameters of an engine, and what software knows of both."""
+
+from dataclasses import replace
+
+import pytest
+
+from bnnhw import entries, layout
+from gateware import parameters
+from gateware.memory import WORD_WIDTH
+from gateware.program import DESCRIPTOR_WORDS, Descriptor, Geometry, Kind, Sinks, Sources
+from tests.gateware.bench import engine_parameters
+
+# Name, lowest bit and bits of every field: boot images hold them.
+FIELDS = {
+    Geometry: [
+        ("kind", 0, 2), ("last", 2, 1), ("single", 3, 1), ("add", 4, 1), ("keep", 5, 1),
+        ("emit", 6, 1), ("mask", 7, 1), ("columns", 8, 8), ("rows", 16, 8),
+        ("odd_columns", 24, 1), ("odd_rows", 25, 1), ("folds", 26, 4), ("groups", 30, 6),
+        ("shortcut_first", 36, 10), ("shortcut_end", 46, 10),
+    ],
+    Sources: [
+        ("weights", 0, 14), ("weight_words", 14, 12), ("features", 26, 14), ("shortcut", 40, 14),
+    ],
+    Sinks: [("bits", 0, 14), ("residual", 14, 14), ("head_words", 28, 14)],
+}  # fmt: skip
+
+
+def word(struct, /, **fields):
+    return struct.const(fields).as_value().value
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_fields_are_where_boot_images_have_them(kind):
+    assert kind.as_shape().size == WORD_WIDTH
+    for name, low, width in FIELDS[kind]:
+        if name == "kind":
+            values = {Kind.STEM: 0, Kind.CONV: 1, Kind.HEAD: 2}
+            assert {step: word(kind, kind=step) for step in Kind} == values
+            continue
+        assert word(kind, **{name: (1 << width) - 1}) == ((1 << width) - 1) << low, name
+    known = {name for name, _, _ in FIELDS[kind]} | {"_unused"}
+    assert {name for name, _ in kind.as_shape()} == known
+
+
+def test_a_descriptor_is_its_three_words():
+    assert Descriptor.as_shape().size == DESCRIPTOR_WORDS * WORD_WIDTH
+    value = word(Descriptor, geometry={"last": 1}, sources={"weights": 5}, sinks={"bits": 7})
+    assert value == (1 << 2) | (5 << 64) | (7 << 128)
+
+
+def test_software_and_gateware_agree():
+    assert parameters.GROUP == layout.GROUP
+    assert parameters.LANES == layout.LANES
+    assert parameters.MACS == entries.MACS
+    for width in range(8, 17):
+        engine = replace(engine_parameters(8), residual_width=width)
+        assert engine.slot_width == layout.slot_width(width)
+        assert engine.word_channels == layout.word_channels(width)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(residual_width=7), r"residual_width=7 is not in \[8, 16\]"),
+        (dict(residual_width=17), r"residual_width=17 is not in \[8, 16\]"),
+        (dict(image_channels=0), r"image_channels=0 is not in \[1, 8\]"),
+        (dict(image_channels=9), r"image_channels=9 is not in \[1, 8\]"),
+        (dict(window_depth=8), "window_depth=8 is not a power of two from 16"),
+        (dict(window_depth=48), "window_depth=48 is not a power of two from 16"),
+        (dict(weight_depth=100), "weight_depth=100 is not a power of two from 16"),
+    ],
+)
+def test_wrong_parameters_are_explained(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(engine_parameters(8), **changes)

@@ -1,0 +1,125 @@
+"""The sequencer on a small program, from a memory that withholds grants."""
+
+import random
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib.wiring import connect
+
+from gateware.program import Geometry, Kind, Sinks, Sources
+from gateware.sequencer import Sequencer
+from tests.gateware.bench import Memory, flip_at_random, simulate
+
+STEPS = [  # geometry, sources, sinks, feature words that the step asks for
+    (
+        dict(kind=Kind.STEM, single=1, columns=3, rows=4),
+        dict(weights=20, weight_words=9, features=60), dict(bits=70, residual=80), 0,
+    ),
+    (
+        dict(kind=Kind.CONV, add=1, folds=2, groups=3),
+        dict(weights=29, weight_words=3, features=70, shortcut=80), dict(bits=75, residual=81), 11,
+    ),
+    (
+        dict(kind=Kind.CONV, emit=1),
+        dict(weights=32, weight_words=6, features=75, shortcut=3), dict(bits=70), 4,
+    ),
+    (
+        dict(kind=Kind.HEAD, last=1), dict(weights=38, weight_words=3, features=80),
+        dict(head_words=16383), 0,
+    ),
+]  # fmt: skip
+
+
+def encode(kind, fields):
+    return kind.const(fields).as_value().value
+
+
+def program_and_weights():
+    words = []
+    for geometry, sources, sinks, _ in STEPS:
+        words += [encode(Geometry, geometry), encode(Sources, sources), encode(Sinks, sinks)]
+    rng = random.Random(4)
+    return words + [rng.getrandbits(64) for _ in range(100 - len(words))]
+
+
+def expected_events(words):
+    """One frame's, in order."""
+    events = []
+    for index, (geometry, sources, sinks, wanted) in enumerate(STEPS):
+        kind, first = geometry["kind"], sources["weights"]
+        events += [("sources", encode(Sources, sources)), ("sinks", encode(Sinks, sinks))]
+        events += [
+            ("weights", word // 3, word % 3, words[first + word])
+            for word in range(sources["weight_words"])
+        ]
+        events.append(("start", kind, encode(Geometry, geometry), sources["features"]))
+        events += [("feature", words[sources["features"] + word]) for word in range(wanted)]
+        events.append(("done", index, geometry.get("last", 0)))
+    return events
+
+
+async def cycle(ctx, dut, events):
+    """One clock cycle; the events in it are appended."""
+    for strobe, value in ((dut.load_sources, dut.sources), (dut.load_sinks, dut.sinks)):
+        if ctx.get(strobe):
+            events.append(("sources" if value is dut.sources else "sinks",
+                           ctx.get(value.as_value())))  # fmt: skip
+    if ctx.get(dut.write_weights):
+        events.append(
+            ("weights", ctx.get(dut.write_entry), ctx.get(dut.write_row), ctx.get(dut.fetch.data))
+        )
+    starts = {Kind.STEM: dut.start_stem, Kind.CONV: dut.start_conv, Kind.HEAD: dut.start_head}
+    started = [kind for kind, strobe in starts.items() if ctx.get(strobe)]
+    for kind in started:
+        events.append(("start", kind, ctx.get(dut.geometry.as_value()), ctx.get(dut.features)))
+    if ctx.get(dut.step_done):
+        events.append(("done", ctx.get(dut.step), ctx.get(dut.frame_done)))
+    else:
+        assert not ctx.get(dut.frame_done)
+    taken = ctx.get(dut.more_taken)
+    await ctx.tick()
+    if taken:
+        events.append(("feature", ctx.get(dut.fetch.data)))
+    return started, taken
+
+
+@pytest.mark.parametrize("withheld", [0.0, 0.6])
+def test_program_runs_step_by_step_over_and_over(withheld):
+    words = program_and_weights()
+    dut = Sequencer(weight_depth=16)
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
+    connect(m, dut.fetch, memory.fetch)
+    events = []
+    rng = random.Random(int(10 * withheld))
+
+    async def bench(ctx):
+        ctx.set(dut.idle, 1)
+        for _ in range(20):
+            assert not ctx.get(dut.fetch.request)
+            await cycle(ctx, dut, events)
+        assert events == []
+        ctx.set(dut.run, 1)
+        for step in range(2 * len(STEPS)):
+            started = []
+            while not started:  # the descriptor and the weights
+                started, _ = await cycle(ctx, dut, events)
+            ctx.set(dut.idle, 0)
+            left = STEPS[step % len(STEPS)][3]
+            for _ in range(rng.randrange(1, 30)):
+                await cycle(ctx, dut, events)
+            while left:
+                ctx.set(dut.more, rng.random() < 0.7)
+                _, taken = await cycle(ctx, dut, events)
+                left -= taken
+            ctx.set(dut.more, 0)
+            for _ in range(rng.randrange(5)):
+                await cycle(ctx, dut, events)
+            if step == 2 * len(STEPS) - 1:
+                ctx.set(dut.run, 0)
+            ctx.set(dut.idle, 1)
+        for _ in range(30):  # `run` is low: the step ends, none follows
+            await cycle(ctx, dut, events)
+
+    simulate(m, bench, background=[flip_at_random(memory.allow, low=withheld)])
+    assert events == expected_events(words) * 2
