@@ -24,7 +24,7 @@ class Board:
     memory_words : 64-bit words of the large memory.
     flash_offset, flash_bytes : of the boot image, whose room ends at flash_bytes.
     max_baud : fastest serial rate that is safe.
-    synth_opts : for synth_ice40. nextpnr_opts : that choose the device.
+    synth_opts : for synth_ice40. nextpnr_opts : that choose the device and its router.
     """
 
     name: str

@@ -27,7 +27,7 @@ BOARD = Board(
     flash_bytes=0x1000000,
     max_baud=3_000_000,
     synth_opts=("-device", "u", "-dsp"),
-    nextpnr_opts=("--up5k", "--package", "sg48"),
+    nextpnr_opts=("--up5k", "--package", "sg48", "--router", "router2"),
 )
 SILENCE_SECONDS = 0.15
 
