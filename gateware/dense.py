@@ -127,10 +127,10 @@ class Dense(wiring.Component):
         chosen, total = Signal(range(MACS)), Signal(signed(SUM_WIDTH))
         m.d.comb += [
             chosen.eq(Mux(in_head, self.logit_index[:2], tail - 3)),
-            total.eq(Array(macs.sums)[chosen]),
             self.half.eq(total >> p.pre_shift),
             self.logits.payload.eq(total),
         ]
+        m.d.sync += total.eq(Array(macs.sums)[chosen])
         return m
 
     def _units(self, m, macs, stem, head, in_head):
@@ -178,7 +178,7 @@ class Dense(wiring.Component):
         return unit
 
     def _stem_results(self, m, unit, stem, macs, closing, tail):
-        """Four tokens, from two cycles after the last unit on; then the sums are cleared, and the
+        """Four tokens, from three cycles after the last unit on; then the sums are cleared, and the
         first unit of the next four channels comes in the fifth cycle."""
         group_end, position_end, row_end = (Signal() for _ in range(3))
         with m.If(stem.taken & stem.last):
@@ -194,10 +194,10 @@ class Dense(wiring.Component):
         with m.If(tail == 6):
             m.d.comb += macs.clear.eq(1)
             m.d.sync += tail.eq(0)
-        fourth = tail == 5
+        fourth = tail == 6
         m.d.comb += [
-            self.token.valid.eq((tail >= 2) & (tail <= 5)),
-            self.token.odd.eq(tail[0]),
+            self.token.valid.eq((tail >= 3) & (tail <= 6)),
+            self.token.odd.eq(~tail[0]),
             self.token.group_end.eq(group_end & fourth),
             self.token.position_end.eq(position_end & fourth),
             self.token.row_end.eq(row_end & fourth),
@@ -213,13 +213,18 @@ class Dense(wiring.Component):
         with m.If(tail == 1):
             m.d.sync += macs.x.eq(1 << p.bias_shift)
             m.d.sync += self.weight_entry.eq(self.weight_entry + 1)
+        # A logit is offered in the second cycle of its index, when `total` has it.
+        emitting, settled = Signal(), Signal()
+        accepted = self.logits.valid & self.logits.ready
+        m.d.comb += self.logits.valid.eq(emitting & settled)
+        m.d.sync += settled.eq(emitting & ~accepted)
         with m.If(tail == 4):
-            m.d.sync += [tail.eq(0), group_base.eq(self.weight_entry), self.logits.valid.eq(1)]
-        with m.If(self.logits.valid & self.logits.ready):
+            m.d.sync += [tail.eq(0), group_base.eq(self.weight_entry), emitting.eq(1)]
+        with m.If(accepted):
             m.d.sync += self.logit_index.eq(self.logit_index + 1)
             done = self.logit_index == p.classes - 1
             with m.If(done | (self.logit_index[:2] == MACS - 1)):
-                m.d.sync += [self.logits.valid.eq(0), closing.eq(0), in_head.eq(~done)]
+                m.d.sync += [emitting.eq(0), closing.eq(0), in_head.eq(~done)]
                 m.d.comb += self._again.eq(~done)
                 with m.If(done):
                     m.d.sync += group_base.eq(0)

@@ -29,20 +29,24 @@ class Results(wiring.Component):
         best, label, index = Signal(signed(32)), Signal(8), Signal(8)
         cycles = Signal(32)
         taken = self.o.valid & self.o.ready
+        # A logit is compared in the first cycle of its offer and passed on from the second.
+        compared, better = Signal(), Signal()
+        m.d.sync += better.eq((index == 0) | (self.logits.payload > best))
         with m.If(self.timing):
             m.d.sync += cycles.eq(cycles + 1)
         with m.Elif(self.complete):
             m.d.sync += [self.timing.eq(1), cycles.eq(1)]
         with m.FSM():
             with m.State("LOGITS"):
+                m.d.sync += compared.eq(self.logits.valid & ~taken)
                 m.d.comb += [
                     self.o.payload.eq(self.logits.payload),
-                    self.o.valid.eq(self.logits.valid),
-                    self.logits.ready.eq(self.o.ready),
+                    self.o.valid.eq(self.logits.valid & compared),
+                    self.logits.ready.eq(self.o.ready & compared),
                 ]
                 with m.If(taken):
                     m.d.sync += index.eq(index + 1)
-                    with m.If((index == 0) | (self.logits.payload > best)):
+                    with m.If(better):
                         m.d.sync += [label.eq(index), best.eq(self.logits.payload)]
                     with m.If(index == self._classes - 1):
                         # The next frame's count begins; this one's moves where it can wait.
