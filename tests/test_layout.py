@@ -1,0 +1,196 @@
+"""Memory words against their description, bit by bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bnnhw import entries, layout
+from bnnhw.errors import UserError
+from bnnhw.integer import IntegerConvolution, IntegerHead, IntegerStem, Requantiser
+from bnnhw.spec import Convolution, NumberFormats
+
+SIZES = [(2, 2, 16), (4, 6, 16), (5, 3, 32), (1, 7, 48), (3, 4, 6), (2, 3, 24)]
+
+
+def padded(channels: int) -> int:
+    return (channels + 15) // 16 * 16
+
+
+def blocks(height: int, width: int) -> int:
+    return (height + 1) // 2 * ((width + 1) // 2)
+
+
+def block_of(y: int, x: int, width: int) -> tuple[int, int]:
+    """A pixel's block, row-major, and its lane."""
+    return y // 2 * ((width + 1) // 2) + x // 2, 2 * (y % 2) + x % 2
+
+
+def field(word: int, low: int, bits: int) -> int:
+    return int(word) >> low & (1 << bits) - 1
+
+
+def signed(value: int, bits: int) -> int:
+    return value - (value >> (bits - 1) << bits)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bits_lie_by_block_group_and_lane(size):
+    height, width, channels = size
+    groups = padded(channels) // 16
+    count = layout.bit_words(*size)
+    assert count == blocks(height, width) * groups
+    words = np.random.default_rng(0).integers(0, 2**64, count, dtype=np.uint64)
+    bits = layout.unpack_bits(words, *size)
+    assert bits.shape == size and bits.dtype == np.uint8
+    for y, x, c in np.ndindex(*size):
+        block, lane = block_of(y, x, width)
+        word = words[block * groups + c // 16]
+        assert bits[y, x, c] == field(word, 16 * lane + c % 16, 1), (y, x, c)
+
+
+@pytest.mark.parametrize("residual_width", [8, 9, 16])
+@pytest.mark.parametrize("size", SIZES)
+def test_residuals_lie_by_block_channel_and_lane(size, residual_width):
+    height, width, channels = size
+    slot = 8 if residual_width == 8 else 16
+    per_word = 64 // (4 * slot)
+    assert layout.slot_width(residual_width) == slot
+    assert layout.word_channels(residual_width) == per_word
+    count = layout.residual_words(*size, residual_width)
+    assert count == blocks(height, width) * padded(channels) // per_word
+    words = np.random.default_rng(1).integers(0, 2**64, count, dtype=np.uint64)
+    values = layout.unpack_residuals(words, *size, residual_width)
+    assert values.shape == size and values.dtype == np.int32
+    for y, x, c in np.ndindex(*size):
+        block, lane = block_of(y, x, width)
+        word = words[(block * padded(channels) + c) // per_word]
+        raw = field(word, slot * (4 * (c % per_word) + lane), slot)
+        assert values[y, x, c] == signed(raw, slot), (y, x, c)
+
+
+def test_unpacking_takes_words_that_are_not_contiguous():
+    memory = np.random.default_rng(2).integers(0, 2**64, 16, dtype=np.uint64)
+    assert (
+        layout.unpack_bits(memory[::2], 4, 4, 32)
+        == layout.unpack_bits(memory[::2].copy(), 4, 4, 32)
+    ).all()
+
+
+def test_entries_are_three_words_of_taps_and_a_parameter():
+    rng = np.random.default_rng(3)
+    taps, parameters = rng.integers(0, 1 << 16, (7, 9)), rng.integers(-32768, 32768, (7, 3))
+    words = layout.pack_entries(taps, parameters)
+    assert words.shape == (21,) and words.dtype == np.uint64
+    for entry, row in np.ndindex(7, 3):
+        word = words[3 * entry + row]
+        assert [field(word, 16 * kx, 16) for kx in range(3)] == taps[entry, 3 * row :][:3].tolist()
+        assert signed(field(word, 48, 16), 16) == parameters[entry, row]
+
+
+def table(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Entries' taps (N, 9) and parameters (N, 3)."""
+    taps = [[field(words[3 * n + t // 3], 16 * (t % 3), 16) for t in range(9)]
+            for n in range(len(words) // 3)]  # fmt: skip
+    parameters = [[signed(field(words[3 * n + p], 48, 16), 16) for p in range(3)]
+                  for n in range(len(words) // 3)]  # fmt: skip
+    return np.array(taps), np.array(parameters)
+
+
+def requantiser(rng: np.random.Generator, channels: int) -> Requantiser:
+    scale, bias = rng.integers(-32768, 32768, (2, channels)).astype(np.int32)
+    return Requantiser(scale, bias, rng.integers(-128, 128, channels).astype(np.int32))
+
+
+def shape_of(inputs: int, outputs: int, shortcut: bool = True) -> Convolution:
+    return Convolution("stage0.0.conv1", inputs, outputs, 4, 4, 1, shortcut, 1, inputs)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (32, 48), (6, 10), (18, 4)])
+def test_convolution_entries_hold_taps_by_channel_and_fold(inputs, outputs):
+    rng = np.random.default_rng(inputs)
+    weights = rng.choice(np.array([-1, 1], np.int8), (outputs, 3, 3, inputs))
+    part = requantiser(rng, outputs)
+    conv = IntegerConvolution(shape_of(inputs, outputs), weights, part, None)
+    taps, parameters = table(entries.convolution_entries(conv, NumberFormats()))
+    folds = padded(inputs) // 16
+    assert len(taps) == padded(outputs) * folds
+    for out, fold, tap in np.ndindex(padded(outputs), folds, 9):
+        got = [field(taps[out * folds + fold, tap], c, 1) for c in range(16)]
+        real = range(16 * fold, min(16 * fold + 16, inputs))
+        if out < outputs:
+            assert got[: len(real)] == [int(weights[out, tap // 3, tap % 3, c] > 0) for c in real]
+        # Padded inputs are all alike: half of the weights match them, whatever they are.
+        rest = got[len(real) if out < outputs else 0 :]
+        assert 2 * sum(rest) == len(rest), (out, fold, tap)
+    for out in range(padded(outputs)):
+        want = [part.scale[out], part.bias[out], part.threshold[out]] if out < outputs else [0] * 3
+        for fold in range(folds):
+            assert parameters[out * folds + fold].tolist() == want
+
+
+def test_a_threshold_becomes_scale_one_and_a_bias():
+    """bit = acc >= threshold for every even acc, through y = (half * scale >> shift) + bias."""
+    formats = NumberFormats()
+    threshold = np.arange(-145, 146, dtype=np.int32)
+    part = entries.threshold_parameters("stage0.0.conv1", threshold, formats)
+    for acc in range(-144, 145, 2):
+        shift = formats.scale_fraction - formats.guard
+        y = ((acc // 2 * part.scale >> shift) + part.bias) >> formats.guard
+        assert ((y >= part.threshold) == (acc >= threshold)).all(), acc
+
+
+def test_faults_of_entries_are_explained():
+    formats = NumberFormats(guard=6)
+    with pytest.raises(UserError, match=r"stage1\.0\.conv1: has neither scale nor threshold"):
+        entries.threshold_parameters("stage1.0.conv1", None, formats)
+    with pytest.raises(UserError, match=r"stage1\.0\.conv1: thresholds need more than 16 bits"):
+        entries.threshold_parameters("stage1.0.conv1", np.array([1026], np.int32), formats)
+    never = Requantiser(*np.array([[0], [0], [32768]], np.int32))
+    conv = IntegerConvolution(shape_of(2, 1), np.ones((1, 3, 3, 2), np.int8), never, None)
+    with pytest.raises(UserError, match="does not fit 16 bits"):
+        entries.convolution_entries(conv, formats)
+
+
+def test_a_moved_shortcut_has_no_weights_and_no_parameters():
+    assert not entries.shortcut_entries(24).any()
+    assert len(entries.shortcut_entries(24)) == 3 * 32
+
+
+def bytes_of(taps: np.ndarray) -> list[int]:
+    """Four signed bytes in taps 0 and 1; nothing in the others."""
+    assert not taps[2:].any()
+    return [signed(field(taps[index // 2], 8 * (index % 2), 8), 8) for index in range(4)]
+
+
+@pytest.mark.parametrize(("outputs", "channels"), [(16, 3), (6, 1), (20, 2)])
+def test_stem_entries_are_four_channels_bytes_by_tap_and_input(outputs, channels):
+    rng = np.random.default_rng(outputs)
+    weights = rng.integers(-127, 128, (outputs, 3, 3, channels)).astype(np.int8)
+    part = requantiser(rng, outputs)
+    taps, parameters = table(entries.stem_entries(IntegerStem(weights, 4, part)))
+    assert len(taps) >= max(padded(outputs), padded(outputs) // 4 * 9 * channels)
+    for quad, tap, c in np.ndindex(padded(outputs) // 4, 9, channels):
+        got = bytes_of(taps[(quad * 9 + tap) * channels + c])
+        want = [
+            int(weights[out, tap // 3, tap % 3, c]) if out < outputs else 0
+            for out in range(4 * quad, 4 * quad + 4)
+        ]
+        assert got == want, (quad, tap, c)
+    for out in range(outputs):
+        assert parameters[out].tolist() == [part.scale[out], part.bias[out], part.threshold[out]]
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(10, 16), (4, 32), (3, 6)])
+def test_head_entries_are_four_classes_bytes_by_channel_then_the_bias(classes, channels):
+    rng = np.random.default_rng(classes)
+    weights = rng.integers(-127, 128, (classes, channels)).astype(np.int8)
+    mantissa = rng.integers(-127, 128, classes).astype(np.int8)
+    taps, _ = table(entries.head_entries(IntegerHead(weights, mantissa, 3)))
+    each = padded(channels) + 1
+    quads = (classes + 3) // 4
+    assert len(taps) == quads * each
+    for quad, c in np.ndindex(quads, each):
+        column = mantissa if c == each - 1 else weights[:, c] if c < channels else 0 * mantissa
+        want = [int(column[out]) if out < classes else 0 for out in range(4 * quad, 4 * quad + 4)]
+        assert bytes_of(taps[quad * each + c]) == want, (quad, c)
