@@ -1,0 +1,289 @@
+"""Plans: where everything lies, what the program says, and what does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from bnnhw import entries, layout
+from bnnhw.errors import UserError
+from bnnhw.integer import IntegerNetwork
+from bnnhw.lower import lower
+from bnnhw.nn import untrained
+from bnnhw.plan import DoesNotFit, Plan, Step, make_plan
+from bnnhw.spec import NetworkSpec, NumberFormats, Repair
+from boards.icebreaker import BOARD
+from gateware.program import Geometry, Kind, Sinks, Sources
+
+WIDE = NumberFormats(residual_width=12, residual_fraction=6)
+SPECS = {
+    "digits": NetworkSpec(depth=8, widths=(16, 32, 48), input=(8, 8, 1)),
+    "cifar": NetworkSpec(depth=20, widths=(16, 32, 64), input=(32, 32, 3)),
+    "odd": NetworkSpec(depth=10, widths=(16, 24), input=(7, 5, 2), classes=5),
+    "wide stream": NetworkSpec(depth=6, widths=(16, 32), input=(8, 6, 3), formats=WIDE),
+    "every two": NetworkSpec(depth=10, widths=(6, 32), input=(9, 8, 1), classes=2,
+                             repair=Repair("ste", False, "minus-one")),
+}  # fmt: skip
+
+
+def network_of(spec: NetworkSpec) -> IntegerNetwork:
+    model = untrained(spec)
+    model.head.bias.data.zero_()  # so that it fits beside the weights of any map
+    return lower(model)
+
+
+@pytest.fixture(params=SPECS, scope="module")
+def case(request) -> tuple[IntegerNetwork, Plan]:
+    network = network_of(SPECS[request.param])
+    return network, make_plan(network, BOARD)
+
+
+def words_of(step: Step) -> tuple:
+    """A step's descriptor, read as the engine does."""
+    kinds = zip((Geometry, Sources, Sinks), step.words, strict=True)
+    return tuple(kind.from_bits(word) for kind, word in kinds)
+
+
+def regions(plan: Plan) -> dict[str, range]:
+    return {name: range(start, start + size) for name, start, size in plan.memory_map}
+
+
+def test_regions_follow_each_other_inside_the_memory(case):
+    _, plan = case
+    places = list(regions(plan).values())
+    assert places[0].start == 0
+    assert all(left.stop <= right.start for left, right in pairwise(places))
+    assert places[-1].stop <= BOARD.memory_words
+    used = next(part for part in plan.resources if part.name.startswith("memory"))
+    assert (used.used, used.available) == (places[-1].stop, BOARD.memory_words)
+    assert plan.image_base == regions(plan)["image"].start
+    height, width, _ = case[0].spec.input
+    assert len(regions(plan)["image"]) == height * width
+
+
+def test_the_boot_image_is_the_program_and_the_weights(case):
+    network, plan = case
+    places = regions(plan)
+    assert plan.image.dtype == np.uint64
+    assert len(plan.image) == places["weights"].stop
+    for index, step in enumerate(plan.steps):
+        assert plan.image[3 * index : 3 * index + 3].tolist() == list(step.words)
+    parts = {conv.shape.name: conv for conv in network.convolutions}
+    for step in plan.steps:
+        sources = words_of(step)[1]
+        got = plan.image[sources.weights :][: sources.weight_words]
+        if step.kind == "conv":
+            want = entries.convolution_entries(parts[step.name], network.spec.formats)
+        elif step.kind == "stem":
+            want = entries.stem_entries(network.stem)
+        elif step.kind == "head":
+            want = entries.head_entries(network.head)
+        else:
+            out = parts[step.name.removesuffix(".shortcut")].shape.out_channels
+            want = entries.shortcut_entries(out)
+        assert np.array_equal(got, want), step.name
+
+
+def test_steps_are_the_layers_and_the_moves_between_stages(case):
+    network, plan = case
+    expected = [("stem", "stem")]
+    for conv in network.convolutions:
+        shape = conv.shape
+        if not shape.shortcut and (shape.stride, shape.in_channels) != (1, shape.out_channels):
+            expected.append((f"{shape.name}.shortcut", "shortcut"))
+        expected.append((shape.name, "conv"))
+    assert [(step.name, step.kind) for step in plan.steps] == [*expected, ("head", "head")]
+    kinds = [words_of(step)[0].kind for step in plan.steps]
+    assert kinds == [Kind.STEM] + [Kind.CONV] * (len(kinds) - 2) + [Kind.HEAD]
+    assert [words_of(step)[0].last for step in plan.steps] == [0] * (len(kinds) - 1) + [1]
+
+
+def test_steps_read_what_the_last_one_wrote(case):
+    """Follows the bits and the residual stream from step to step through the descriptors."""
+    network, plan = case
+    places, width = regions(plan), network.spec.formats.residual_width
+    shapes = {conv.shape.name: conv.shape for conv in network.convolutions}
+    bits = stream = None
+    for step in plan.steps:
+        geometry, sources, sinks = words_of(step)
+        if step.kind == "stem":
+            assert sources.features == plan.image_base
+        elif step.kind == "head":
+            last = network.spec.convolutions()[-1]
+            size = (last.out_height, last.out_width, last.out_channels)
+            assert sources.features == stream
+            assert sinks.head_words == layout.residual_words(*size, width) - 1
+        else:
+            assert step.kind == "shortcut" or sources.features == bits
+            assert not geometry.add or sources.shortcut == stream
+        out = shapes.get(step.name.removesuffix(".shortcut"))
+        if geometry.emit:
+            bits = check_sink(step.bits, sinks.bits, "bits", sources.features, places)
+        if geometry.keep:
+            moved = out and (out.stride > 1 or out.in_channels != out.out_channels)
+            if step.kind == "conv" and geometry.add and not moved:
+                assert sinks.residual == stream  # in place
+            elif stream is not None:
+                assert sinks.residual != stream
+            stream = sinks.residual
+            assert any(stream == places[f"residuals {index}"].start for index in (0, 1))
+            if step.residual is not None:
+                assert step.residual.address == stream
+        place = step.residual or step.bits
+        if out and place:
+            assert size_of(place) == (out.out_height, out.out_width, out.out_channels)
+    assert not words_of(plan.steps[-2])[0].emit  # nothing reads them
+
+
+def check_sink(place, address, kind, source, places) -> int:
+    assert place.address == address != source
+    region = next(
+        places[f"{kind} {index}"] for index in (0, 1)
+        if places[f"{kind} {index}"].start == address
+    )  # fmt: skip
+    assert layout.bit_words(*size_of(place)) <= len(region)
+    return address
+
+
+def size_of(place) -> tuple[int, int, int]:
+    return place.height, place.width, place.channels
+
+
+def test_geometry_of_convolutions(case):
+    network, plan = case
+    per_word = layout.word_channels(network.spec.formats.residual_width)
+    steps = {step.name: step for step in plan.steps}
+    for conv in network.convolutions:
+        shape = conv.shape
+        geometry = words_of(steps[shape.name])[0]
+        assert geometry.rows == (shape.height + 1) // 2 - 1
+        assert geometry.columns == (shape.width + 1) // 2 - 1
+        assert (geometry.odd_rows, geometry.odd_columns) == (shape.height % 2, shape.width % 2)
+        assert geometry.folds == (shape.in_channels + 15) // 16 - 1
+        assert geometry.groups == (shape.out_channels + 15) // 16 - 1
+        assert geometry.single == (shape.stride == 2)
+        assert geometry.mask == (network.spec.repair.padding == "zero")
+        assert geometry.add == geometry.keep == shape.shortcut
+        if geometry.single or shape.in_channels != shape.out_channels:
+            # Here, or in a step of its own before, the stream moves to the next stage.
+            alone = steps.get(f"{shape.name}.shortcut")
+            assert (alone is None) == shape.shortcut
+            first, moved = shape.shortcut_offset, shape.in_channels
+            geometry = words_of(alone)[0] if alone else geometry
+            assert geometry.add and geometry.keep
+        elif shape.shortcut:
+            first, moved = 0, shape.out_channels
+        else:
+            continue
+        assert geometry.shortcut_first * per_word == first
+        assert geometry.shortcut_end * per_word == first + (moved + 15) // 16 * 16
+
+
+def test_tensors_finds_the_maps_in_memory(case):
+    _, plan = case
+    memory = np.random.default_rng(0).integers(0, 2**64, BOARD.memory_words, dtype=np.uint64)
+    for index, step in enumerate(plan.steps):
+        tensors = plan.tensors(index, memory)
+        names = [f"{step.name}.{kind}" for kind in ("residual", "bits") if getattr(step, kind)]
+        assert list(tensors) == names
+        for kind in ("residual", "bits"):
+            place = getattr(step, kind)
+            if place is not None:
+                assert tensors[f"{step.name}.{kind}"].shape == size_of(place)
+        if step.bits is not None:  # its first bit is bit 0 of its first word
+            assert tensors[f"{step.name}.bits"][0, 0, 0] == memory[step.bits.address] & np.uint64(1)
+
+
+def names_of(error: DoesNotFit) -> set[str]:
+    return {part.name.split(" (")[0] for part in error.resources if not part.fits}
+
+
+def refused(spec: NetworkSpec, board=BOARD) -> DoesNotFit:
+    with pytest.raises(DoesNotFit) as caught:
+        make_plan(network_of(spec), board)
+    message = str(caught.value)
+    assert board.name in message and "\n" not in message
+    for part in caught.value.resources:
+        if not part.fits:
+            assert f"{part.name}: needs {part.used}, has {part.available} (" in message
+        else:
+            assert part.name not in message
+    return caught.value
+
+
+def test_what_is_too_wide_names_every_resource():
+    error = refused(NetworkSpec(depth=20, widths=(64, 128, 256)))
+    assert names_of(error) == {"memory", "weight buffer", "window buffer"}
+    used = {part.name.split(" (")[0]: part.used for part in error.resources}
+    assert used["weight buffer"] == 256 * 256 // 16
+    assert used["window buffer"] == max((16 + 2) * 4, (8 + 2) * 8, (4 + 2) * 16)
+    assert isinstance(error, UserError)
+
+
+@pytest.mark.parametrize(
+    ("spec", "board", "resource"),
+    [
+        (NetworkSpec(depth=4, widths=(16,), input=(126, 80, 1)), BOARD, "memory"),
+        (NetworkSpec(depth=4, widths=(80,), input=(4, 4, 1)), BOARD, "weight buffer"),
+        (NetworkSpec(depth=4, widths=(16,), input=(4, 126, 1)), BOARD, "window buffer"),
+        (NetworkSpec(depth=4, widths=(16,), input=(4, 4, 1), classes=80), BOARD, "weight buffer"),
+        (SPECS["digits"], replace(BOARD, budget=replace(BOARD.budget, ebr=26)), "block RAM"),
+        (SPECS["digits"], replace(BOARD, budget=replace(BOARD.budget, dsp=4)), "multipliers"),
+    ],
+)
+def test_each_resource_is_refused_by_its_name(spec, board, resource):
+    assert names_of(refused(spec, board)) == {resource}
+
+
+def test_more_folds_than_the_program_can_say_are_refused():
+    error = refused(NetworkSpec(depth=4, widths=(272,), input=(2, 2, 1), classes=2))
+    assert names_of(error) >= {"folds of a layer", "weight buffer"}
+
+
+def test_a_logit_that_may_overflow_is_refused():
+    formats = NumberFormats(residual_width=16, residual_fraction=8)
+    spec = NetworkSpec(depth=4, widths=(16,), input=(40, 40, 1), formats=formats)
+    assert "accumulator" in names_of(refused(spec))
+
+
+def test_the_greatest_window_and_weight_buffers_fit():
+    window = NetworkSpec(depth=4, widths=(16,), input=(4, 124, 1))
+    weights = NetworkSpec(depth=4, widths=(64,), input=(4, 4, 1))
+    for spec, name, size in ((window, "window", 64), (weights, "weight", 256)):
+        resources = make_plan(network_of(spec), BOARD).resources
+        part = next(part for part in resources if part.name.startswith(f"{name} buffer"))
+        assert part.used == part.available == size
+
+
+def test_parameters_follow_the_network():
+    parameters = make_plan(network_of(SPECS["every two"]), BOARD).parameters
+    assert (parameters.image_height, parameters.image_width, parameters.image_channels) == (9, 8, 1)
+    assert parameters.minus_one and parameters.odd_maps
+    assert parameters.classes == 2
+    parameters = make_plan(network_of(SPECS["digits"]), BOARD).parameters
+    assert not parameters.minus_one and not parameters.odd_maps
+    for folds in (1, 2, 4, 9):  # half an accumulator is from -72 * folds to 72 * folds
+        spec = NetworkSpec(depth=4, widths=(16 * folds,), input=(2, 2, 1), classes=2)
+        board = replace(BOARD, memory_words=1 << 20)
+        try:
+            width = make_plan(network_of(spec), board).parameters.acc_width
+        except DoesNotFit as error:
+            assert names_of(error) == {"weight buffer"} and folds == 9
+            continue
+        assert -(1 << (width - 1)) <= -72 * folds and 72 * folds < 1 << (width - 1)
+
+
+@pytest.mark.parametrize("binarizer", ["ste", "rsign"])
+def test_thresholds_cost_a_block_ram_where_they_are_needed(binarizer):
+    spec = replace(SPECS["digits"], repair=Repair(binarizer))
+    network = network_of(spec)
+    parts = [network.stem.requantiser, *(conv.requantiser for conv in network.convolutions)]
+    needed = any(part.threshold.any() for part in parts)
+    plan = make_plan(network, BOARD)
+    assert plan.parameters.thresholds == needed
+    ram = next(part for part in plan.resources if part.name.startswith("block RAM"))
+    assert ram.used == 27 + needed
+    assert binarizer == "ste" or needed
