@@ -191,6 +191,11 @@ class Engine(wiring.Component):
             sequencer.fetch.data.eq(port.read_data),
             dense.fetch.data.eq(port.read_data),
         ]
+        # Who fetches is known early, who asks is not: the address must not wait for it.
+        lends = sequencer.lends
+        m.d.comb += port.address.eq(
+            Mux(lends, dense.fetch.address, sequencer.fetch.address)
+        )
         with m.If(shortcut.memory.request):
             m.d.comb += [port.address.eq(shortcut.memory.address), shortcut.memory.grant.eq(1)]
         for writer in (residuals.memory, bits.memory, door.memory):
@@ -200,10 +205,8 @@ class Engine(wiring.Component):
                     port.write.eq(1),
                     writer.grant.eq(1),
                 ]
-        with m.Elif(sequencer.fetch.request):
-            m.d.comb += [port.address.eq(sequencer.fetch.address), sequencer.fetch.grant.eq(1)]
         with m.Else():
-            m.d.comb += [port.address.eq(dense.fetch.address), dense.fetch.grant.eq(1)]
+            m.d.comb += [sequencer.fetch.grant.eq(~lends), dense.fetch.grant.eq(lends)]
         with m.If(residuals.memory.request):
             m.d.comb += [
                 port.write_data.eq(residuals.memory.data),

@@ -17,7 +17,8 @@ class Sequencer(wiring.Component):
     in. The step ends when `idle`; `step_done` marks its last cycle, `frame_done` its frame's.
 
     The fetch port reads consecutive words: the descriptor, the weights, and while a convolution
-    runs its features, of which the window loader asks `more`; `more_taken` is its grant.
+    runs its features, of which the window loader asks `more`; `more_taken` is its grant. While
+    a stem or head runs, `lends` is high and no word is asked for.
     """
 
     def __init__(self, *, weight_depth):
@@ -36,6 +37,7 @@ class Sequencer(wiring.Component):
                 "start_conv": Out(1),
                 "start_head": Out(1),
                 "step": Out(8),
+                "lends": Out(1),
                 "step_done": Out(1),
                 "frame_done": Out(1),
                 "fetch": Out(FetchRequest()),
@@ -87,6 +89,7 @@ class Sequencer(wiring.Component):
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [self.fetch.request.eq(self.more), self.more_taken.eq(taken)]
+                m.d.comb += self.lends.eq(self.geometry.kind != Kind.CONV)
                 with m.If(self.idle):
                     m.d.comb += [self.step_done.eq(1), self.frame_done.eq(self.geometry.last)]
                     m.d.sync += [
