@@ -60,7 +60,7 @@ def cell_counts(statistics: str) -> dict[str, int]:
 def synthesise(board: Board, folder: Path) -> dict[str, int]:
     """top.il to top.json in `folder`; returns {"lut", "ff", "ebr", "spram", "dsp": cells}."""
     (folder / "top.ys").write_text(_SYNTH.format(options=" ".join(board.synth_opts)))
-    tools.run(tools.YOSYS, ["-q", "top.ys"], cwd=folder, log="yosys.log")
+    tools.run(tools.YOSYS, ["-q", "-l", "yosys.log", "top.ys"], cwd=folder, log="yosys.out")
     cells = cell_counts((folder / "top.stat").read_text())
 
     def count(prefix: str) -> int:

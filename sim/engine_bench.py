@@ -62,10 +62,8 @@ def run_engine(
     simulate(
         sources=[HERE / "engine_bench.v", *sources], top="engine_bench",
         test_module="sim.engine_test", folder=folder, environment=environment,
-        parameters={
-            "FRAME_BYTES": images[0].size, "RESULTS": classes + 2, "BOOT_WORDS": len(boot),
-            "LOAD_STREAM": int(load_stream), "STALL": int(stall),
-        },
+        parameters={"FRAME_BYTES": images[0].size, "RESULTS": classes + 2},
+        plusargs=[f"+boot_words={len(boot)}", *["+load_stream"] * load_stream, *["+stall"] * stall],
         variables={"ENGINE_BENCH": json.dumps(settings)},
     )  # fmt: skip
     seen = json.loads((folder / "seen.json").read_text())

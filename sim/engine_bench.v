@@ -1,20 +1,17 @@
 // An engine with a behavioural memory, fed from files and watched by cocotb.
 //
-// boot.hex    words of the boot image; put in the memory before the clock, or sent by the load
-//             stream if LOAD_STREAM is 1
+// boot.hex    +boot_words= words of the boot image; put in the memory before the clock, or, with
+//             +load_stream, sent by the load stream
 // pixels.bin  `frames` frames of FRAME_BYTES bytes, one each `byte_cycles` cycles or slower; a frame
 //             is sent once the last is answered
 // snapshot_<frame>_<step>.hex is the memory after each program step, written if `snapshots` is 1.
 //
-// With STALL, pixels and results are held back at random. Words that nothing wrote, and the data
+// With +stall, pixels and results are held back at random. Words that nothing wrote, and the data
 // after a write, are noise: a design that uses them fails.
 
 module engine_bench #(
     parameter FRAME_BYTES = 3072,
-    parameter RESULTS = 12,
-    parameter BOOT_WORDS = 1,
-    parameter LOAD_STREAM = 0,
-    parameter STALL = 0
+    parameter RESULTS = 12
 ) (
     input clk /* verilator public_flat_rw */,
     input [31:0] frames /* verilator public_flat_rw */,
@@ -22,7 +19,7 @@ module engine_bench #(
     input snapshots /* verilator public_flat_rw */
 );
   reg [63:0] memory[0:16383];
-  reg [63:0] boot[0:BOOT_WORDS-1];
+  reg [63:0] boot[0:16383];
 
   wire [13:0] address;
   wire [63:0] write_data;
@@ -51,12 +48,16 @@ module engine_bench #(
   reg signed [31:0] last_result /* verilator public_flat_rw */ = 0;
   reg [31:0] result_at /* verilator public_flat_rw */ = 0;
 
-  integer file, word;
+  integer file, word, boot_words;
+  reg load_stream, stall;
   initial begin
-    $readmemh("boot.hex", boot);
+    load_stream = $test$plusargs("load_stream") != 0;
+    stall = $test$plusargs("stall") != 0;
+    if (!$value$plusargs("boot_words=%d", boot_words)) $fatal(1, "+boot_words: not given");
+    $readmemh("boot.hex", boot, 0, boot_words - 1);
     for (word = 0; word < 16384; word = word + 1) begin
       memory[word] = 64'hbad0_5eed_0000_0000 ^ (64'd2654435761 * word);
-      if (!LOAD_STREAM && word < BOOT_WORDS) memory[word] = boot[word];
+      if (!load_stream && word < boot_words) memory[word] = boot[word];
     end
     file = $fopen("pixels.bin", "rb");
     if (file == 0) $fatal(1, "pixels.bin: not found");
@@ -65,9 +66,9 @@ module engine_bench #(
   wire load_ready, pixel_ready, result_valid, step_done, busy;
   wire signed [31:0] result;
   wire [7:0] step;
-  wire load_valid = LOAD_STREAM && loaded < 8 * BOOT_WORDS;
-  wire pixel_valid = pixel_held && pause == 0 && (!STALL || noise[0] && noise[3]);
-  wire result_ready = !STALL || noise[5];
+  wire load_valid = load_stream && loaded < 8 * boot_words;
+  wire pixel_valid = pixel_held && pause == 0 && (!stall || noise[0] && noise[3]);
+  wire result_ready = !stall || noise[5];
 
   engine dut (
       .clk(clk),

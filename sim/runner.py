@@ -64,11 +64,14 @@ def primitives(library, path, replaced=()):
     return write_if_changed(path, text)
 
 
-def simulate(*, sources, top, test_module, folder, environment, parameters=None, variables=None):
+def simulate(
+    *, sources, top, test_module, folder, environment, parameters=None, plusargs=(), variables=None
+):
     """Build `top` in folder/build, run the tests of `test_module` in `folder`.
 
     environment : the variables under which Verilator and make work.
-    parameters : of the top module. variables : added to the tests' environment.
+    parameters : of the top module, which a new build is made for. plusargs : of the simulation.
+    variables : added to the tests' environment.
     Raises SimulationError, naming the log, if anything fails.
     """
     folder = Path(folder).resolve()
@@ -86,7 +89,7 @@ def simulate(*, sources, top, test_module, folder, environment, parameters=None,
             runner.test(
                 test_module=test_module, hdl_toplevel=top, build_dir=folder / "build",
                 test_dir=folder, results_xml=str(results), extra_env=variables or {},
-                log_file=step,
+                plusargs=plusargs, log_file=step,
             )  # fmt: skip
         except RuntimeError as fault:
             raise SimulationError(f"{top}: {_reason(step)} (log: {step})") from fault

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from rich.console import Console
 
-from bnnhw import tools
+from bnnhw import golden, tools
+from bnnhw.build import Build, Request
 from bnnhw.verilog import rtlil_to_verilog
 from boards.icebreaker import BOARD, Top, prepare
 from gateware.flash import boot_image
@@ -43,3 +45,23 @@ def test_a_bad_image_lights_the_error(board):
     flash[10] ^= 1
     with pytest.raises(SimulationError, match="no ready light after 20000 cycles but error"):
         run(board, bytes(flash))
+
+
+def test_digits_from_flash_to_answer(tmp_path):
+    request = Request("icebreaker", "resnet8-digits", out=tmp_path, images=2)
+    build = Build(request, Console(quiet=True))
+    build.plan_network()
+    build.work.mkdir()
+    build.write_verilog()
+    answers = run_board(
+        [build.work / "top.v"], library=tools.ice40_library(),
+        flash=(build.work / "flash.bin").read_bytes(), flash_offset=BOARD.flash_offset,
+        images=build.images, classes=10, divisor=8, folder=tmp_path / "sim",
+        environment=tools.environment(),
+    )  # fmt: skip
+    expected = golden.run(build.network, build.images)
+    for row, answer in enumerate(answers):
+        assert answer.marker == GOOD
+        assert answer.logits.tolist() == expected["head.logits"][row].tolist()
+        assert answer.label == expected["class"][row]
+        assert 0 < answer.cycles < 100_000

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from rich.console import Console
 
-from bnnhw import tools
+from bnnhw import golden, tools
+from bnnhw.build import Build, Request
+from bnnhw.prove import compare
 from bnnhw.verilog import to_verilog
 from sim.engine_bench import read_snapshot, run_engine
 from sim.runner import SimulationError
@@ -21,7 +24,7 @@ def engine(tmp_path_factory):
 def test_frames_of_a_known_engine(engine, options):
     folder, verilog = engine
     frames = run_engine(
-        [verilog], boot=BOOT, images=IMAGES, classes=3, folder=folder / f"sim{len(options)}",
+        [verilog], boot=BOOT, images=IMAGES, classes=3, folder=folder / "sim",
         environment=tools.environment(), **options,
     )  # fmt: skip
     for frame, image in zip(frames, IMAGES, strict=True):
@@ -40,6 +43,23 @@ def test_a_stuck_engine_is_one_clear_error(engine):
     folder, verilog = engine
     with pytest.raises(SimulationError, match="frame 0: no answer in 20 cycles"):
         run_engine(
-            [verilog], boot=BOOT, images=IMAGES, classes=3, folder=folder / "sim0",
+            [verilog], boot=BOOT, images=IMAGES, classes=3, folder=folder / "sim",
             environment=tools.environment(), cycle_limit=20,
         )  # fmt: skip
+
+
+def test_digits_by_the_load_stream_and_with_stalls(tmp_path):
+    build = Build(
+        Request("icebreaker", "resnet8-digits", out=tmp_path, images=2), Console(quiet=True)
+    )
+    build.plan_network()
+    build.work.mkdir()
+    build.write_verilog()
+    frames = run_engine(
+        [build.work / "engine.v", tools.ice40_library()], boot=build.plan.image,
+        images=build.images, classes=10, folder=build.work / "sim",
+        environment=tools.environment(), load_stream=True, stall=True,
+    )  # fmt: skip
+    taps = golden.run(build.network, build.images, taps="all")
+    for row, frame in enumerate(frames):
+        assert compare(build.plan, frame, row, taps, row) == (15, None)

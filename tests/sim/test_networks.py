@@ -1,0 +1,48 @@
+"""Whole engines in Verilog against the golden, every tensor, for networks of many kinds."""
+
+import numpy as np
+import pytest
+
+from bnnhw.lower import lower
+from bnnhw.nn.untrained import untrained
+from bnnhw.plan import make_plan
+from bnnhw.prove import prove
+from bnnhw.spec import NetworkSpec, NumberFormats, Repair
+from bnnhw.verilog import to_verilog
+from boards.icebreaker import BOARD
+from gateware.engine import Engine
+
+WIDE = NumberFormats(residual_width=12, residual_fraction=7)
+NETWORKS = {
+    "14 layers, single residual": NetworkSpec(
+        14, (16, 32, 48), (24, 24, 1), 7, Repair(double_residual=False)
+    ),
+    "14 layers, double residual": NetworkSpec(14, (16, 32, 48), (24, 24, 1), 7, Repair()),
+    "minus-one padding, rsign, odd maps": NetworkSpec(
+        8, (16, 18, 48), (9, 15, 3), 5, Repair("rsign", padding="minus-one")
+    ),
+    "single residual, rsign, odd maps, narrow": NetworkSpec(
+        8, (6, 24, 30), (15, 10, 2), 3, Repair("rsign", double_residual=False)
+    ),
+    "wide residuals": NetworkSpec(8, (16, 32, 48), (8, 12, 3), 6, Repair(), WIDE),
+    "wide residuals, single, minus-one": NetworkSpec(
+        8, (16, 16, 32), (11, 9, 3), 6, Repair(double_residual=False, padding="minus-one"), WIDE
+    ),
+    "two stages, many classes": NetworkSpec(10, (16, 64), (12, 8, 4), 100, Repair()),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_tensor_equals_the_golden(name, tmp_path):
+    spec = NETWORKS[name]
+    network = lower(untrained(spec, seed=1))
+    plan = make_plan(network, BOARD)
+    verilog = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", tmp_path)
+    images = np.random.default_rng(2).integers(0, 256, (2, *spec.input), np.uint8)
+    proof = prove(plan, network, verilog, images, tmp_path / "sim", byte_cycles=80)
+    assert proof.mismatch is None
+    bits = sum(step.bits is not None for step in plan.steps)
+    residuals = sum(step.residual is not None for step in plan.steps)
+    assert proof.tensors >= len(images) * (bits + residuals + 2)
+    for index, step in enumerate(plan.steps[1:], 1):  # the stem waits for its pixels
+        assert proof.step_cycles[index] == pytest.approx(step.cycles.total, rel=0.1)
