@@ -71,7 +71,10 @@ class Build:
         """Run all stages asked for; returns the report."""
         with self.stages.stage("plan", "integers, memory map and program"):
             self.plan_network()
-        self.work.mkdir(parents=True, exist_ok=True)
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise UserError(f"--out {self.out}: {fault.strerror}; give another directory") from None
         stop = self.request.stop_after
         steps: list[tuple[str, str, Callable[[], None]]] = [
             ("verilog", "gateware to Verilog", self.write_verilog),

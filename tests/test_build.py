@@ -72,6 +72,12 @@ def test_out_that_is_a_file(tmp_path):
     assert result.exit_code == 2 and "is a file" in result.stderr
 
 
+def test_out_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = build("resnet8-digits", "--out", tmp_path / "file" / "out")
+    assert result.exit_code == 2 and "give another directory" in result.stderr
+
+
 def test_verilog_is_proved_on_real_digits(tmp_path):
     result = build("resnet8-digits", "--stop-after", "verilog", "--images", 3, "--out", tmp_path)
     assert result.exit_code == 0, result.output
