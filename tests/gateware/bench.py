@@ -89,9 +89,10 @@ def flip_at_random(signal, *, low, seed=0):
 
 
 class Memory(wiring.Component):
-    """The large memory as one unit sees it: it grants only while `allow`.
+    """The large memory as one unit sees it: a cycle is granted only while `allow`.
 
-    What is on `fetch.data` in other cycles than those after a grant is junk. `words` is what is
+    Fetches are granted whether they are requested or not, as in the engine. What is on
+    `fetch.data` in other cycles than those after a granted request is junk. `words` is what is
     in it at the start, junk after that; `contents` reads it back.
     """
 
@@ -113,7 +114,7 @@ class Memory(wiring.Component):
         read, write = self.storage.read_port(), self.storage.write_port(granularity=4)
         fetched = Signal()
         m.d.comb += [
-            self.fetch.grant.eq(self.fetch.request & self.allow),
+            self.fetch.grant.eq(self.allow),
             self.write.grant.eq(self.write.request & self.allow),
             read.addr.eq(self.fetch.address),
             self.fetch.data.eq(Mux(fetched, read.data, JUNK)),
@@ -121,7 +122,7 @@ class Memory(wiring.Component):
             write.data.eq(self.write.data),
             write.en.eq(Mux(self.write.grant, self.write.mask, 0)),
         ]
-        m.d.sync += fetched.eq(self.fetch.grant)
+        m.d.sync += fetched.eq(self.fetch.request & self.fetch.grant)
         return m
 
     def contents(self, ctx):

@@ -184,6 +184,11 @@ def head_entries(weights, mantissa):
             for c in range(channels + 1)]  # fmt: skip
 
 
+def head_geometry(channels, classes):
+    """Of a step with all classes."""
+    return dict(kind=Kind.HEAD, last=1, groups=channels // 16 - 1, columns=-(-classes // 4) - 1)
+
+
 HEADS = [  # height, width, channels, classes, residual_width, bias_shift, withheld, stalled
     (2, 2, 16, 2, 8, 0, 0.0, 0.0),
     (4, 4, 16, 10, 8, 7, 0.5, 0.5),
@@ -223,10 +228,10 @@ def test_head_pools_and_adds_the_bias(
 
     async def run(ctx):
         for base in (0, len(words[0])):
-            geometry = dict(kind=Kind.HEAD, last=1, groups=channels // 16 - 1)
             await bench.start(
-                ctx, dut.start_head, geometry, base=base, head_words=len(words[0]) - 1
-            )
+                ctx, dut.start_head, head_geometry(channels, classes), base=base,
+                head_words=len(words[0]) - 1,
+            )  # fmt: skip
             got.append(await receive(ctx, dut.logits, classes, stall=stall, seed=base))
             for _ in range(3):
                 gaps.append((ctx.get(dut.busy), ctx.get(dut.logits.valid)))
@@ -265,8 +270,9 @@ def test_a_stem_follows_a_head_and_a_head_a_stem():
                 halves.append(ctx.get(dut.half))
 
     async def head(ctx):
-        geometry = dict(kind=Kind.HEAD, last=1)
-        await bench.start(ctx, dut.start_head, geometry, base=0, head_words=len(words) - 7)
+        await bench.start(
+            ctx, dut.start_head, head_geometry(16, 3), base=0, head_words=len(words) - 7
+        )
         logits.append(await receive(ctx, dut.logits, 3))
         await ctx.tick()
 

@@ -60,6 +60,7 @@ def expected_events(words):
 
 async def cycle(ctx, dut, events):
     """One clock cycle; the events in it are appended."""
+    assert not ctx.get(dut.lends & dut.fetch.request)
     for strobe, value in ((dut.load_sources, dut.sources), (dut.load_sinks, dut.sinks)):
         if ctx.get(strobe):
             events.append(("sources" if value is dut.sources else "sinks",
@@ -105,6 +106,7 @@ def test_program_runs_step_by_step_over_and_over(withheld):
             while not started:  # the descriptor and the weights
                 started, _ = await cycle(ctx, dut, events)
             ctx.set(dut.idle, 0)
+            assert ctx.get(dut.lends) == (started != [Kind.CONV])
             left = STEPS[step % len(STEPS)][3]
             for _ in range(rng.randrange(1, 30)):
                 await cycle(ctx, dut, events)

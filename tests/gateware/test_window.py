@@ -57,6 +57,7 @@ class Windows(wiring.Component):
         m.submodules.issue = issue = self.issue
         m.submodules.loader = loader = self.loader
         m.submodules.buffer = buffer = self.buffer
+        taken = memory.fetch.request & memory.fetch.grant
         word = memory.fetch.data
         if self.parameters.minus_one:
             word = mask_lanes(word, loader.write_lanes)
@@ -67,7 +68,7 @@ class Windows(wiring.Component):
             loader.start.eq(self.start),
             loader.geometry.eq(self.geometry),
             loader.retire.eq(issue.retire),
-            loader.grant.eq(memory.fetch.grant),
+            loader.grant.eq(taken),
             memory.fetch.request.eq(loader.request),
             buffer.rows.eq(issue.rows),
             buffer.columns.eq(issue.columns),
@@ -81,7 +82,7 @@ class Windows(wiring.Component):
             self.probe.weight_entry.eq(issue.weight_entry),
             self.probe.outside.eq(issue.outside),
         ]
-        with m.If(memory.fetch.grant):
+        with m.If(taken):
             m.d.sync += memory.fetch.address.eq(memory.fetch.address + 1)
         with m.If(self.start):
             m.d.sync += memory.fetch.address.eq(self.base)
@@ -172,6 +173,7 @@ def check_memory_cycles(cycles, columns, folds, groups, per_word):
         assert (gaps >= folds).all()
         if per_word == 1:  # reads and writes of the residual stream alternate
             assert (gaps % 2 == 0).all()
+    assert len({cycle % 2 for cycle in cycles[::2]}) == 1  # from row to row too
 
 
 CASES = [  # height, width, folds, groups, residual width, probability that a grant is withheld
