@@ -94,11 +94,15 @@ def stem_entries(stem: IntegerStem) -> np.ndarray:
     return pack_entries(all_taps, all_parameters)
 
 
-def head_entries(head: IntegerHead) -> np.ndarray:
-    """For each four classes an entry per channel, padded ones too, and one for the bias."""
+def head_entries(head: IntegerHead, depth: int) -> list[np.ndarray]:
+    """Words for each head step: as many fours of classes as fit `depth` entries.
+
+    A four takes an entry per channel, padded ones too, and one for the bias.
+    """
     classes, channels = head.weights.shape
     weights = np.zeros((classes, GROUP * groups(channels) + 1), np.int8)
     weights[:, :channels] = head.weights
     weights[:, -1] = head.bias_mantissa
-    taps = _byte_entries(weights)
-    return pack_entries(taps, np.zeros((len(taps), 3), np.int64))
+    step = MACS * max(1, depth // weights.shape[1])
+    taps = [_byte_entries(weights[first : first + step]) for first in range(0, classes, step)]
+    return [pack_entries(part, np.zeros((len(part), 3), np.int64)) for part in taps]

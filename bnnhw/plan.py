@@ -12,7 +12,7 @@ from bnnhw.estimate import StepCycles, convolution_cycles, head_cycles, stem_cyc
 from bnnhw.integer import IntegerConvolution, IntegerNetwork
 from bnnhw.layout import GROUP, groups
 from boards.board import Board
-from gateware.parameters import MACS, EngineParameters
+from gateware.parameters import EngineParameters
 from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 
 WINDOW_DEPTH = 256
@@ -171,7 +171,7 @@ class _Program:
             if self._moves_alone(conv):
                 result.append(entries.shortcut_entries(conv.shape.out_channels))
             result.append(entries.convolution_entries(conv, self.spec.formats))
-        return [*result, entries.head_entries(network.head)]
+        return [*result, *entries.head_entries(network.head, WEIGHT_DEPTH)]
 
     def _moves_alone(self, conv: IntegerConvolution) -> bool:
         """Whether a step moves the stream to the next stage before this convolution."""
@@ -251,18 +251,24 @@ class _Program:
         )  # fmt: skip
 
     def head(self) -> None:
+        """As many steps as the head's weights need."""
         last = self.spec.convolutions()[-1]
         size = (last.out_height, last.out_width, last.out_channels)
         count = layout.residual_words(*size, self.width)
-        words = _descriptor(
-            dict(kind=Kind.HEAD, last=1, groups=groups(last.out_channels) - 1),
-            self._sources(features=self.memory[f"residuals {self.stream}"]),
-            dict(head_words=count - 1),
-        )
-        cycles = head_cycles(
-            count, self.per_word, -(-self.spec.classes // MACS), len(self.contents[-1])
-        )
-        self.steps.append(Step("head", "head", words, cycles))
+        entries_per_quad = GROUP * groups(last.out_channels) + 1
+        first, total = len(self.steps), len(self.contents)
+        for index in range(first, total):
+            weight_words = len(self.contents[index])
+            quads = weight_words // 3 // entries_per_quad
+            words = _descriptor(
+                dict(kind=Kind.HEAD, last=index == total - 1, columns=quads - 1,
+                     groups=groups(last.out_channels) - 1),
+                self._sources(features=self.memory[f"residuals {self.stream}"]),
+                dict(head_words=count - 1),
+            )  # fmt: skip
+            cycles = head_cycles(count, self.per_word, quads, weight_words)
+            name = "head" if total - first == 1 else f"head.{index - first}"
+            self.steps.append(Step(name, "head", words, cycles))
 
 
 def _parameters(network: IntegerNetwork) -> EngineParameters:

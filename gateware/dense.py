@@ -121,7 +121,7 @@ class Dense(wiring.Component):
             m.d.comb += macs.clear.eq(1)
         with m.If(self.start_stem | self.start_head):
             m.d.sync += in_head.eq(self.start_head)
-            m.d.sync += [self.weight_entry.eq(0), self.logit_index.eq(0)]
+            m.d.sync += self.weight_entry.eq(0)
         m.d.sync += head.again.eq(self.start_head | self._again)
 
         chosen, total = Signal(range(MACS)), Signal(signed(SUM_WIDTH))
@@ -204,7 +204,8 @@ class Dense(wiring.Component):
         ]
 
     def _head_results(self, m, unit, head, macs, closing, tail, in_head):
-        """The bias as one more unit, then up to four logits, then the next four classes."""
+        """The bias as one more unit, then up to four logits, then the next four classes. A step
+        ends with its last four or the last class; the next head step goes on from there."""
         p = self._parameters
         group_base = Signal.like(self.weight_entry)
         with m.If(unit.valid):
@@ -220,11 +221,14 @@ class Dense(wiring.Component):
         m.d.sync += settled.eq(emitting & ~accepted)
         with m.If(tail == 4):
             m.d.sync += [tail.eq(0), group_base.eq(self.weight_entry), emitting.eq(1)]
+        quads = Signal.like(self.geometry.columns)
+        last_class = self.logit_index == p.classes - 1
+        step_end = last_class | (quads == self.geometry.columns)
         with m.If(accepted):
-            m.d.sync += self.logit_index.eq(self.logit_index + 1)
-            done = self.logit_index == p.classes - 1
-            with m.If(done | (self.logit_index[:2] == MACS - 1)):
-                m.d.sync += [emitting.eq(0), closing.eq(0), in_head.eq(~done)]
-                m.d.comb += self._again.eq(~done)
-                with m.If(done):
-                    m.d.sync += group_base.eq(0)
+            m.d.sync += self.logit_index.eq(Mux(last_class, 0, self.logit_index + 1))
+            with m.If(last_class | (self.logit_index[:2] == MACS - 1)):
+                m.d.sync += [emitting.eq(0), closing.eq(0), in_head.eq(~step_end)]
+                m.d.sync += quads.eq(quads + 1)
+                m.d.comb += self._again.eq(~step_end)
+                with m.If(step_end):
+                    m.d.sync += [group_base.eq(0), quads.eq(0)]

@@ -1,6 +1,6 @@
 """An engine with its boot flash and its serial port: everything on a chip but clock and memory."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Signal
 from amaranth.lib import cdc, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -80,7 +80,8 @@ class Device(wiring.Component):
         connect(m, frames.answer, transmitter.i)
         connect(m, frames.pixels, engine.pixels)
         connect(m, engine.results, frames.results)
-        booted = flash.done & ~flash.error
+        booted = Signal()  # a register: it is far from most of what waits for it
+        m.d.sync += booted.eq(flash.done & ~flash.error)
         m.d.comb += [
             frames.enable.eq(booted),
             engine.run.eq(booted),

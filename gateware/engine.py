@@ -191,22 +191,30 @@ class Engine(wiring.Component):
             sequencer.fetch.data.eq(port.read_data),
             dense.fetch.data.eq(port.read_data),
         ]
-        # Who fetches is known early, who asks is not: the address must not wait for it.
-        lends = sequencer.lends
-        m.d.comb += port.address.eq(
-            Mux(lends, dense.fetch.address, sequencer.fetch.address)
-        )
-        with m.If(shortcut.memory.request):
-            m.d.comb += [port.address.eq(shortcut.memory.address), shortcut.memory.grant.eq(1)]
-        for writer in (residuals.memory, bits.memory, door.memory):
-            with m.Elif(writer.request):
-                m.d.comb += [
-                    port.address.eq(writer.address),
-                    port.write.eq(1),
-                    writer.grant.eq(1),
-                ]
+        # A tree of few levels: the address is the longest path of the design. Who fetches is
+        # known early, who asks is not, and nothing waits for it.
+        read, lends = shortcut.memory, sequencer.lends
+        first, second, third = residuals.memory, bits.memory, door.memory
+        with m.If(read.request | first.request):
+            m.d.comb += [
+                port.address.eq(Mux(read.request, read.address, first.address)),
+                port.write.eq(~read.request),
+                read.grant.eq(read.request),
+                first.grant.eq(~read.request),
+            ]
+        with m.Elif(second.request | third.request):
+            m.d.comb += [
+                port.address.eq(Mux(second.request, second.address, third.address)),
+                port.write.eq(1),
+                second.grant.eq(second.request),
+                third.grant.eq(~second.request),
+            ]
         with m.Else():
-            m.d.comb += [sequencer.fetch.grant.eq(~lends), dense.fetch.grant.eq(lends)]
+            m.d.comb += [
+                port.address.eq(Mux(lends, dense.fetch.address, sequencer.fetch.address)),
+                sequencer.fetch.grant.eq(~lends),
+                dense.fetch.grant.eq(lends),
+            ]
         with m.If(residuals.memory.request):
             m.d.comb += [
                 port.write_data.eq(residuals.memory.data),

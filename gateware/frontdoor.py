@@ -34,18 +34,21 @@ class ByteWriter(wiring.Component):
         p = self._parameters
         address, byte = Signal.like(self.memory.address), Signal(3)
         column = Signal(8)
-        value = Signal(8)
+        held, full = Signal(8), Signal()  # one byte, so that the request waits for nothing
+        source = Mux(self.run, self.pixels.payload, self.load.payload)
         m.d.comb += [
-            value.eq(Mux(self.run, self.pixels.payload, self.load.payload)),
-            self.memory.request.eq(
-                Mux(self.run, self.pixels.valid & ~self.complete, self.load.valid)
-            ),
+            self.load.ready.eq(~self.run & ~full),
+            self.pixels.ready.eq(self.run & ~full & ~self.complete),
+            self.memory.request.eq(full),
             self.memory.address.eq(address),
-            self.memory.data.eq(value.replicate(WORD_WIDTH // 8)),
+            self.memory.data.eq(held.replicate(WORD_WIDTH // 8)),
             self.memory.mask.eq(Cat((byte == i).replicate(2) for i in range(NIBBLES // 2))),
-            self.load.ready.eq(~self.run & self.memory.grant),
-            self.pixels.ready.eq(self.run & ~self.complete & self.memory.grant),
         ]
+        with m.If(self.memory.grant):
+            m.d.sync += full.eq(0)
+        loaded = self.load.valid & self.load.ready
+        with m.If(loaded | (self.pixels.valid & self.pixels.ready)):
+            m.d.sync += [full.eq(1), held.eq(source)]
         final = Signal()
         m.d.comb += final.eq(byte == Mux(self.run, p.image_channels - 1, 7))
         with m.If(self.memory.grant):

@@ -23,7 +23,7 @@ class Geometry(data.Struct):
     last : the frame ends with this step.
     add, keep, emit : read a shortcut, write the residual stream, write bits.
     mask : zero padding.
-    columns, rows : positions less one.
+    columns, rows : positions less one; in the head `columns` is its fours of classes, less one.
     odd_columns, odd_rows : the last block's second column or row is not there.
     folds, groups : 16-channel groups of the input and the output, less one each.
     shortcut_first, shortcut_end : the output words of a position that a shortcut is added to.

@@ -28,7 +28,7 @@ NETWORKS = {
     "wide residuals, single, minus-one": NetworkSpec(
         8, (16, 16, 32), (11, 9, 3), 6, Repair(double_residual=False, padding="minus-one"), WIDE
     ),
-    "two stages, many classes": NetworkSpec(10, (16, 64), (12, 8, 4), 100, Repair()),
+    "two stages, many classes": NetworkSpec(10, (16, 32), (12, 8, 4), 100, Repair()),
 }
 
 
