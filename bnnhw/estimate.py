@@ -49,7 +49,7 @@ def convolution_cycles(
 
 
 def stem_cycles(height: int, width: int, channels: int, out: int, weight_words: int) -> StepCycles:
-    """The stem, once its pixels are there: nine taps for each four channels and four cycles to spare."""
+    """The stem, once its pixels are there: for each four channels nine taps and four cycles."""
     quads = 4 * -(-out // 16)
     compute = height * width * quads * 9 * channels
     return StepCycles(compute, 0, weight_words, height * width * quads * 4 + STEP_OVERHEAD)

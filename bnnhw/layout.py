@@ -56,7 +56,9 @@ def _unblock(values: np.ndarray, height: int, width: int, channels: int) -> np.n
 def unpack_bits(words: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
     """uint64 words to bits, uint8 (H, W, C)."""
     rows, columns = blocks(height, width)
-    bits = np.unpackbits(np.ascontiguousarray(words).astype("<u8").view(np.uint8), bitorder="little")
+    bits = np.unpackbits(
+        np.ascontiguousarray(words).astype("<u8").view(np.uint8), bitorder="little"
+    )
     lanes = bits.reshape(rows, columns, groups(channels), LANES, GROUP).transpose(0, 1, 3, 2, 4)
     return _unblock(lanes.reshape(rows, columns, LANES, -1), height, width, channels)
 

@@ -176,9 +176,7 @@ class _Program:
     def _moves_alone(self, conv: IntegerConvolution) -> bool:
         """Whether a step moves the stream to the next stage before this convolution."""
         shape = conv.shape
-        return not shape.shortcut and (
-            shape.stride > 1 or shape.in_channels != shape.out_channels
-        )
+        return not shape.shortcut and (shape.stride > 1 or shape.in_channels != shape.out_channels)
 
     def _sources(self, **addresses: int) -> dict[str, int]:
         index = len(self.steps)
@@ -201,7 +199,6 @@ class _Program:
         self.steps.append(Step("stem", "stem", words, cycles, Map(bits, *size), Map(stream, *size)))
 
     def convolution(self, conv: IntegerConvolution, final: bool) -> None:
-        shape = conv.shape
         if self._moves_alone(conv):
             self._step(conv, alone=True, final=False)
         self._step(conv, alone=False, final=final)

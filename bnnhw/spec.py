@@ -145,7 +145,7 @@ class NetworkSpec:
         if len(self.input) != 3:
             raise UserError(f"input={self.input}: give height x width x channels")
         smallest = 2 ** len(self.widths)
-        for name, size in zip(("height", "width"), self.input):
+        for name, size in zip(("height", "width"), self.input[:2], strict=True):
             _whole(f"input {name}", size, smallest, 256)
         _whole("input channels", self.input[2], 1, 8)
         _whole("classes", self.classes, 2, 256)

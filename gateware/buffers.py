@@ -118,4 +118,3 @@ class WeightBuffer(wiring.Component):
             write.en.eq(self.write & (self.write_row == row)),
         ]
         return read
-

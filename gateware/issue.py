@@ -96,9 +96,7 @@ class ConvolutionIssue(wiring.Component):
         word = Cat(channel, group)[exact_log2(per_word) :]
         m.d.comb += [
             self.token.valid.eq(issue & fold_end),
-            self.token.shortcut.eq(
-                g.add & (word >= g.shortcut_first) & (word < g.shortcut_end)
-            ),
+            self.token.shortcut.eq(g.add & (word >= g.shortcut_first) & (word < g.shortcut_end)),
             self.token.odd.eq(channel[0]),
             self.token.group_end.eq(group_end),
             self.token.position_end.eq(position_end),
@@ -143,9 +141,7 @@ class ConvolutionIssue(wiring.Component):
         g = self.geometry
         bottom, right = row == g.rows, column == g.columns
         m.d.comb += [
-            self.outside.rows.eq(
-                Mux(g.mask, Cat(row == 0, 0, bottom & g.odd_rows, bottom), 0)
-            ),
+            self.outside.rows.eq(Mux(g.mask, Cat(row == 0, 0, bottom & g.odd_rows, bottom), 0)),
             self.outside.columns.eq(
                 Mux(g.mask, Cat(column == 0, 0, right & g.odd_columns, right), 0)
             ),
