@@ -181,16 +181,29 @@ def test_stem_entries_are_four_channels_bytes_by_tap_and_input(outputs, channels
         assert parameters[out].tolist() == [part.scale[out], part.bias[out], part.threshold[out]]
 
 
-@pytest.mark.parametrize(("classes", "channels"), [(10, 16), (4, 32), (3, 6)])
-def test_head_entries_are_four_classes_bytes_by_channel_then_the_bias(classes, channels):
+@pytest.mark.parametrize(
+    ("classes", "channels", "depth", "steps"),
+    [
+        (10, 16, 256, [3]),
+        (4, 32, 33, [1]),
+        (5, 32, 65, [1, 1]),
+        (3, 6, 16, [1]),
+        (22, 16, 34, [2, 2, 2]),
+        (17, 16, 67, [3, 2]),
+    ],
+)
+def test_head_entries_are_four_classes_bytes_by_channel_then_the_bias(
+    classes, channels, depth, steps
+):
+    """`steps` has the fours of classes of each step: as many as there is room for, at least one."""
     rng = np.random.default_rng(classes)
     weights = rng.integers(-127, 128, (classes, channels)).astype(np.int8)
     mantissa = rng.integers(-127, 128, classes).astype(np.int8)
-    taps, _ = table(entries.head_entries(IntegerHead(weights, mantissa, 3)))
+    parts = entries.head_entries(IntegerHead(weights, mantissa, 3), depth)
     each = padded(channels) + 1
-    quads = (classes + 3) // 4
-    assert len(taps) == quads * each
-    for quad, c in np.ndindex(quads, each):
+    assert [len(words) for words in parts] == [3 * each * quads for quads in steps]
+    taps = np.concatenate([table(words)[0] for words in parts])
+    for quad, c in np.ndindex(sum(steps), each):
         column = mantissa if c == each - 1 else weights[:, c] if c < channels else 0 * mantissa
         want = [int(column[out]) if out < classes else 0 for out in range(4 * quad, 4 * quad + 4)]
         assert bytes_of(taps[quad * each + c]) == want, (quad, c)

@@ -26,6 +26,7 @@ SPECS = {
     "wide stream": NetworkSpec(depth=6, widths=(16, 32), input=(8, 6, 3), formats=WIDE),
     "every two": NetworkSpec(depth=10, widths=(6, 32), input=(9, 8, 1), classes=2,
                              repair=Repair("ste", False, "minus-one")),
+    "many classes": NetworkSpec(depth=6, widths=(16, 32), input=(4, 4, 1), classes=60),
 }  # fmt: skip
 
 
@@ -72,19 +73,24 @@ def test_the_boot_image_is_the_program_and_the_weights(case):
     for index, step in enumerate(plan.steps):
         assert plan.image[3 * index : 3 * index + 3].tolist() == list(step.words)
     parts = {conv.shape.name: conv for conv in network.convolutions}
+    heads = entries.head_entries(network.head, plan.parameters.weight_depth)
+    at = places["weights"].start
     for step in plan.steps:
         sources = words_of(step)[1]
+        assert sources.weights == at
+        at += sources.weight_words
         got = plan.image[sources.weights :][: sources.weight_words]
         if step.kind == "conv":
             want = entries.convolution_entries(parts[step.name], network.spec.formats)
         elif step.kind == "stem":
             want = entries.stem_entries(network.stem)
         elif step.kind == "head":
-            want = entries.head_entries(network.head)
+            want = heads.pop(0)
         else:
             out = parts[step.name.removesuffix(".shortcut")].shape.out_channels
             want = entries.shortcut_entries(out)
         assert np.array_equal(got, want), step.name
+    assert at == places["weights"].stop and not heads
 
 
 def test_steps_are_the_layers_and_the_moves_between_stages(case):
@@ -95,10 +101,27 @@ def test_steps_are_the_layers_and_the_moves_between_stages(case):
         if not shape.shortcut and (shape.stride, shape.in_channels) != (1, shape.out_channels):
             expected.append((f"{shape.name}.shortcut", "shortcut"))
         expected.append((shape.name, "conv"))
-    assert [(step.name, step.kind) for step in plan.steps] == [*expected, ("head", "head")]
+    count = len(entries.head_entries(network.head, plan.parameters.weight_depth))
+    assert (count == 1) == (network.spec.classes < 60)
+    heads = ["head"] if count == 1 else [f"head.{index}" for index in range(count)]
+    expected += [(name, "head") for name in heads]
+    assert [(step.name, step.kind) for step in plan.steps] == expected
     kinds = [words_of(step)[0].kind for step in plan.steps]
-    assert kinds == [Kind.STEM] + [Kind.CONV] * (len(kinds) - 2) + [Kind.HEAD]
+    assert kinds == [Kind.STEM] + [Kind.CONV] * (len(kinds) - 1 - count) + [Kind.HEAD] * count
     assert [words_of(step)[0].last for step in plan.steps] == [0] * (len(kinds) - 1) + [1]
+
+
+def test_head_steps_share_the_classes(case):
+    network, plan = case
+    heads = [step for step in plan.steps if step.kind == "head"]
+    each = (network.spec.widths[-1] + 15) // 16 * 16 + 1  # entries of four classes
+    quads = 0
+    for step in heads:
+        geometry, sources, _ = words_of(step)
+        assert sources.weight_words == 3 * each * (geometry.columns + 1)
+        assert sources.weight_words <= 3 * plan.parameters.weight_depth
+        quads += geometry.columns + 1
+    assert quads == (network.spec.classes + 3) // 4
 
 
 def test_steps_read_what_the_last_one_wrote(case):
@@ -135,7 +158,8 @@ def test_steps_read_what_the_last_one_wrote(case):
         place = step.residual or step.bits
         if out and place:
             assert size_of(place) == (out.out_height, out.out_width, out.out_channels)
-    assert not words_of(plan.steps[-2])[0].emit  # nothing reads them
+    last = [step for step in plan.steps if step.kind == "conv"][-1]
+    assert not words_of(last)[0].emit  # nothing reads them
 
 
 def check_sink(place, address, kind, source, places) -> int:
@@ -229,7 +253,7 @@ def test_what_is_too_wide_names_every_resource():
         (NetworkSpec(depth=4, widths=(16,), input=(126, 80, 1)), BOARD, "memory"),
         (NetworkSpec(depth=4, widths=(80,), input=(4, 4, 1)), BOARD, "weight buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 126, 1)), BOARD, "window buffer"),
-        (NetworkSpec(depth=4, widths=(16,), input=(4, 4, 1), classes=80), BOARD, "weight buffer"),
+        (NetworkSpec(depth=4, widths=(16,), input=(4, 4, 8)), BOARD, "weight buffer"),
         (SPECS["digits"], replace(BOARD, budget=replace(BOARD.budget, ebr=26)), "block RAM"),
         (SPECS["digits"], replace(BOARD, budget=replace(BOARD.budget, dsp=4)), "multipliers"),
     ],

@@ -50,6 +50,11 @@ def test_mac_bank_adds_products_until_cleared(x_width):
     assert [(at, samples[at]) for at, _ in expected] == expected
 
 
+def four_bytes(weights):
+    """Four signed bytes as a number, the first lowest."""
+    return sum((int(weight) & 255) << 8 * index for index, weight in enumerate(weights))
+
+
 class Bench:
     """A Dense with its memory and a weight buffer of one cycle's latency.
 
@@ -59,22 +64,24 @@ class Bench:
     def __init__(self, parameters, words, weights, *, depth=256):
         self.dut = Dense(parameters)
         self.memory = Memory(words, depth=depth)
-        entries = [
-            sum((int(weight) & 255) << 8 * index for index, weight in enumerate(entry))
-            for entry in weights
-        ]
         self.module = m = Module()
         m.submodules.dut, m.submodules.memory = self.dut, self.memory
-        m.submodules.weights = rom = memory.Memory(
-            shape=32, depth=parameters.weight_depth, init=entries
+        m.submodules.weights = self.weights = memory.Memory(
+            shape=32, depth=parameters.weight_depth, init=[*map(four_bytes, weights)]
         )
-        read = rom.read_port()
+        read = self.weights.read_port()
         m.d.comb += [read.addr.eq(self.dut.weight_entry), self.dut.weights.eq(read.data)]
         connect(m, self.dut.fetch, self.memory.fetch)
 
     def simulate(self, *benches, withheld, background=()):
         allow = flip_at_random(self.memory.allow, low=withheld, seed=7)
         simulate(self.module, *benches, background=[allow, *background])
+
+    def load(self, ctx, weights):
+        """Other entries from the first on; junk in the rest."""
+        for index in range(self.weights.depth):
+            entry = four_bytes(weights[index]) if index < len(weights) else JUNK & 0xFFFF_FFFF
+            ctx.set(self.weights.data[index], entry)
 
     async def start(self, ctx, strobe, geometry, **settings):
         ctx.set(self.dut.geometry, geometry)
@@ -242,6 +249,37 @@ def test_head_pools_and_adds_the_bias(
         expected = weights @ values.sum((0, 1)) + (mantissa << bias_shift)
         assert logits == expected.tolist()
     assert gaps == [(0, 0)] * 6
+
+
+def test_a_head_in_several_steps_goes_on_with_the_next_class():
+    """Each step has its own weights in the buffer; after the last class comes the first."""
+    rng = np.random.default_rng(8)
+    classes, fours = 10, (1, 2)
+    parameters = engine_parameters(classes=classes, bias_shift=4)
+    values, weights, mantissa = head_case(rng, 2, 4, 16, classes, 8)
+    words = residual_words(values, 8)
+    entries = head_entries(weights, mantissa)
+    bench = Bench(parameters, words, [])
+    dut = bench.dut
+    got = []
+
+    async def run(ctx):
+        for _ in range(2):
+            left = entries
+            for quads in fours:
+                bench.load(ctx, left[: 17 * quads])
+                left = left[17 * quads :]
+                geometry = head_geometry(16, 4 * quads)
+                await bench.start(ctx, dut.start_head, geometry, base=0, head_words=len(words) - 1)
+                count = min(4 * quads, classes - len(got) % classes)
+                got.extend(await receive(ctx, dut.logits, count, stall=0.3))
+                await ctx.tick()
+                for _ in range(20):
+                    assert not ctx.get(dut.busy) and not ctx.get(dut.logits.valid)
+                    await ctx.tick()
+
+    bench.simulate(run, withheld=0.3)
+    assert got == (weights @ values.sum((0, 1)) + mantissa * 16).tolist() * 2
 
 
 def test_a_stem_follows_a_head_and_a_head_a_stem():
