@@ -27,6 +27,7 @@ splitnets
 synth_ice40 {options} -top top -run map_luts:
 tee -o top.stat stat
 write_json top.json
+write_verilog -noattr -simple-lhs netlist.v
 """
 
 
@@ -58,7 +59,7 @@ def cell_counts(statistics: str) -> dict[str, int]:
 
 
 def synthesise(board: Board, folder: Path) -> dict[str, int]:
-    """top.il to top.json in `folder`; returns {"lut", "ff", "ebr", "spram", "dsp": cells}."""
+    """top.il to top.json and netlist.v, the same for simulators, in `folder`; returns {"lut", "ff", "ebr", "spram", "dsp": cells}."""
     (folder / "top.ys").write_text(_SYNTH.format(options=" ".join(board.synth_opts)))
     tools.run(tools.YOSYS, ["-q", "-l", "yosys.log", "top.ys"], cwd=folder, log="yosys.out")
     cells = cell_counts((folder / "top.stat").read_text())

@@ -28,6 +28,7 @@ module SB_IO #(
     parameter IO_STANDARD = "SB_LVCMOS"
 ) (
     inout  PACKAGE_PIN,
+    input  CLOCK_ENABLE,
     input  OUTPUT_ENABLE,
     input  D_OUT_0,
     output D_IN_0

@@ -47,19 +47,31 @@ def test_a_bad_image_lights_the_error(board):
         run(board, bytes(flash))
 
 
-def test_digits_from_flash_to_answer(tmp_path):
-    request = Request("icebreaker", "resnet8-digits", out=tmp_path, images=2)
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A build of the bundled digits network, up to its Verilog."""
+    request = Request(
+        "icebreaker", "resnet8-digits", out=tmp_path_factory.mktemp("digits"), images=2
+    )
     build = Build(request, Console(quiet=True))
     build.plan_network()
     build.work.mkdir()
     build.write_verilog()
+    return build
+
+
+@pytest.mark.parametrize("source", ["top.v", "netlist.v"])
+def test_digits_from_flash_to_answer(digits, source):
+    """As generated, and as the netlist that synthesis makes of it."""
+    if source == "netlist.v":
+        digits.synthesise()
     answers = run_board(
-        [build.work / "top.v"], library=tools.ice40_library(),
-        flash=(build.work / "flash.bin").read_bytes(), flash_offset=BOARD.flash_offset,
-        images=build.images, classes=10, divisor=8, folder=tmp_path / "sim",
+        [digits.work / source], library=tools.ice40_library(),
+        flash=(digits.work / "flash.bin").read_bytes(), flash_offset=BOARD.flash_offset,
+        images=digits.images, classes=10, divisor=8, folder=digits.work / f"sim-{source}",
         environment=tools.environment(),
     )  # fmt: skip
-    expected = golden.run(build.network, build.images)
+    expected = golden.run(digits.network, digits.images)
     for row, answer in enumerate(answers):
         assert answer.marker == GOOD
         assert answer.logits.tolist() == expected["head.logits"][row].tolist()
