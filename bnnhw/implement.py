@@ -59,7 +59,10 @@ def cell_counts(statistics: str) -> dict[str, int]:
 
 
 def synthesise(board: Board, folder: Path) -> dict[str, int]:
-    """top.il to top.json and netlist.v, the same for simulators, in `folder`; returns {"lut", "ff", "ebr", "spram", "dsp": cells}."""
+    """top.il to top.json, and to netlist.v for simulators, in `folder`.
+
+    Returns {"lut", "ff", "ebr", "spram", "dsp": cells}.
+    """
     (folder / "top.ys").write_text(_SYNTH.format(options=" ".join(board.synth_opts)))
     tools.run(tools.YOSYS, ["-q", "-l", "yosys.log", "top.ys"], cwd=folder, log="yosys.out")
     cells = cell_counts((folder / "top.stat").read_text())
