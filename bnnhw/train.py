@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 from bnnhw import checkpoint, data
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.nn import untrained
+from bnnhw.nn.teacher import load_teacher, teach
+from bnnhw.nn.team import ALONE, Team, team
 from bnnhw.nn.training import Log, Recipe, Trainer
 from bnnhw.spec import NetworkSpec, Repair
 
 
 def train(
     spec: NetworkSpec, recipe: Recipe, directory: str | None, out: Path,
-    *, resume: bool = False, log: Log = lambda entry: None,
+    resume: bool = False, start: str | None = None, teacher: str | None = None, *,
+    log: Log = lambda entry: None, team: Team = ALONE,
 ) -> Trainer:  # fmt: skip
-    """Train and leave model.pt at `out` after every epoch, its training state in `out`.state."""
+    """Train and leave model.pt at `out` after every epoch, its training state in `out`.state.
+
+    resume : go on from that state. start : a model.pt to begin with, of the same spec but for its
+    formats. teacher : state dict of a float CIFAR-10 ResNet-20, for recipe.distil.
+    team : of which this process is one; each must make the same call.
+    """
     parts = [data.load(recipe.dataset, directory, split) for split in ("train", "validation")]
     for option, mine, theirs in (
         ("--input", spec.input, parts[0].pixels.shape[1:]),
@@ -29,8 +36,15 @@ def train(
     ):
         if mine != theirs:
             raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
-    trainer = Trainer(spec, recipe, *parts)
+    taught = None
+    if teacher is not None:
+        state = checkpoint.read_inert(Path(teacher), "teacher's state dict")
+        taught = teach(load_teacher(state, teacher), parts[0].pixels)
+    trainer = Trainer(spec, recipe, *parts, team, taught)
     kept = out.with_name(out.name + ".state")
+    before: dict[str, Any] = {}
+    if start is not None:
+        before = dict(started_from=_begin(trainer, checkpoint.find(start)))
     if resume:
         trainer.restore(checkpoint.read_inert(kept, "training state"), kept)
 
@@ -38,12 +52,22 @@ def train(
         metrics = dict(
             epochs=trainer.epoch, seconds=round(trainer.seconds), seed=recipe.seed,
             validation=round(top1, 2), recipe=asdict(recipe), command=command_line(spec, recipe),
+            **before,
         )  # fmt: skip
         checkpoint.save(out, trainer.model, metrics)
         checkpoint.write_atomic(trainer.state(), kept)
 
     trainer.run(log, keep)
     return trainer
+
+
+def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
+    """Take over the parameters of `start`; returns what its file says of their training."""
+    loaded, spec = checkpoint.load(start), trainer.model.spec
+    if replace(loaded.spec, formats=spec.formats) != spec:
+        raise UserError(f"{start}: its network is {loaded.spec}, asked for is {spec}")
+    trainer.model.load_state_dict(loaded.state)
+    return loaded.metrics
 
 
 def command_line(spec: NetworkSpec, recipe: Recipe) -> str:
@@ -56,6 +80,7 @@ def command_line(spec: NetworkSpec, recipe: Recipe) -> str:
     words += [f"--epochs {recipe.epochs}"] if recipe.epochs is not None else []
     words += [f"--budget-minutes {recipe.minutes:g}"] if recipe.minutes is not None else []
     words.append(f"--batch {recipe.batch} --lr {recipe.lr:g} --crop {recipe.crop}")
+    words += [f"--distil {recipe.distil:g}"] if recipe.distil else []
     return " ".join([*words, "--flip" if recipe.flip else "--no-flip", f"--seed {recipe.seed}"])
 
 
@@ -123,11 +148,16 @@ class Progress:
 @click.option("--flip/--no-flip", default=None, help="Mirror at random; default: not for digits.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--start", help="Model.pt or bundled model to begin with instead of random weights.")
+@click.option("--teacher", help="State dict of a float CIFAR-10 ResNet-20 to learn from.")
+@click.option("--distil", default=0.0, show_default=True, help="Weight of the teacher's logits.")
+@click.option("--processes", default=1, show_default=True, help="Share batches among so many.")
 @click.option("--resume", is_flag=True, help="Go on from OUT.state.")
 def main(
     dataset: str, directory: str | None, depth: int, widths: str, classes: int | None,
     shape: str | None, repairs: tuple[str, ...], epochs: int | None, minutes: float | None,
     batch: int, lr: float, crop: int, flip: bool | None, seed: int, out: Path, resume: bool,
+    start: str | None, teacher: str | None, distil: float, processes: int,
 ) -> None:  # fmt: skip
     """Train a binary ResNet and write it as OUT (model.pt)."""
     spec = NetworkSpec(
@@ -141,11 +171,11 @@ def main(
         checkpoint.save(out, untrained(spec, seed), dict(epochs=0, seed=seed))
         return
     flip = dataset != "digits" if flip is None else flip
-    recipe = Recipe(dataset, epochs, minutes, batch, lr, crop, flip, seed)
-    torch.set_num_threads(1)  # a second thread makes these small kernels slower
+    recipe = Recipe(dataset, epochs, minutes, batch, lr, crop, flip, seed, distil)
     progress = Progress()
-    with progress.bar:
-        train(spec, recipe, directory, out, resume=resume, log=progress)
+    work = (spec, recipe, directory, out, resume, start, teacher)
+    with team(processes, train, *work) as place, progress.bar:
+        train(*work, log=progress, team=place)
 
 
 if __name__ == "__main__":

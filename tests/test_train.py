@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from bnnhw import checkpoint, data, train
 from bnnhw.errors import UserError
 from bnnhw.lower import lower
+from bnnhw.nn.team import Team
 from bnnhw.nn.training import Batches, Recipe, classify
 from bnnhw.spec import NetworkSpec, Repair
 
@@ -71,14 +72,14 @@ def test_a_few_epochs_learn_digits_and_lower_well(tmp_path, repair):
 def test_batches_shift_mirror_and_cover_every_image_once():
     images = data.load("digits", split="validation")
     batches = Batches(images, Recipe(epochs=1, batch=30, crop=0, flip=False), torch.device("cpu"))
-    seen = torch.cat([pixels for pixels, _ in batches.epoch(torch.Generator())])
+    seen = torch.cat([batch.pixels for batch in batches.epoch(torch.Generator())])
     assert seen.shape == (180, 1, 8, 8) and seen.dtype == torch.uint8
     ordered = sorted(map(bytes, images.pixels.reshape(180, -1)))
     assert sorted(map(bytes, seen.numpy().reshape(180, -1))) == ordered
     moved = Batches(images, Recipe(epochs=1, batch=180, crop=2), torch.device("cpu"))
-    ((pixels, labels),) = moved.epoch(torch.Generator().manual_seed(0))
+    (batch,) = moved.epoch(torch.Generator().manual_seed(0))
     originals = [torch.from_numpy(image[..., 0]) for image in images.pixels]
-    for image, label in zip(pixels[:20, 0], labels[:20], strict=True):
+    for image, label in zip(batch.pixels[:20, 0], batch.labels[:20], strict=True):
         assert any(
             int(label) == images.labels[at] and _is_shift(original, image)
             for at, original in enumerate(originals)
@@ -130,6 +131,14 @@ def test_the_recorded_command_repeats_the_training(tmp_path):
         (["--dataset", "digits", "--epochs", "-1"], "error: epochs=-1: must be greater than 0"),
         (["--dataset", "digits", "--epochs", "1", "--crop", "-1"], "error: crop=-1"),
         (["--dataset", "digits", "--epochs", "1", "--resume"], "r.pt.state: No such file"),
+        (["--dataset", "digits", "--epochs", "1", "--distil", "2"], "distil=2.0: must lie in 0"),
+        (["--dataset", "digits", "--epochs", "1", "--distil", "0.5"], "give both or none"),
+        (["--dataset", "digits", "--epochs", "1", "--start", "no.pt"], "no.pt: No such file"),
+        (
+            ["--dataset", "digits", "--epochs", "1", "--depth", "14", "--start", "resnet8-digits"],
+            "its network is NetworkSpec(depth=8",
+        ),
+        (["--dataset", "digits", "--epochs", "1", "--teacher", "no.pt"], "give a teacher's state"),
     ],
 )
 def test_wrong_options_end_with_one_line(tmp_path, words, message):
@@ -150,3 +159,26 @@ def test_resume_wants_the_same_options(tmp_path):
     (tmp_path / "model.pt.state").write_bytes(out.read_bytes())
     with pytest.raises(UserError, match="not a training state"):
         train.train(SPEC, recipe, None, out, resume=True)
+
+
+def test_a_start_is_taken_over_and_recorded(tmp_path):
+    recipe = Recipe("digits", epochs=1, batch=64, crop=0, flip=False, lr=1e-6)
+    spec = NetworkSpec(depth=8, input=(8, 8, 1))
+    train.train(spec, recipe, None, tmp_path / "m.pt", start="resnet8-digits")
+    metrics = checkpoint.load(tmp_path / "m.pt").metrics
+    assert metrics["validation"] > 90 and metrics["started_from"]["accuracy"]["dataset"] == "digits"
+
+
+def test_a_team_shares_each_batch_and_trains_one_model(tmp_path):
+    words = ["--dataset", "digits", "--depth", 8, "--widths", "8,8,16", "--epochs", 4]
+    result = invoke(*words, "--batch", 32, "--processes", 2, "--out", tmp_path / "m.pt")
+    assert result.exit_code == 0, result.output
+    assert checkpoint.load(tmp_path / "m.pt").metrics["validation"] > 30
+    images = data.load("digits", split="validation")
+    batches = Batches(images, Recipe(epochs=1, batch=30, crop=1), torch.device("cpu"))
+    alone, *shared = (
+        [batch.pixels for batch in batches.epoch(torch.Generator().manual_seed(1), team)]
+        for team in (Team(), Team(0, 2), Team(1, 2))
+    )
+    for whole, even, odd in zip(alone, *shared, strict=True):
+        assert torch.equal(whole[::2], even) and torch.equal(whole[1::2], odd)

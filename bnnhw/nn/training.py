@@ -17,17 +17,23 @@ from torch import Tensor
 from bnnhw.data import Images
 from bnnhw.errors import UserError
 from bnnhw.nn.resnet import BinaryResNet
+from bnnhw.nn.team import ALONE, Team
 from bnnhw.spec import NetworkSpec
 
 LATENT_LIMIT = 1.5
 WARM_UP = 0.03
+TEMPERATURE = 4.0
 TEST_BATCH = 100
 Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. The schedule ends with `epochs` or with `minutes`, whichever comes first."""
+    """How to train. The schedule ends with `epochs` or with `minutes`, whichever comes first.
+
+    batch : images a step, of all processes together. crop : greatest random shift in pixels.
+    distil : weight of a teacher's logits in the loss (arXiv:1503.02531), from 0 to 1.
+    """
 
     dataset: str = "cifar10"
     epochs: int | None = None
@@ -37,6 +43,7 @@ class Recipe:
     crop: int = 2
     flip: bool = True
     seed: int = 0
+    distil: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.minutes is None:
@@ -47,6 +54,28 @@ class Recipe:
                 raise UserError(f"{name}={value}: must be greater than 0")
         if not 0 <= self.crop <= 16:
             raise UserError(f"crop={self.crop}: must lie in 0 to 16 pixels")
+        if not 0 <= self.distil <= 1:
+            raise UserError(f"distil={self.distil}: must lie in 0 to 1")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """pixels uint8 (B, C, H, W), channels last. labels int64 (B,).
+
+    taught : a teacher's logits float32 (B, classes), or None.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    taught: Tensor | None
+
+
+def distillation(logits: Tensor, taught: Tensor) -> Tensor:
+    """KL divergence of softened predictions from the teacher's, scaled to the loss's gradients."""
+    soft = F.log_softmax(logits.float() / TEMPERATURE, 1)
+    target = F.log_softmax(taught / TEMPERATURE, 1)
+    divergence = F.kl_div(soft, target, reduction="batchmean", log_target=True)
+    return divergence * TEMPERATURE**2
 
 
 class Batches:
@@ -55,7 +84,10 @@ class Batches:
     Pixels that a shift brings in from outside are 128, the stem's zero.
     """
 
-    def __init__(self, images: Images, recipe: Recipe, device: torch.device) -> None:
+    def __init__(
+        self, images: Images, recipe: Recipe, device: torch.device, taught: Tensor | None = None
+    ) -> None:
+        """taught : a teacher's logits (2, N, classes) of the images and their mirror images."""
         pad = recipe.crop
         self.height, self.width = images.pixels.shape[1:3]
         padded = np.pad(
@@ -63,13 +95,17 @@ class Batches:
         )
         self.pixels = torch.from_numpy(padded).to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
+        self.taught = None if taught is None else taught.to(device)
         self.recipe = recipe
 
     def __len__(self) -> int:
         return len(self.labels) // self.recipe.batch
 
-    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (uint8 (B, C, H, W) channels last, int64 (B,)); the last rest is dropped."""
+    def epoch(self, generator: torch.Generator, team: Team = ALONE) -> Iterator[Batch]:
+        """Yields whole batches; the last rest is dropped.
+
+        A team shares each batch; its generators must be in the same state.
+        """
         device, batch = self.pixels.device, self.recipe.batch
         count = len(self.labels)
         order = torch.randperm(count, generator=generator).to(device)
@@ -79,11 +115,13 @@ class Batches:
         across = torch.arange(self.width)
         across = torch.where(mirror[:, None], across.flip(0), across)
         columns = (shift[:, 1:] + across).to(device)
+        mirror = mirror.to(device)
         for start in range(0, len(self) * batch, batch):
-            part = slice(start, start + batch)
+            part = slice(start + team.rank, start + batch, team.size)
             chosen = order[part]
             pixels = self.pixels[chosen[:, None, None], rows[part, :, None], columns[part, None]]
-            yield pixels.permute(0, 3, 1, 2), self.labels[chosen]
+            taught = None if self.taught is None else self.taught[mirror[part].long(), chosen]
+            yield Batch(pixels.permute(0, 3, 1, 2), self.labels[chosen], taught)
 
 
 @torch.inference_mode()
@@ -110,16 +148,19 @@ class Trainer:
     """A model in training and all the state needed to go on exactly where it stopped."""
 
     def __init__(
-        self, spec: NetworkSpec, recipe: Recipe, train: Images, validation: Images
-    ) -> None:
-        self.recipe, self.validation = recipe, validation
+        self, spec: NetworkSpec, recipe: Recipe, train: Images, validation: Images,
+        team: Team = ALONE, taught: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        if (taught is None) != (recipe.distil == 0):
+            raise UserError("distillation needs a teacher and a weight: give both or none")
+        self.recipe, self.validation, self.team = recipe, validation, team
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         model = BinaryResNet(spec).to(self.device, memory_format=torch.channels_last)
         self.model = model
         self.optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
-        self.batches = Batches(train, recipe, self.device)
+        self.batches = Batches(train, recipe, self.device, taught)
         if not len(self.batches):
             raise UserError(f"batch={recipe.batch}: there are only {len(train)} training images")
         self.epoch, self.seconds = 0, 0.0
@@ -139,36 +180,47 @@ class Trainer:
             started, before = time.monotonic(), self.seconds
             loss = self._run_epoch(started, log)
             self.epoch += 1
-            classes = classify(self.model, self.validation.pixels)
-            top1 = 100.0 * float((classes == self.validation.labels).mean())
-            self.seconds = before + time.monotonic() - started
-            log(dict(epoch=self.epoch, seconds=round(self.seconds), loss=round(loss, 4),
-                     validation=round(top1, 2)))  # fmt: skip
-            after_epoch(top1)
+            self.team.average_statistics(self.model)
+            top1 = self._validate() if self.team.rank == 0 else 0.0
+            self.seconds = self.team.agree(before + time.monotonic() - started)
+            if self.team.rank == 0:
+                log(dict(epoch=self.epoch, seconds=round(self.seconds), loss=round(loss, 4),
+                         validation=round(top1, 2)))  # fmt: skip
+                after_epoch(top1)
         log(dict(done=1.0, seconds=self.seconds))
+
+    def _validate(self) -> float:
+        classes = classify(self.model, self.validation.pixels)
+        return 100.0 * float((classes == self.validation.labels).mean())
 
     def _run_epoch(self, started: float, log: Log) -> float:
         self.model.train()
         total = torch.zeros(())
         step = 0
-        for step, (pixels, labels) in enumerate(self.batches.epoch(self.generator), 1):
+        batches = self.batches.epoch(self.generator, self.team)
+        for step, batch in enumerate(batches, 1):
             seconds = self.seconds + time.monotonic() - started
-            done = self.progress(step - 1, seconds)
+            done = self.team.agree(self.progress(step - 1, seconds))
             if done >= 1:
                 break
-            total += self._step(pixels, labels, done)
+            total += self._step(batch, done)
             if step % 10 == 0:
                 log(dict(done=done, seconds=seconds))
         return float(total) / max(1, step)
 
-    def _step(self, pixels: Tensor, labels: Tensor, done: float) -> Tensor:
+    def _step(self, batch: Batch, done: float) -> Tensor:
         rate = self.recipe.lr * min(1.0, (done + 1e-3) / WARM_UP)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
         with torch.autocast(self.device.type, torch.bfloat16):
-            loss = F.cross_entropy(self.model(pixels), labels)
+            logits = self.model(batch.pixels)
+        loss = F.cross_entropy(logits, batch.labels)
+        if batch.taught is not None:
+            soft = distillation(logits, batch.taught)
+            loss = (1 - self.recipe.distil) * loss + self.recipe.distil * soft
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self.team.average_gradients(self.model)
         self.optimiser.step()
         with torch.no_grad():
             torch._foreach_clamp_min_(self.model.latent_weights(), -LATENT_LIMIT)
