@@ -8,6 +8,7 @@ import torch
 
 from bnnhw.nn import BinaryResNet, untrained
 from bnnhw.nn.resnet import BinaryConvolution, pad_shortcut
+from bnnhw.nn.training import recalibrate
 from bnnhw.spec import NetworkSpec, Repair
 
 
@@ -69,3 +70,17 @@ def test_bfloat16_training_sees_the_same_network():
         rough = model(pixels)
     correlation = torch.corrcoef(torch.stack([rough.flatten(), model(pixels).flatten()]))[0, 1]
     assert correlation > 0.7
+
+
+def test_recalibrated_statistics_are_the_plain_mean_over_all_images():
+    model = untrained(NetworkSpec(depth=8, widths=(4, 4, 4), input=(8, 8, 1)), seed=3)
+    norm = next(part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d))
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), np.uint8)
+    inputs = []
+    hook = norm.register_forward_hook(lambda part, given, result: inputs.append(given[0]))
+    recalibrate(model, pixels)
+    hook.remove()
+    means = torch.stack([batch.mean((0, 2, 3)) for batch in inputs])
+    assert sum(map(len, inputs)) == 300 and not model.training
+    assert torch.allclose(norm.running_mean, means.mean(0), atol=1e-4)
+    assert norm.momentum == 0.1
