@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MACS = 4
 STEP_OVERHEAD = 24  # descriptor, starting the unit, draining the pipeline
 
 
