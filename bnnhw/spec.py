@@ -6,43 +6,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from bnnhw.errors import UserError
-
-FEATURE_BINARIZERS = ("ste", "rsign")
-PADDINGS = ("zero", "minus-one")
-DOWNSAMPLES = ("pad",)
-
-
-def _choose(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"{name}={value!r}: choose one of {', '.join(map(repr, allowed))}")
+from bnnhw.repair import Repair
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise UserError(f"{name}={value!r}: must be a whole number from {low} to {high}")
-
-
-@dataclass(frozen=True)
-class Repair:
-    """The repair methods of a network (de Putter and Corporaal, arXiv:2206.12322).
-
-    feature_binarizer : `ste` sign(x) with a clipped straight-through gradient (1602.02830);
-        `rsign` sign(x - t_c), t learned per channel (2003.03488).
-    double_residual : a shortcut round every convolution (1808.00278) or round every two.
-    padding : `zero`, padded taps add nothing; `minus-one`, padded features are -1.
-    downsample : `pad`, stride-2 subsampling and zero channels (option A of 1512.03385).
-    """
-
-    feature_binarizer: str = "ste"
-    double_residual: bool = True
-    padding: str = "zero"
-    downsample: str = "pad"
-
-    def __post_init__(self) -> None:
-        _choose("feature_binarizer", self.feature_binarizer, FEATURE_BINARIZERS)
-        _choose("double_residual", self.double_residual, (False, True))
-        _choose("padding", self.padding, PADDINGS)
-        _choose("downsample", self.downsample, DOWNSAMPLES)
 
 
 @dataclass(frozen=True)

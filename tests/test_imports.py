@@ -112,7 +112,8 @@ def test_nothing_imports_a_command():
     ("name", "allowed"),
     [
         ("bnnhw.errors", ()),
-        ("bnnhw.spec", ("bnnhw.errors",)),
+        ("bnnhw.repair", ("bnnhw.errors",)),
+        ("bnnhw.spec", ("bnnhw.errors", "bnnhw.repair")),
         ("bnnhw.integer", ("bnnhw.errors", "bnnhw.spec")),
         ("bnnhw.golden", ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer")),
         ("bnnhw.data", ("bnnhw.errors",)),
@@ -145,7 +146,7 @@ def test_what_a_module_may_know(name, allowed):
 
 
 def test_layers_know_no_lowering_and_no_hardware():
-    allowed = ("bnnhw.nn", "bnnhw.errors", "bnnhw.spec", "bnnhw.data")
+    allowed = ("bnnhw.nn", "bnnhw.errors", "bnnhw.spec", "bnnhw.repair", "bnnhw.data")
     check(modules("bnnhw.nn"), *allowed, "bnnhw.integer")
     for name in modules("bnnhw.nn"):
         assert not {other for other in reach(name) if under(other, *PACKAGES[1:])}, name

@@ -35,7 +35,7 @@ def test_wrong_networks_are_explained(settings, message):
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (Repair, dict(feature_binarizer="relu"), "choose one of 'ste', 'rsign'"),
+        (Repair, dict(feature_binarizer="relu"), "choose one of 'ste', 'approxsign'"),
         (Repair, dict(double_residual="yes"), "double_residual='yes': choose one of False, True"),
         (Repair, dict(padding="same"), "choose one of 'zero', 'minus-one'"),
         (Repair, dict(downsample="conv"), "choose one of 'pad'"),
