@@ -1,13 +1,25 @@
-"""Sign functions with straight-through gradients, for features and weights."""
+"""Sign functions for features and weights, and what stands for their gradient."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnhw.repair import Repair
 from bnnhw.spec import NetworkSpec
+
+SHARPNESS = (0.01, 10.0)  # t of ede, at the start and at the end of training
+TAU = (0.85, 0.99)  # of recu, likewise
+BETA = 5.0  # of swishsign
+REAL_WEIGHTS = 0.5  # features-first: the part of the schedule with real weights
+VARIANCE_FLOOR = 1e-10
+
+Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def sign(x: Tensor) -> Tensor:
@@ -15,52 +27,169 @@ def sign(x: Tensor) -> Tensor:
     return torch.sign(x).add_(0.5).sign_()
 
 
+def _laid_out(grad: Tensor, x: Tensor) -> Tensor:
+    """grad in the memory layout of feature maps: kernels of mixed layouts are slow."""
+    like = torch.channels_last if x.ndim == 4 else torch.contiguous_format
+    return grad.contiguous(memory_format=like)
+
+
 def pass_between(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     """grad where low <= x <= high, else 0; laid out in memory as x.
 
     One vectorised kernel with strict limits, so they are widened by the least bfloat16 step.
     """
-    like = torch.channels_last if x.ndim == 4 else torch.contiguous_format
-    grad = grad.contiguous(memory_format=like)
+    grad = _laid_out(grad, x)
     return torch.ops.aten.hardtanh_backward(grad, x, low * (1 + 2**-7), high * (1 + 2**-7))
 
 
-class _SignClipped(torch.autograd.Function):
-    """sign(x); dx = g where |x| <= 1, else 0 (Hubara 2016, arXiv:1602.02830)."""
+def _whole(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    return grad
+
+
+def _clipped(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    return pass_between(grad, x, -1.0, 1.0)
+
+
+def _triangle(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """grad * max(0, 2 - 2|x|)."""
+    slope = torch.rsub(x.abs(), 2.0, alpha=2.0).clamp_min_(0.0)
+    return slope.mul_(_laid_out(grad, x))
+
+
+def _annealed(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """grad * k t (1 - tanh(t x)^2) with k = max(1 / t, 1)."""
+    slope = torch.ops.aten.tanh_backward(_laid_out(grad, x), (x * t).tanh_())
+    return slope.mul_(t.clamp_min(1.0))
+
+
+def _swish(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """grad * the derivative of 2 s(b x) (1 + b x (1 - s(b x))) - 1, s the logistic function.
+
+    With h = b x / 2 and u = tanh(h) that is b (1 - u^2) (1 - h u).
+    """
+    half = x * (BETA / 2)
+    u = half.tanh()
+    slope = torch.ops.aten.tanh_backward(_laid_out(grad, x), u)
+    return slope.mul_(half.mul_(u).mul_(-BETA).add_(BETA))
+
+
+SURROGATES: dict[str, Surrogate] = {
+    "identity": _whole,
+    "ste": _clipped,
+    "rsign": _clipped,
+    "approxsign": _triangle,
+    "ede": _annealed,
+    "swishsign": _swish,
+}
+
+
+class _Sign(torch.autograd.Function):
+    """sign(x); dx = surrogate(g, x, t)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, x: Tensor, t: Tensor, surrogate: Surrogate) -> Tensor:
+        ctx.save_for_backward(x, t)
+        ctx.surrogate = surrogate
         return sign(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return pass_between(grad, x, -1.0, 1.0)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, t = ctx.saved_tensors
+        return ctx.surrogate(grad, x, t), None, None
 
 
-class _SignPassed(torch.autograd.Function):
-    """sign(x); dx = g. Latent weights are kept in range by the optimiser instead."""
+class SurrogateSign(nn.Module):
+    """x of any shape -> sign(x), with the gradient that stands for that of the sign.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return sign(x)
+    kind : ste    1 where |x| <= 1, else 0 (Hubara 2016, arXiv:1602.02830); rsign's as well
+        approxsign  2 - 2|x| where |x| < 1, else 0 (Bi-Real Net, arXiv:1808.00278)
+        ede         max(1, t) (1 - tanh(t x)^2), t growing with `anneal` (IR-Net, arXiv:1909.10788)
+        swishsign   that of SignSwish with beta 5 (BNN+, arXiv:1812.11800)
+        identity    1
+    """
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
+    sharpness: Tensor
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.surrogate = SURROGATES[kind]
+        self.register_buffer("sharpness", torch.tensor(SHARPNESS[0]), persistent=False)
+
+    def anneal(self, done: float) -> None:
+        """Set ede's t to that of a schedule of which this part, 0 to 1, is over."""
+        first, last = SHARPNESS
+        self.sharpness.fill_(first * (last / first) ** done)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Sign.apply(x, self.sharpness, self.surrogate)
+
+
+def standardised(latent: Tensor) -> Tensor:
+    """Weights (O, ...) shifted and scaled to zero mean and unit variance for each o."""
+    return F.layer_norm(latent, latent.shape[1:], eps=VARIANCE_FLOOR)
+
+
+class WeightBinarizer(nn.Module):
+    """Latent weights (O, I, kh, kw) -> their signs, by the methods of a Repair.
+
+    weight_binarizer : the gradient: ste 1; ede as of features; recu 1, and weights beyond their
+        quantiles move with the others' mean and deviation only.
+    two_stage=features-first : real weights of mean magnitude 1 per output channel instead, in
+        training mode and while `anneal` has not been told of half of the schedule.
+    """
+
+    tau: Tensor
+
+    def __init__(self, repair: Repair) -> None:
+        super().__init__()
+        self.clips = repair.weight_binarizer == "recu"
+        self.standardises = (
+            self.clips or repair.weight_normalization == "libra" or repair.binary_sets == "adabin"
+        )
+        self.features_first = repair.two_stage == "features-first"
+        self.sign = SurrogateSign("ede" if repair.weight_binarizer == "ede" else "identity")
+        self.register_buffer("tau", torch.tensor(TAU[0]), persistent=False)
+        self.real = self.features_first
+
+    def anneal(self, done: float) -> None:
+        """Set t, tau and the kind of weights to those of a schedule with this part over.
+
+        tau grows as its authors' does, exponentially.
+        """
+        first, last = TAU
+        self.tau.fill_(first + (last - first) * math.expm1(done) / math.expm1(1))
+        self.real = self.features_first and done < REAL_WEIGHTS
+        self.sign.anneal(done)
+
+    def normalised(self, latent: Tensor) -> Tensor:
+        """What is signed: the latent weights, standardised and clipped where the Repair says so.
+
+        recu clips to the tau quantile of the Laplace distribution fitted to the whole tensor,
+        -b log(2 - 2 tau) with b the mean magnitude (arXiv:2103.12369), after standardising.
+        """
+        weights = standardised(latent) if self.standardises else latent
+        if self.clips:
+            limit = -weights.detach().abs().mean() * torch.log(2 - 2 * self.tau)
+            weights = weights.clamp(-limit, limit)
+        return weights
+
+    def forward(self, latent: Tensor) -> Tensor:
+        weights = self.normalised(latent)
+        if self.real and self.training:
+            return weights / weights.abs().mean(tuple(range(1, weights.ndim)), keepdim=True)
+        return self.sign(weights)
 
 
 def binary_weight(latent: Tensor) -> Tensor:
     """sign(latent) with the identity as gradient; same shape."""
-    return _SignPassed.apply(latent)
+    return _Sign.apply(latent, latent, _whole)
 
 
-class Ste(nn.Module):
+class Ste(SurrogateSign):
     """Features (B, C, H, W) -> sign(x), gradient clipped at |x| = 1."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _SignClipped.apply(x)
+    def __init__(self) -> None:
+        super().__init__("ste")
 
 
 class RSign(nn.Module):
@@ -72,10 +201,11 @@ class RSign(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.threshold = nn.Parameter(torch.zeros(channels))
+        self.sign = Ste()
 
     def forward(self, x: Tensor) -> Tensor:
         threshold = self.threshold.to(x.dtype).reshape(1, -1, 1, 1)
-        return _SignClipped.apply(x - threshold)
+        return self.sign(x - threshold)
 
 
 def feature_binarizer(spec: NetworkSpec, channels: int) -> nn.Module:
