@@ -1,4 +1,7 @@
-"""Data sets as bytes: CIFAR-10/100 in their published python layout, scikit-learn's digits."""
+"""Data sets as bytes: CIFAR-10/100 in their published python layout, scikit-learn's digits.
+
+python -m bnnhw.data downloads a CIFAR set.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,10 @@ def _read_batch(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
 
 def _cifar(layout: _Layout, directory: Path | None, split: str) -> Images:
     if directory is None:
-        raise UserError(f"no data: give --data with the {layout.folder} directory")
+        raise UserError(
+            f"no data: give --data with the {layout.folder} directory; "
+            f"python -m bnnhw.data downloads it"
+        )
     if (directory / layout.folder).is_dir():
         directory = directory / layout.folder
     names = (layout.test,) if split == "test" else layout.train
@@ -153,3 +159,9 @@ def guess(shape: tuple[int, int, int], classes: int) -> str:
         f"no data set has images of {'x'.join(map(str, shape))} in {classes} classes; "
         f"name one with --dataset ({', '.join(DATASETS)})"
     )
+
+
+if __name__ == "__main__":
+    from bnnhw.download import main
+
+    main()
