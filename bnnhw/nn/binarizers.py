@@ -18,13 +18,14 @@ TAU = (0.85, 0.99)  # of recu, likewise
 BETA = 5.0  # of swishsign
 REAL_WEIGHTS = 0.5  # features-first: the part of the schedule with real weights
 VARIANCE_FLOOR = 1e-10
+ONE = torch.ones(())
 
 Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def sign(x: Tensor) -> Tensor:
     """+1 where x >= 0, -1 elsewhere, in the type of x; no gradient."""
-    return torch.sign(x).add_(0.5).sign_()
+    return torch.copysign(ONE, x + 0.0)  # the sum makes -0 a +0
 
 
 def _laid_out(grad: Tensor, x: Tensor) -> Tensor:
@@ -57,20 +58,23 @@ def _triangle(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _annealed(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """grad * k t (1 - tanh(t x)^2) with k = max(1 / t, 1)."""
-    slope = torch.ops.aten.tanh_backward(_laid_out(grad, x), (x * t).tanh_())
-    return slope.mul_(t.clamp_min(1.0))
+    """grad * k t (1 - tanh(t x)^2) with k = max(1 / t, 1).
+
+    1 - tanh(h)^2 = 4 s (1 - s) with s the logistic function of -|2 h|: exact where it is small.
+    """
+    s = x.abs().mul_(-2 * t).sigmoid_()
+    return torch.ops.aten.sigmoid_backward(_laid_out(grad, x), s).mul_(4 * t.clamp_min(1.0))
 
 
 def _swish(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """grad * the derivative of 2 s(b x) (1 + b x (1 - s(b x))) - 1, s the logistic function.
+    """grad * the derivative of 2 s(z) (1 + z (1 - s(z))) - 1, s the logistic function, z = b x.
 
-    With h = b x / 2 and u = tanh(h) that is b (1 - u^2) (1 - h u).
+    That is 2 b s (1 - s) (2 + z - 2 z s), the same at z and -z.
     """
-    half = x * (BETA / 2)
-    u = half.tanh()
-    slope = torch.ops.aten.tanh_backward(_laid_out(grad, x), u)
-    return slope.mul_(half.mul_(u).mul_(-BETA).add_(BETA))
+    z = x.abs().mul_(-BETA)
+    s = z.sigmoid()
+    slope = torch.ops.aten.sigmoid_backward(_laid_out(grad, x), s).mul_(4 * BETA)
+    return torch.addcmul(slope, slope, z.addcmul_(z, s, value=-2.0), value=0.5)
 
 
 SURROGATES: dict[str, Surrogate] = {
@@ -129,6 +133,15 @@ def standardised(latent: Tensor) -> Tensor:
     return F.layer_norm(latent, latent.shape[1:], eps=VARIANCE_FLOOR)
 
 
+def standardises(repair: Repair) -> bool:
+    """Whether the scale and the mean of latent weights do not matter under a Repair."""
+    return (
+        repair.weight_normalization == "libra"
+        or repair.weight_binarizer == "recu"
+        or repair.binary_sets == "adabin"
+    )
+
+
 class WeightBinarizer(nn.Module):
     """Latent weights (O, I, kh, kw) -> their signs, by the methods of a Repair.
 
@@ -143,9 +156,7 @@ class WeightBinarizer(nn.Module):
     def __init__(self, repair: Repair) -> None:
         super().__init__()
         self.clips = repair.weight_binarizer == "recu"
-        self.standardises = (
-            self.clips or repair.weight_normalization == "libra" or repair.binary_sets == "adabin"
-        )
+        self.standardises = standardises(repair)
         self.features_first = repair.two_stage == "features-first"
         self.sign = SurrogateSign("ede" if repair.weight_binarizer == "ede" else "identity")
         self.register_buffer("tau", torch.tensor(TAU[0]), persistent=False)
