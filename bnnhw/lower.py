@@ -20,7 +20,7 @@ from bnnhw.integer import (
     saturation,
 )
 from bnnhw.nn import BinaryResNet
-from bnnhw.nn.binarizers import RSign
+from bnnhw.nn.features import FeatureBinarizer
 from bnnhw.nn.quantisers import INT8_MAX, PIXEL_UNITS, int8_scale
 from bnnhw.nn.resnet import BinaryConvolution
 from bnnhw.spec import Convolution, NetworkSpec, NumberFormats
@@ -61,7 +61,7 @@ def fold_norm(name: str, norm: nn.BatchNorm2d, unit: np.ndarray | float = 1.0) -
 def residual_threshold(name: str, binarizer: nn.Module | None, channels: int,
                        formats: NumberFormats) -> np.ndarray:  # fmt: skip
     """The least residual, in steps, that the binarizer makes a 1: int32 (channels,)."""
-    if not isinstance(binarizer, RSign):
+    if not isinstance(binarizer, FeatureBinarizer) or not binarizer.learned:
         return np.zeros(channels, np.int32)
     low, high = saturation(formats.residual_width)
     threshold = _finite(f"{name}.binarizer.threshold", binarizer.threshold)
@@ -162,7 +162,7 @@ def _convolution(layer: BinaryConvolution, after: BinaryConvolution | None,
         part = requantiser(name, halves, spec, threshold)
         return IntegerConvolution(shape, np.ascontiguousarray(weights), part, None)
     level = np.zeros(shape.out_channels)
-    if isinstance(binarizer, RSign) and after is not None:
+    if isinstance(binarizer, FeatureBinarizer) and binarizer.learned and after is not None:
         level = _finite(f"{after.shape.name}.binarizer.threshold", binarizer.threshold)
     signs = np.where(affine.slope < 0, -1, 1).astype(np.int8)
     weights = np.ascontiguousarray(weights * signs[:, None, None, None])

@@ -13,7 +13,7 @@ from bnnhw import golden
 from bnnhw.errors import UserError
 from bnnhw.lower import Affine, bit_threshold, fold_norm, lower
 from bnnhw.nn import untrained
-from bnnhw.nn.resnet import pad_shortcut
+from bnnhw.nn.shortcuts import pad_shortcut
 from bnnhw.spec import NetworkSpec, NumberFormats, Repair
 
 REPAIRS = [

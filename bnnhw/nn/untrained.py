@@ -5,52 +5,123 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnnhw.nn.binarizers import RSign
+from bnnhw.nn.activations import Activation
+from bnnhw.nn.convolution import BinaryConvolution
+from bnnhw.nn.gates import Gate
 from bnnhw.nn.resnet import BinaryResNet
+from bnnhw.nn.shortcuts import BinaryShortcut, ByteShortcut
 from bnnhw.spec import NetworkSpec
 
 STREAM_SIGMA = 2.0
 
 
-def _randomise_norm(
-    norm: nn.BatchNorm2d, sigma: float, gain: float, generator: torch.Generator
-) -> None:
-    """Statistics of inputs of about this sigma; outputs of about `gain`, some of them negated."""
+class _Dice:
+    """Random values for existing tensors, in place."""
 
-    def normal() -> Tensor:
-        return torch.randn(norm.num_features, generator=generator)
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
 
-    def spread() -> Tensor:
-        return torch.rand(norm.num_features, generator=generator) + 0.5
+    def normal(self, tensor: Tensor, sigma: float = 1.0) -> None:
+        tensor.copy_(sigma * torch.randn(tensor.shape, generator=self.generator))
 
-    signs = torch.where(torch.rand(norm.num_features, generator=generator) < 0.3, -1.0, 1.0)
-    with torch.no_grad():
-        norm.weight.copy_(signs * spread() * gain)
-        norm.bias.copy_(normal() * 0.3 * gain)
-        norm.running_mean.copy_(normal() * 0.3 * sigma)
-        norm.running_var.copy_((sigma * spread()) ** 2)
+    def uniform(self, tensor: Tensor, low: float, high: float) -> None:
+        tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=self.generator))
+
+    def factors(self, tensor: Tensor, size: float = 1.0) -> None:
+        """Of about this size, some of them negated."""
+        generator = self.generator
+        signs = torch.where(torch.rand(tensor.shape, generator=generator) < 0.3, -1.0, 1.0)
+        tensor.copy_(signs * (torch.rand(tensor.shape, generator=generator) + 0.5) * size)
+
+    def norm(self, norm: nn.BatchNorm2d, sigma: float, gain: float) -> None:
+        """Statistics of inputs of about this sigma; outputs of about `gain`, some negated."""
+        self.factors(norm.weight, gain)
+        self.normal(norm.bias, 0.3 * gain)
+        self.normal(norm.running_mean, 0.3 * sigma)
+        self.uniform(norm.running_var, 0.5, 1.5)
+        norm.running_var.mul_(sigma).square_()
+
+
+def _randomise_binarizer(layer: BinaryConvolution, dice: _Dice) -> None:
+    binarizer = layer.binarizer
+    if binarizer.learned:
+        start = binarizer.threshold.clone()
+        dice.normal(binarizer.threshold, 0.3)
+        binarizer.threshold.add_(start)
+    if binarizer.adaptive:
+        dice.normal(binarizer.centre, 0.3)
+        dice.factors(binarizer.distance)
+        layer.weight.add_(0.3 * torch.randn(len(layer.weight), 1, 1, 1, generator=dice.generator))
+
+
+def _randomise_factors(layer: BinaryConvolution, dice: _Dice) -> None:
+    for name, factors in layer.named_parameters(recurse=False):
+        if name == "shift":
+            dice.normal(factors, 0.3)
+        elif name in ("spatial_rows", "spatial_columns"):
+            dice.uniform(factors, 0.5, 1.5)
+        elif name != "weight":
+            dice.factors(factors, float(factors.mean()))
+
+
+def _randomise_activation(activation: Activation, dice: _Dice) -> None:
+    """Slopes on both sides of the least one allowed."""
+    dice.uniform(activation.negative, -0.1, 0.6)
+    for name, shift in activation.named_parameters():
+        if name == "positive":
+            dice.uniform(shift, 0.5, 1.5)
+        elif name != "negative":
+            dice.normal(shift, 0.3)
+
+
+def _randomise_gate(gate: Gate, dice: _Dice) -> None:
+    """Some gates wide open, some shut."""
+    dice.normal(gate.reduce.weight)
+    dice.normal(gate.reduce.bias)
+    dice.normal(gate.expand.weight, 2.0)
+    dice.normal(gate.expand.bias, 2.0)
+
+
+def _randomise_shortcut(part: nn.Module | None, dice: _Dice) -> None:
+    if isinstance(part, BinaryShortcut):
+        dice.norm(part.norm, part.weight.shape[1] ** 0.5, STREAM_SIGMA)
+    elif isinstance(part, ByteShortcut):
+        dice.normal(part.weight, part.weight.shape[1] ** -0.5)
+        dice.norm(part.norm, STREAM_SIGMA, STREAM_SIGMA)
+
+
+def _randomise(layer: BinaryConvolution, gain: float, dice: _Dice) -> None:
+    _randomise_factors(layer, dice)
+    if layer.norm is not None:
+        sigma = layer.factored_weights().square().sum((1, 2, 3)).mean().sqrt()
+        dice.norm(layer.norm, float(sigma), gain)
+    if layer.norm_before is not None:
+        dice.norm(layer.norm_before, STREAM_SIGMA, 1.0)
+    _randomise_binarizer(layer, dice)
+    if layer.activation is not None:
+        _randomise_activation(layer.activation, dice)
+    if layer.gate is not None:
+        _randomise_gate(layer.gate, dice)
+    _randomise_shortcut(layer.shortcut, dice)
 
 
 def untrained(spec: NetworkSpec, seed: int = 0) -> BinaryResNet:
-    """A network with random weights, thresholds and batch norm statistics, in evaluation mode.
+    """A network with random parameters and batch norm statistics, in evaluation mode.
 
     The statistics fit uniformly random images, so the residual stream neither vanishes nor
     saturates throughout: it spreads over its whole range, and a few values saturate.
     """
-    generator = torch.Generator().manual_seed(seed)
-    model = BinaryResNet(spec)
+    dice = _Dice(seed)
+    model = BinaryResNet(spec).eval()
     adds = sum(shape.shortcut for shape in spec.convolutions())
-    gain = STREAM_SIGMA * (1 + adds) ** -0.5
     with torch.no_grad():
-        for parameter in (model.stem.weight, *model.latent_weights(), model.head.weight):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        model.head.bias.copy_(torch.randn(spec.classes, generator=generator))
-        fan_in = 9 * spec.input[2]
-        _randomise_norm(model.stem.norm, 1.15 * fan_in**0.5, 1.0, generator)
-        for convolution in model.layers():
-            sigma = (9 * convolution.shape.in_channels) ** 0.5
-            _randomise_norm(convolution.norm, sigma, gain, generator)
-            if isinstance(convolution.binarizer, RSign):
-                threshold = convolution.binarizer.threshold
-                threshold.copy_(0.3 * torch.randn(threshold.shape, generator=generator))
-    return model.eval()
+        for parameter in dict.fromkeys(
+            (model.stem.weight, *model.latent_weights(), model.head.weight)
+        ):
+            dice.normal(parameter)
+        dice.normal(model.head.bias)
+        fan_in = model.stem.weight[0].numel()
+        dice.norm(model.stem.norm, 1.15 * fan_in**0.5, 1.0)
+        for layer in model.layers():
+            _randomise(layer, STREAM_SIGMA * (1 + adds) ** -0.5, dice)
+    return model

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bnnhw.nn import BinaryResNet, untrained
-from bnnhw.nn.resnet import BinaryConvolution, pad_shortcut
+from bnnhw.nn.convolution import BinaryConvolution
+from bnnhw.nn.shortcuts import pad_shortcut
 from bnnhw.nn.training import recalibrate
 from bnnhw.spec import NetworkSpec, Repair
 

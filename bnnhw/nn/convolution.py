@@ -1,0 +1,225 @@
+"""One binary 3x3 convolution and all that the repair methods put around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bnnhw.nn.activations import Activation
+from bnnhw.nn.binarizers import WeightBinarizer
+from bnnhw.nn.features import FeatureBinarizer
+from bnnhw.nn.folded import Folded, Term, bits, finite, fold_norm
+from bnnhw.nn.gates import Gate
+from bnnhw.nn.shortcuts import shortcut
+from bnnhw.nn.weights import latent
+from bnnhw.repair import Repair
+from bnnhw.spec import Convolution, NetworkSpec
+
+INITIAL_GAIN = 0.5  # of a convolution's batch norm: keeps early streams where gradients pass
+SPATIAL_MAX = 255 / 64  # the device's greatest spatial factor
+
+
+def _plain(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().double().numpy()
+
+
+def _column(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+class BinaryConvolution(nn.Module):
+    """x (B, in_channels, height, width) -> (B, out_channels, out_height, out_width).
+
+    In order, each but the signs and the convolution only where spec.repair asks for it: batch
+    norm, signs, convolution, spatial factors, normalisation, activation, gate, shortcut,
+    activation. `weight` has a row per output channel, for each base or group of an ensemble.
+    """
+
+    def __init__(self, shape: Convolution, spec: NetworkSpec) -> None:
+        super().__init__()
+        repair, channels = spec.repair, shape.out_channels
+        kind, _, count = repair.ensemble.partition("-")
+        self.shape, self.repair = shape, repair
+        self.bases = int(count) if kind == "weights" else 1
+        self.groups = int(count) if kind == "group" else 1
+        self.blended = repair.features if kind == "features" else 1
+        rows = channels * self.bases * self.groups
+        self.binarizer = FeatureBinarizer(repair, shape.in_channels)
+        self.weight_binarizer = WeightBinarizer(repair)
+        self.weight = latent(repair, rows, shape.in_channels, 3, 3)
+        self._make_norms(repair, channels * self.groups)
+        self._make_factors(repair, rows)
+        self.activation, self.gate, self.shortcut = None, None, None
+        if repair.activation != "none":
+            self.activation = Activation(repair.activation, channels)
+        if shape.shortcut and repair.squeeze_excitation == "se":
+            self.gate = Gate(channels)
+        if shape.shortcut:
+            self.shortcut = shortcut(shape, repair)
+        self.activates_last = shape.shortcut and repair.activation_position == "after-add"
+
+    def _make_norms(self, repair: Repair, channels: int) -> None:
+        self.norm, self.norm_before = None, None
+        if repair.feature_normalization == "bn-after":
+            self.norm = nn.BatchNorm2d(channels)
+            nn.init.constant_(self.norm.weight, INITIAL_GAIN)
+        elif repair.feature_normalization == "bn-before":
+            self.norm_before = nn.BatchNorm2d(self.shape.in_channels)
+        elif repair.feature_normalization == "shift":
+            self.shift = nn.Parameter(torch.zeros(self.shape.out_channels))
+
+    def _make_factors(self, repair: Repair, rows: int) -> None:
+        if repair.scaling in ("channel-learned", "spatial"):
+            self.scale = nn.Parameter(torch.ones(rows))
+        if repair.scaling == "spatial":
+            self.spatial_rows = nn.Parameter(torch.ones(self.shape.out_height))
+            self.spatial_columns = nn.Parameter(torch.ones(self.shape.out_width))
+        if self.bases > 1:
+            self.base_gain = nn.Parameter(torch.full((rows,), 1 / self.bases))
+        if self.blended > 1:
+            self.feature_gain = nn.Parameter(torch.full((self.blended,), 1 / self.blended))
+
+    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
+        """stream : what goes through the shortcut; without it nothing is added."""
+        y = self._convolved(self._features(x))
+        if self.activation is not None and not self.activates_last:
+            y = self.activation(y)
+        if self.gate is not None:
+            y = self.gate(y)
+        if self.shortcut is not None and stream is not None:
+            y = y + self.shortcut(stream)
+        return self.activation(y) if self.activation is not None and self.activates_last else y
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Signs, padded where padding is -1; those of several thresholds blended to one."""
+        if self.norm_before is not None:
+            rising = {"weight": self.norm_before.weight.abs()}  # no threshold may flip
+            x = functional_call(self.norm_before, rising, x)
+        features = self.binarizer(x)
+        if self.repair.padding == "minus-one":
+            features = F.pad(features, (1, 1, 1, 1), value=-1.0)
+        if self.blended == 1:
+            return features
+        parts = zip(features.chunk(self.blended, 1), self.feature_gain, strict=True)
+        return torch.stack([part * gain.to(part.dtype) for part, gain in parts]).sum(0)
+
+    def _convolved(self, features: Tensor) -> Tensor:
+        """Convolution, spatial factors and normalisation."""
+        weight = self.factored_weights()
+        padding = 0 if self.repair.padding == "minus-one" else 1
+        y = F.conv2d(features, weight, None, self.shape.stride, padding, groups=self.groups)
+        if self.repair.scaling == "spatial":
+            y = y * self.spatial().to(y.dtype)
+        if self.norm is not None:
+            y = self.norm(y)
+        if self.groups > 1:
+            y = sum(y.chunk(self.groups, 1))
+        constant = self._constant(weight)
+        return y if constant is None else y + constant.to(y.dtype)[:, None, None]
+
+    def factored_weights(self) -> Tensor:
+        """Real (O, I, 3, 3), I of one group: binary weights times all factors of their channels."""
+        weight, gain = self.weight_binarizer(self.weight), self._gain()
+        if gain is not None:
+            weight = weight * _column(gain)
+        if self.repair.binary_sets == "adabin":
+            weight = weight + _column(self._shared_gain())
+        return weight.unflatten(0, (self.bases, -1)).sum(0) if self.bases > 1 else weight
+
+    def _gain(self) -> Tensor | None:
+        """Product of all factors of each row of `weight`, (rows,) or (1,); None is 1."""
+        factors = self._factors()
+        if self.repair.scaling == "channel-mean":
+            factors.append(self.weight.abs().mean((1, 2, 3)))
+        if self.bases > 1:
+            factors.append(self.base_gain)
+        if self.repair.binary_sets == "adabin":
+            factors.append(self.weight.std((1, 2, 3), correction=0))
+        return reduce(torch.mul, factors) if factors else None
+
+    def _shared_gain(self) -> Tensor:
+        """Adabin's factor of the sum of a window's signs, (O,): the weights' centre, scaled."""
+        return reduce(torch.mul, self._factors(), self.weight.mean((1, 2, 3)))
+
+    def _factors(self) -> list[Tensor]:
+        """Factors that do not depend on the weights."""
+        factors: list[Tensor] = []
+        if self.repair.scaling in ("channel-learned", "spatial"):
+            factors.append(self.scale)
+        if self.norm is None:
+            factors.append(self.weight.new_full((1,), (9 * self.shape.in_channels) ** -0.5))
+        if self.repair.binary_sets == "adabin":
+            factors.append(self.binarizer.positive_distance())
+        return factors
+
+    def spatial(self) -> Tensor:
+        """Factors (out_height, out_width), in [0, SPATIAL_MAX]."""
+        return (self.spatial_rows[:, None] * self.spatial_columns).clamp(0, SPATIAL_MAX)
+
+    def _constant(self, weight: Tensor) -> Tensor | None:
+        """Added per channel at last. Adabin's centre adds the same at every pixel, as padded taps
+        are the centre too; batch norm would take that away again."""
+        if self.norm is not None:
+            return None
+        constant = self.shift if self.repair.feature_normalization == "shift" else None
+        if self.repair.binary_sets == "adabin":
+            centre = self.binarizer.centre / self.binarizer.positive_distance()
+            centred = centre * weight.sum((1, 2, 3))
+            constant = centred if constant is None else constant + centred
+        return constant
+
+    @torch.no_grad()
+    def folded(self) -> Folded:
+        """This layer in evaluation mode, in float64; UserError names a value that is not finite."""
+        name = self.shape.name
+        for key, parameter in self.named_parameters():
+            finite(f"{name}.{key}", parameter)
+        slope, offset = self._after()
+        return Folded(
+            thresholds=self._folded_thresholds(),
+            terms=tuple(self._terms(slope)),
+            offset=offset,
+            spatial=_plain(self.spatial()) if self.repair.scaling == "spatial" else None,
+            activation=None if self.activation is None else self.activation.folded(),
+            gate=None if self.gate is None else self.gate.folded(),
+            shortcut=None if self.shortcut is None else self.shortcut.folded(f"{name}.shortcut"),
+        )
+
+    def _folded_thresholds(self) -> np.ndarray:
+        levels = _plain(self.binarizer.thresholds())
+        if self.norm_before is None:
+            return levels
+        before = fold_norm(f"{self.shape.name}.norm_before", self.norm_before)
+        slope, above = np.abs(before.slope), levels - before.offset
+        flat = np.where(above > 0, np.inf, -np.inf)
+        return np.divide(above, slope, out=flat, where=slope > 0)
+
+    def _after(self) -> tuple[np.ndarray, np.ndarray]:
+        """What follows: a slope per channel of the convolution, an offset per output channel."""
+        channels = self.shape.out_channels
+        if self.norm is not None:
+            affine = fold_norm(f"{self.shape.name}.norm", self.norm)
+            return affine.slope, affine.offset.reshape(self.groups, channels).sum(0)
+        constant = self._constant(self.factored_weights())
+        offset = np.zeros(channels) if constant is None else _plain(constant)
+        return np.ones(channels * self.groups), offset
+
+    def _terms(self, slope: np.ndarray) -> Iterator[Term]:
+        """slope : of what follows, per channel of the convolution."""
+        weights = bits(self.weight_binarizer(self.weight))
+        gain, channels = self._gain(), self.shape.out_channels
+        gains = np.tile(slope, self.bases) * (1.0 if gain is None else _plain(gain))
+        for k in range(self.bases * self.groups):
+            rows = slice(k * channels, (k + 1) * channels)
+            feature = k if self.groups > 1 else 0
+            for n in range(self.blended):
+                share = float(self.feature_gain[n]) if self.blended > 1 else 1.0
+                yield Term(weights[rows], gains[rows] * share, max(feature, n))
+        if self.repair.binary_sets == "adabin":
+            yield Term(np.ones_like(weights[:1]), slope * _plain(self._shared_gain()), 0)

@@ -1,0 +1,53 @@
+"""Real features -> bits: one sign each, or one for each of several thresholds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bnnhw.nn.binarizers import SurrogateSign
+from bnnhw.repair import Repair
+
+LEAST_DISTANCE = 1e-3  # of adabin's two values from their centre
+
+
+class FeatureBinarizer(nn.Module):
+    """x (B, C, H, W) -> +-1 (B, N * C, H, W), channel n * C + c is sign(x_c - threshold[n, c]).
+
+    threshold : (C,), or (N, C) for the N of an ensemble, which start 1 apart around 0; only
+        where they are learned.
+    centre, distance : of adabin (2208.08084), one of each per layer: features are
+        centre + distance * sign(x - centre). What comes out here is the sign.
+    """
+
+    def __init__(self, repair: Repair, channels: int) -> None:
+        super().__init__()
+        self.channels, self.count = channels, repair.features
+        self.sign = SurrogateSign(repair.feature_binarizer)
+        self.learned = repair.feature_binarizer == "rsign" or self.count > 1
+        self.adaptive = repair.binary_sets == "adabin"
+        if self.learned:
+            levels = torch.arange(self.count) - (self.count - 1) / 2
+            start = levels.repeat_interleave(channels).reshape(self.count, channels)
+            self.threshold = nn.Parameter(start if self.count > 1 else start[0])
+        if self.adaptive:
+            self.centre, self.distance = nn.Parameter(torch.zeros(())), nn.Parameter(torch.ones(()))
+
+    def thresholds(self) -> Tensor:
+        """All of them, (N, C): x - threshold >= 0 makes +1."""
+        device = self.sign.sharpness.device
+        threshold = self.threshold if self.learned else torch.zeros(self.channels, device=device)
+        if self.adaptive:
+            threshold = threshold + self.centre
+        return threshold.reshape(self.count, self.channels)
+
+    def positive_distance(self) -> Tensor:
+        """Adabin's, which must not change its sign."""
+        return self.distance.abs().clamp(min=LEAST_DISTANCE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.learned and not self.adaptive:
+            return self.sign(x)
+        levels = self.thresholds().to(x.dtype)
+        x = torch.cat([x - level[:, None, None] for level in levels], 1)
+        return self.sign(x / self.positive_distance().to(x.dtype) if self.adaptive else x)
