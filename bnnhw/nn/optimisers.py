@@ -1,0 +1,116 @@
+"""Optimisers of a binary network: one for its latent or binary weights, one for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnnhw.nn.binarizers import standardises
+from bnnhw.nn.resnet import BinaryResNet
+
+LATENT_LIMIT = 1.5
+MOMENTUM = 0.9
+BOP_GAMMA = 1e-4  # adaptivity rate and threshold of arXiv:1906.02107, section 5.2
+BOP_TAU = 1e-8
+
+
+class Bop(torch.optim.Optimizer):
+    """Flips binary weights; none of them has a latent value (arXiv:1906.02107).
+
+    m = (1 - lr) m + lr * gradient; a weight of -1 or +1 changes its sign where |m| > tau and m
+    has the weight's sign. lr is the paper's adaptivity rate gamma.
+    """
+
+    def __init__(
+        self, weights: Sequence[nn.Parameter], lr: float = BOP_GAMMA, tau: float = BOP_TAU
+    ) -> None:
+        super().__init__(weights, dict(lr=lr, tau=tau))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["mean"] = torch.zeros_like(weight)
+                mean = state["mean"].lerp_(weight.grad, group["lr"])
+                weight.mul_(1 - 2 * (weight * mean > group["tau"]).to(weight.dtype))
+
+
+class Optimiser:
+    """Steps all parameters of a training at a part of their rates.
+
+    parts : the optimisers, at their full rates. held : parameters kept within +-LATENT_LIMIT.
+    """
+
+    def __init__(
+        self, parts: Sequence[torch.optim.Optimizer], held: Sequence[nn.Parameter]
+    ) -> None:
+        self.parts, self.held = tuple(parts), list(held)
+        for part in self.parts:
+            for group in part.param_groups:
+                group["initial_lr"] = group["lr"]
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One step at `rate`, 0 to 1, of the full rates."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate * group["initial_lr"]
+            part.step()
+        if self.held:
+            torch._foreach_clamp_min_(self.held, -LATENT_LIMIT)
+            torch._foreach_clamp_max_(self.held, LATENT_LIMIT)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the parameters themselves, as plain values and tensors."""
+        return dict(parts=[part.state_dict() for part in self.parts])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the `state_dict` of an Optimiser of an equal model."""
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+
+
+def build(model: BinaryResNet, penalty: nn.Module, *, lr: float, weight_decay: float) -> Optimiser:
+    """The optimiser that model.spec.repair.optimizer names, for a model and its Penalty.
+
+    lr : the full rate; Bop's is the paper's gamma and decays as all others do.
+    weight_decay : of weights only: not of norms, thresholds, slopes and scales.
+    Latent weights stay within +-LATENT_LIMIT, unless they are standardised before their sign.
+    """
+    repair, latent = model.spec.repair, model.latent_weights()
+    flipped = latent if repair.optimizer == "bop" else []
+    groups = _groups(model, penalty, {id(weight) for weight in flipped}, weight_decay)
+    if repair.optimizer == "sgd":
+        sgd = torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM, nesterov=True, fused=True)
+        parts: list[torch.optim.Optimizer] = [sgd]
+    else:
+        parts = [torch.optim.Adam(groups, lr=lr, fused=True)]
+    if flipped:
+        parts.append(Bop(flipped))
+    return Optimiser(parts, [] if flipped or standardises(repair) else latent)
+
+
+def _groups(
+    model: BinaryResNet, penalty: nn.Module, without: set[int], weight_decay: float
+) -> list[dict[str, Any]]:
+    """All parameters but those of these ids, the weights with decay and the others without."""
+    latent = {id(weight) for weight in model.latent_weights()}
+    decayed, free = [], list(penalty.parameters())
+    for name, parameter in model.named_parameters():
+        matrix = name.endswith("weight") and parameter.ndim > 1
+        if id(parameter) not in without:
+            (decayed if matrix or id(parameter) in latent else free).append(parameter)
+    groups = [dict(params=decayed, weight_decay=weight_decay), dict(params=free)]
+    return [group for group in groups if group["params"]]
