@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -9,9 +12,11 @@ from click.testing import CliRunner
 from bnnhw import checkpoint, data, train
 from bnnhw.errors import UserError
 from bnnhw.lower import lower
+from bnnhw.nn.batches import Batches
+from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.team import Team
-from bnnhw.nn.training import Batches, Recipe, classify
-from bnnhw.spec import NetworkSpec, Repair
+from bnnhw.nn.training import classify
+from bnnhw.spec import NetworkSpec, NumberFormats, Repair
 
 SPEC = NetworkSpec(depth=8, widths=(8, 8, 16), input=(8, 8, 1))
 
@@ -51,10 +56,16 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
     for name, tensor in whole.state.items():
         assert torch.equal(tensor, parts.state[name]), name
     left = sorted(entry.name for entry in tmp_path.iterdir())
-    assert left == ["parts.pt", "parts.pt.state", "whole.pt", "whole.pt.state"]
+    files = ("", ".log.jsonl", ".state")
+    assert left == [f"{name}.pt{file}" for name in ("parts", "whole") for file in files]
+    lines = [(tmp_path / f"{name}.pt.log.jsonl").read_text() for name in ("whole", "parts")]
+    whole, parts = ([json.loads(line) for line in text.splitlines()] for text in lines)
+    assert [line["epoch"] for line in parts] == [1, 2, 3]
+    assert [line["loss"] for line in parts] == [line["loss"] for line in whole]
 
 
-@pytest.mark.parametrize("repair", [Repair("rsign", False, "minus-one"), Repair()], ids=str)
+@pytest.mark.parametrize("repair", [Repair("rsign", False, "minus-one"), Repair()],
+                         ids=["rsign", "default"])  # fmt: skip
 def test_a_few_epochs_learn_digits_and_lower_well(tmp_path, repair):
     spec = NetworkSpec(depth=8, widths=(16, 16, 32), input=(8, 8, 1), repair=repair)
     recipe = Recipe("digits", epochs=8, batch=32, crop=0, flip=False)
@@ -113,6 +124,75 @@ def test_the_recorded_command_repeats_the_training(tmp_path):
     assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
 
 
+def test_a_recipe_file_says_it_all_and_the_command_line_overrides_it(tmp_path):
+    (tmp_path / "recipe.toml").write_text("""
+        [spec]
+        depth = 8
+        widths = [4, 4, 6]
+        [formats]
+        residual_fraction = 7
+        [repair]
+        optimizer = "sgd"
+        double_residual = false
+        [recipe]
+        dataset = "digits"
+        epochs = 1
+        batch = 200
+        seed = 4
+    """)
+    out = tmp_path / "m.pt"
+    words = ("--config", tmp_path / "recipe.toml", "--out", out)
+    assert invoke(*words, "--seed", 5, "--widths", "4,4,4").exit_code == 0
+    loaded = checkpoint.load(out)
+    assert loaded.spec.depth == 8 and loaded.spec.widths == (4, 4, 4)
+    assert loaded.spec.formats == NumberFormats(8, 7)
+    assert loaded.spec.repair == Repair(optimizer="sgd", double_residual=False)
+    recipe = loaded.metrics["recipe"]
+    assert (recipe["epochs"], recipe["batch"], recipe["seed"]) == (1, 200, 5)
+    assert (recipe["lr"], recipe["weight_decay"], recipe["flip"]) == (0.1, 1e-4, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[recipe", "recipe.toml: not TOML"),
+        ("epochs = 3", "recipe.toml: epochs: there are only tables spec, repair, formats, recipe"),
+        ("[recipe]\nrate = 3", "recipe.toml: unknown recipe.rate; choose from dataset, epochs"),
+        ("[spec]\nrepair = 3", "recipe.toml: unknown spec.repair"),
+        ("[recipe]\nepochs = 1.5", "epochs=1.5: must be a whole number"),
+        ("[recipe]\nepochs = 1\nlr = 'high'", "lr='high': must be a number"),
+        ("[recipe]\nepochs = 1\nflip = 1", "flip=1: must be true or false"),
+        ("[recipe]\ndataset = 'mnist'", "dataset='mnist': choose one of"),
+        ("[repair]\noptimizer = 'lion'", "optimizer='lion': choose one of 'adam'"),
+    ],
+)
+def test_a_wrong_recipe_file_ends_with_one_line(tmp_path, text, message):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    result = invoke("--config", path, "--out", tmp_path / "m.pt")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.exit_code == 2 and len(errors) == 1 and message in errors[0]
+
+
+def test_every_repair_method_is_listed_with_its_default_marked():
+    result = CliRunner().invoke(train.main, ["--list-repairs"], env=dict(COLUMNS="120"))
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "ede gradient k t (1 - tanh(t x)^2), t from 0.01 to 10 (IR-Net, 1909.10788)" in lines
+    assert "on * a shortcut round every convolution (Bi-Real Net, 1808.00278)" in lines
+    assert "off a shortcut round every two convolutions (1512.03385)" in lines
+    assert "squeeze_excitation= topology" in lines and "optimizer= training only" in lines
+    assert sum(" * " in line for line in lines) == len(dataclasses.fields(Repair))
+
+
+def test_the_speed_is_measured_without_a_data_set():
+    words = ("--dataset", "cifar100", "--depth", 8, "--widths", "2,2,2", "--batch", 8)
+    result = invoke(*words, "--benchmark", 0.1)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["images_per_second"] > 0 and found["batch"] == 8 and found["processes"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -132,13 +212,23 @@ def test_the_recorded_command_repeats_the_training(tmp_path):
         (["--dataset", "digits", "--epochs", "1", "--crop", "-1"], "error: crop=-1"),
         (["--dataset", "digits", "--epochs", "1", "--resume"], "r.pt.state: No such file"),
         (["--dataset", "digits", "--epochs", "1", "--distil", "2"], "distil=2.0: must lie in 0"),
-        (["--dataset", "digits", "--epochs", "1", "--distil", "0.5"], "give both or none"),
+        (["--dataset", "digits", "--epochs", "1", "--distil", "0.5"], "there is no teacher"),
+        (["--dataset", "digits", "--epochs", "1", "--penalty", "1"], "there is no regularization"),
+        (
+            ["--dataset", "digits", "--epochs", "1", "--repair", "teacher_student=logits"],
+            "teacher_student=logits: give --teacher",
+        ),
+        (["--dataset", "digits", "--epochs", "1", "--warm-up", "2"], "warm_up=2.0: must lie in 0"),
+        (["--dataset", "digits", "--epochs", "1", "--weight-decay", "-1"], "must not be negative"),
+        (["--dataset", "digits", "--epochs", "1", "--exact-epochs", "2"], "give --epochs with at"),
+        (["--dataset", "digits", "--epochs", "1", "--residual-width", "7"], "number from 8 to 16"),
+        (["--config", "no.toml"], "no.toml: No such file"),
         (["--dataset", "digits", "--epochs", "1", "--start", "no.pt"], "no.pt: No such file"),
         (
             ["--dataset", "digits", "--epochs", "1", "--depth", "14", "--start", "resnet8-digits"],
             "its network is NetworkSpec(depth=8",
         ),
-        (["--dataset", "digits", "--epochs", "1", "--teacher", "no.pt"], "give a teacher's state"),
+        (["--dataset", "digits", "--epochs", "1", "--teacher", "no.pt"], "no.pt: No such file"),
     ],
 )
 def test_wrong_options_end_with_one_line(tmp_path, words, message):

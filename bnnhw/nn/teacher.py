@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from bnnhw.errors import UserError
 
-MEAN = (0.4914, 0.4822, 0.4465)
+FORMAT = "bnnhw-teacher"
+MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's colours
 DEVIATION = (0.2470, 0.2435, 0.2616)
 BATCH = 100
 
@@ -38,11 +39,23 @@ class Block(nn.Module):
 
 
 class Teacher(nn.Module):
-    """CIFAR-10 ResNet-20 in real numbers: pixels uint8 (B, 3, H, W) -> logits (B, 10)."""
+    """A ResNet in real numbers: pixels uint8 (B, channels, H, W) -> logits (B, classes).
 
-    def __init__(self, blocks: int = 3, widths: tuple[int, ...] = (16, 32, 64)) -> None:
+    Without arguments, CIFAR-10's ResNet-20. Stages are of `blocks` blocks of two convolutions.
+    """
+
+    def __init__(
+        self, blocks: int = 3, widths: tuple[int, ...] = (16, 32, 64), classes: int = 10,
+        channels: int = 3,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.stem = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
+        self.blocks, self.widths = blocks, tuple(widths)
+        self.classes, self.channels = classes, channels
+        colours = (MEAN, DEVIATION) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+        for name, values in zip(("mean", "deviation"), colours, strict=True):
+            constant = torch.tensor(values).reshape(1, channels, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
+        self.stem = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(widths[0])
         body, inside = [], widths[0]
         for stage, outside in enumerate(widths):
@@ -50,40 +63,61 @@ class Teacher(nn.Module):
                 body.append(Block(inside, outside, 2 if stage and not block else 1))
                 inside = outside
         self.body = nn.Sequential(*body)
-        self.fc = nn.Linear(inside, 10)
+        self.fc = nn.Linear(inside, classes)
+
+    def stages(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and the map (B, C, H, W) after each stage."""
+        x = (pixels / 255 - self.mean) / self.deviation
+        x = F.relu(self.bn(self.stem(x)))
+        maps = []
+        for at, block in enumerate(self.body, 1):
+            x = block(x)
+            if at % self.blocks == 0:
+                maps.append(x)
+        return self.fc(x.mean((2, 3))), maps
 
     def forward(self, pixels: Tensor) -> Tensor:
-        shape = (1, 3, 1, 1)
-        mean, deviation = (torch.tensor(c).reshape(shape).to(pixels.device)
-                           for c in (MEAN, DEVIATION))  # fmt: skip
-        x = (pixels / 255 - mean) / deviation
-        x = self.body(F.relu(self.bn(self.stem(x))))
-        return self.fc(x.mean((2, 3)))
+        return self.stages(pixels)[0]
+
+    def content(self) -> dict[str, Any]:
+        """What `load_teacher` reads, as plain values and tensors."""
+        shape = dict(blocks=self.blocks, widths=list(self.widths), classes=self.classes,
+                     channels=self.channels)  # fmt: skip
+        return dict(format=FORMAT, shape=shape, state=self.state_dict())
 
 
-def load_teacher(state: Any, where: str) -> Teacher:
-    """A teacher from its state dict; UserError where that is none of this network."""
-    teacher = Teacher()
+def load_teacher(content: Any, where: str) -> Teacher:
+    """A teacher from its `content`, or from a bare state dict of CIFAR-10's ResNet-20.
+
+    UserError where that is none of this network.
+    """
+    shape, state = {}, content
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        shape, state = content.get("shape"), content.get("state")
     try:
+        teacher = Teacher(**shape)
         teacher.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError):
+    except (RuntimeError, TypeError, AttributeError, ValueError, IndexError):
         raise UserError(
-            f"{where}: not the state dict of a float CIFAR-10 ResNet-20; give such a teacher"
+            f"{where}: neither a teacher of python -m bnnhw.teach nor the state dict of a float "
+            f"CIFAR-10 ResNet-20; give one of them"
         ) from None
-    return teacher.eval()
+    return teacher.requires_grad_(False).eval()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def teach(
-    teacher: Teacher, pixels: np.ndarray, step: Callable[[int], None] = lambda done: None
-) -> Tensor:
-    """Logits float32 (2, N, classes) of uint8 pixels (N, H, W, 3) and of their mirror images."""
+    teacher: Teacher, pixels: np.ndarray, device: torch.device | None = None,
+    step: Callable[[int], None] = lambda done: None,
+) -> Tensor:  # fmt: skip
+    """Logits float32 (2, N, classes) of uint8 pixels (N, H, W, C) and of their mirror images."""
+    device = torch.device("cpu") if device is None else device
     logits: list[list[Tensor]] = [[], []]
-    teacher = teacher.to(memory_format=torch.channels_last)
+    teacher = teacher.to(device, memory_format=torch.channels_last)
     for start in range(0, len(pixels), BATCH):
-        batch = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2).to(device)
         for side, images in enumerate((batch, batch.flip(3))):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16):
                 logits[side].append(teacher(images).float())
         step(start + len(batch))
-    return torch.stack([torch.cat(side) for side in logits]).clone()
+    return torch.stack([torch.cat(side) for side in logits])

@@ -1,7 +1,12 @@
-"""Data-parallel training: processes of one thread each, gradients averaged in one piece."""
+"""Data-parallel training: processes that train one model, gradients averaged in one piece.
+
+On a CPU each has one thread: a second one makes these small kernels slower.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +18,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
 
+from bnnhw.errors import UserError
+
 PATIENCE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Team:
-    """This process's place among the processes that train one model together."""
+    """This process's place among the processes that train one model together.
+
+    local : its place among those of this machine, which says which GPU is its own.
+    """
 
     rank: int = 0
     size: int = 1
+    local: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes: a GPU if there is one."""
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", self.local % torch.cuda.device_count())
 
     def average(self, tensors: list[Tensor]) -> None:
         """Replace the tensors by their means over all processes, in place."""
@@ -33,9 +51,10 @@ class Team:
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def average_gradients(self, model: nn.Module) -> None:
+    def average_gradients(self, *modules: nn.Module) -> None:
         """Make every process's gradients those of the whole batch."""
-        self.average([p.grad for p in model.parameters() if p.grad is not None])
+        parameters = [p for module in modules for p in module.parameters()]
+        self.average([p.grad for p in parameters if p.grad is not None])
 
     def average_statistics(self, model: nn.Module) -> None:
         """Make the running statistics of batch norm the same everywhere."""
@@ -54,41 +73,59 @@ class Team:
 ALONE = Team()
 
 
-def _join(team: Team, store: str) -> None:
-    torch.set_num_threads(1)  # a second thread makes these small kernels slower
-    if team.size > 1:
-        dist.init_process_group("gloo", f"file://{store}", PATIENCE, team.size, team.rank)
+def _join(team: Team, meeting: str) -> None:
+    """Meet the others at a URL; a GPU's tensors go by NCCL where each process has its own."""
+    torch.set_num_threads(1)
+    if team.size == 1:
+        return
+    backend = "gloo"
+    if int(os.environ.get("LOCAL_WORLD_SIZE", team.size)) <= torch.cuda.device_count():
+        torch.cuda.set_device(team.device)
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, meeting, PATIENCE, team.size, team.rank)
 
 
-def _help(team: Team, store: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    _join(team, store)
+def _help(team: Team, meeting: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    _join(team, meeting)
     work(*arguments, team=team)
+
+
+def launched() -> Team | None:
+    """The place that torchrun gave this process in its environment; None without torchrun."""
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return None
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return Team(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
 
 
 @contextmanager
 def team(size: int, work: Callable[..., Any], *arguments: Any) -> Iterator[Team]:
     """Start size - 1 helpers that call work(*arguments, team=theirs); yields this one's Team.
 
-    The caller must call `work` with it, too. Helpers end with this process.
+    The caller must call `work` with it, too. Helpers end with this process. Under torchrun there
+    is nobody to start: the team is its processes.
     """
+    place = launched()
+    if place is not None and size > 1:
+        raise UserError(f"--processes {size}: torchrun has started the processes; leave it out")
+    helpers = []
     with tempfile.TemporaryDirectory() as folder:
-        store = f"{folder}/store"
+        meeting = "env://" if place else f"file://{folder}/store"
         context = multiprocessing.get_context("spawn")
-        helpers = [
-            context.Process(
-                target=_help, args=(Team(rank, size), store, work, arguments), daemon=True
-            )
-            for rank in range(1, size)
-        ]
-        for helper in helpers:
-            helper.start()
-        _join(Team(0, size), store)
+        for rank in range(1, size):
+            there = Team(rank, size, rank)
+            arguments_there = (there, meeting, work, arguments)
+            helpers.append(context.Process(target=_help, args=arguments_there, daemon=True))
+            helpers[-1].start()
+        place = place or Team(0, size)
+        _join(place, meeting)
         try:
-            yield Team(0, size)
+            yield place
             for helper in helpers:
                 helper.join(60)
         finally:
             for helper in helpers:
                 helper.terminate()
-            if size > 1:
+            if place.size > 1:
                 dist.destroy_process_group()

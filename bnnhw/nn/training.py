@@ -1,128 +1,41 @@
-"""Recipe, batches and the loop that trains a BinaryResNet."""
+"""The loop that trains a BinaryResNet, and all of its state."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnhw.data import Images
 from bnnhw.errors import UserError
+from bnnhw.nn import losses, optimisers
+from bnnhw.nn.batches import Batch, Batches
+from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.resnet import BinaryResNet
+from bnnhw.nn.teacher import Teacher, teach
 from bnnhw.nn.team import ALONE, Team
 from bnnhw.spec import NetworkSpec
 
-LATENT_LIMIT = 1.5
-WARM_UP = 0.03
-TEMPERATURE = 4.0
 CALIBRATION = 10_000  # images
 TEST_BATCH = 100
+WARM_UP_STEPS, STEPS = 3, 4  # of a measurement of speed
 Log = Callable[[dict[str, Any]], None]
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. The schedule ends with `epochs` or with `minutes`, whichever comes first.
-
-    batch : images a step, of all processes together. crop : greatest random shift in pixels.
-    distil : weight of a teacher's logits in the loss (arXiv:1503.02531), from 0 to 1.
-    """
-
-    dataset: str = "cifar10"
-    epochs: int | None = None
-    minutes: float | None = None
-    batch: int = 64
-    lr: float = 1e-2
-    crop: int = 2
-    flip: bool = True
-    seed: int = 0
-    distil: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.epochs is None and self.minutes is None:
-            raise UserError("no end to the training: give --epochs, --budget-minutes or both")
-        for name in ("epochs", "minutes", "batch", "lr"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{name}={value}: must be greater than 0")
-        if not 0 <= self.crop <= 16:
-            raise UserError(f"crop={self.crop}: must lie in 0 to 16 pixels")
-        if not 0 <= self.distil <= 1:
-            raise UserError(f"distil={self.distil}: must lie in 0 to 1")
+__all__ = ["Log", "Recipe", "Trainer", "classify", "random_images", "recalibrate"]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """pixels uint8 (B, C, H, W), channels last. labels int64 (B,).
-
-    taught : a teacher's logits float32 (B, classes), or None.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    taught: Tensor | None
-
-
-def distillation(logits: Tensor, taught: Tensor) -> Tensor:
-    """KL divergence of softened predictions from the teacher's, scaled to the loss's gradients."""
-    soft = F.log_softmax(logits.float() / TEMPERATURE, 1)
-    target = F.log_softmax(taught / TEMPERATURE, 1)
-    divergence = F.kl_div(soft, target, reduction="batchmean", log_target=True)
-    return divergence * TEMPERATURE**2
-
-
-class Batches:
-    """Shuffled, randomly shifted and mirrored batches of a training set, without a loop.
-
-    Pixels that a shift brings in from outside are 128, the stem's zero.
-    """
-
-    def __init__(
-        self, images: Images, recipe: Recipe, device: torch.device, taught: Tensor | None = None
-    ) -> None:
-        """taught : a teacher's logits (2, N, classes) of the images and their mirror images."""
-        pad = recipe.crop
-        self.height, self.width = images.pixels.shape[1:3]
-        padded = np.pad(
-            images.pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=128
-        )
-        self.pixels = torch.from_numpy(padded).to(device)
-        self.labels = torch.from_numpy(images.labels).to(device)
-        self.taught = None if taught is None else taught.to(device)
-        self.recipe = recipe
-
-    def __len__(self) -> int:
-        return len(self.labels) // self.recipe.batch
-
-    def epoch(self, generator: torch.Generator, team: Team = ALONE) -> Iterator[Batch]:
-        """Yields whole batches; the last rest is dropped.
-
-        A team shares each batch; its generators must be in the same state.
-        """
-        device, batch = self.pixels.device, self.recipe.batch
-        count = len(self.labels)
-        order = torch.randperm(count, generator=generator).to(device)
-        shift = torch.randint(0, 2 * self.recipe.crop + 1, (count, 2), generator=generator)
-        mirror = torch.rand(count, generator=generator) < (0.5 if self.recipe.flip else 0.0)
-        rows = (shift[:, :1] + torch.arange(self.height)).to(device)
-        across = torch.arange(self.width)
-        across = torch.where(mirror[:, None], across.flip(0), across)
-        columns = (shift[:, 1:] + across).to(device)
-        mirror = mirror.to(device)
-        for start in range(0, len(self) * batch, batch):
-            part = slice(start + team.rank, start + batch, team.size)
-            chosen = order[part]
-            pixels = self.pixels[chosen[:, None, None], rows[part, :, None], columns[part, None]]
-            taught = None if self.taught is None else self.taught[mirror[part].long(), chosen]
-            yield Batch(pixels.permute(0, 3, 1, 2), self.labels[chosen], taught)
+def random_images(spec: NetworkSpec, size: int) -> Images:
+    """Random pixels and labels that the network takes, to measure its speed."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (size, *spec.input), dtype=np.uint8)
+    return Images(pixels, generator.integers(0, spec.classes, size), spec.classes)
 
 
 @torch.inference_mode()
@@ -172,21 +85,35 @@ class Trainer:
 
     def __init__(
         self, spec: NetworkSpec, recipe: Recipe, train: Images, validation: Images,
-        team: Team = ALONE, taught: Tensor | None = None,
+        team: Team = ALONE, teacher: Teacher | None = None, *, compiled: bool = False,
     ) -> None:  # fmt: skip
-        if (taught is None) != (recipe.distil == 0):
-            raise UserError("distillation needs a teacher and a weight: give both or none")
-        self.recipe, self.validation, self.team = recipe, validation, team
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """teacher : what spec.repair.teacher_student learns from, and only then."""
+        kind = spec.repair.teacher_student
+        if (teacher is None) != (kind == "none"):
+            raise UserError(
+                f"teacher_student={kind}: give --teacher with --repair teacher_student=logits "
+                f"(or attention), and without neither"
+            )
+        self.recipe = recipe = recipe.settled(spec.repair)
+        self.validation, self.team, self.device = validation, team, team.device
         torch.manual_seed(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         model = BinaryResNet(spec).to(self.device, memory_format=torch.channels_last)
         self.model = model
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
+        self.regulariser = losses.Penalty(model).to(self.device)
+        self.optimiser = optimisers.build(
+            model, self.regulariser, lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
+        taught = None
+        if kind == "logits":
+            taught = teach(teacher, train.pixels, self.device)
+        self.teacher = teacher.to(self.device) if kind == "attention" else None
         self.batches = Batches(train, recipe, self.device, taught)
         self.calibration = train.pixels[:CALIBRATION]
         if not len(self.batches):
             raise UserError(f"batch={recipe.batch}: there are only {len(train)} training images")
+        stages = model.forward if self.teacher is None else model.stages
+        self.forward = torch.compile(stages) if compiled else stages
         self.epoch, self.seconds = 0, 0.0
 
     def progress(self, step: int, seconds: float) -> float:
@@ -199,7 +126,11 @@ class Trainer:
         return min(1.0, max(parts))
 
     def run(self, log: Log, after_epoch: Callable[[float], None]) -> None:
-        """Train to the end of the schedule; `after_epoch` gets the validation top-1."""
+        """Train to the end of the schedule; `after_epoch` gets the validation top-1.
+
+        log : of the first process gets {done, seconds} now and then, and after each epoch
+        {epoch, seconds, loss, validation, rate}.
+        """
         while self.progress(0, self.seconds) < 1:
             started, before = time.monotonic(), self.seconds
             loss = self._run_epoch(started, log)
@@ -208,8 +139,9 @@ class Trainer:
             top1 = self._validate() if self.team.rank == 0 else 0.0
             self.seconds = self.team.agree(before + time.monotonic() - started)
             if self.team.rank == 0:
+                done = self.progress(0, self.seconds)
                 log(dict(epoch=self.epoch, seconds=round(self.seconds), loss=round(loss, 4),
-                         validation=round(top1, 2)))  # fmt: skip
+                         validation=round(top1, 2), rate=self.recipe.rate(done)))  # fmt: skip
                 after_epoch(top1)
         if self.team.rank == 0:
             after_epoch(self._finish())
@@ -232,7 +164,7 @@ class Trainer:
 
     def _run_epoch(self, started: float, log: Log) -> float:
         self.model.train()
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.device)
         step = 0
         batches = self.batches.epoch(self.generator, self.team)
         for step, batch in enumerate(batches, 1):
@@ -246,30 +178,52 @@ class Trainer:
         return float(total) / max(1, step)
 
     def _step(self, batch: Batch, done: float) -> Tensor:
-        rate = self.recipe.lr * min(1.0, (done + 1e-3) / WARM_UP)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done))
+        self.model.anneal(self.recipe.phase(done))
         with torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.model(batch.pixels)
-        loss = F.cross_entropy(logits, batch.labels)
-        if batch.taught is not None:
-            soft = distillation(logits, batch.taught)
-            loss = (1 - self.recipe.distil) * loss + self.recipe.distil * soft
-        self.optimiser.zero_grad(set_to_none=True)
+            if self.teacher is None:
+                logits, maps, theirs = self.forward(batch.pixels), None, None
+            else:
+                logits, maps = self.forward(batch.pixels)
+                with torch.no_grad():
+                    _, theirs = self.teacher.stages(batch.pixels)
+        loss = losses.objective(
+            self.model, logits, batch.labels, taught=batch.taught, maps=maps, teacher_maps=theirs,
+            distil=self.recipe.distil, regulariser=self.regulariser, penalty=self.recipe.penalty,
+        )  # fmt: skip
+        self.optimiser.zero_grad()
         loss.backward()
-        self.team.average_gradients(self.model)
-        self.optimiser.step()
-        with torch.no_grad():
-            torch._foreach_clamp_min_(self.model.latent_weights(), -LATENT_LIMIT)
-            torch._foreach_clamp_max_(self.model.latent_weights(), LATENT_LIMIT)
-        return loss.detach().cpu()
+        self.team.average_gradients(self.model, self.regulariser)
+        self.optimiser.step(self.recipe.rate(done))
+        return loss.detach()
+
+    def measure(self, seconds: float) -> float:
+        """Images a second while training for about so long, after a few steps to warm up."""
+        self.model.train()
+        epochs = (self.batches.epoch(self.generator, self.team) for _ in count())
+        batches = chain.from_iterable(epochs)
+        for batch in islice(batches, WARM_UP_STEPS):
+            self._step(batch, 0.0)
+        self._synchronise()
+        started, elapsed, steps = time.monotonic(), 0.0, 0
+        while elapsed < seconds:
+            for batch in islice(batches, STEPS):
+                self._step(batch, 0.0)
+            self._synchronise()
+            steps += STEPS
+            elapsed = self.team.agree(time.monotonic() - started)
+        return steps * self.recipe.batch / elapsed
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def state(self) -> dict[str, Any]:
         """Everything `restore` needs, as plain values and tensors."""
         return dict(
             recipe=asdict(self.recipe), spec=self.model.spec.to_dict(), epoch=self.epoch,
             seconds=self.seconds, generator=self.generator.get_state(),
-            model=self.model.state_dict(), optimiser=self.optimiser.state_dict(),
+            random=torch.get_rng_state(), model=self.model.state_dict(),
+            regulariser=self.regulariser.state_dict(), optimiser=self.optimiser.state_dict(),
         )  # fmt: skip
 
     def restore(self, state: Any, where: Path) -> None:
@@ -285,5 +239,7 @@ class Trainer:
                 )
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random"])
         self.model.load_state_dict(state["model"])
+        self.regulariser.load_state_dict(state["regulariser"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from bnnhw.data import Images
 from bnnhw.errors import UserError
+from bnnhw.nn.batches import Batches
+from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.teacher import Teacher, load_teacher, teach
-from bnnhw.nn.training import TEMPERATURE, Batches, Recipe, distillation
 
 
 def test_logits_are_of_each_image_and_its_mirror_image():
@@ -37,15 +37,24 @@ def test_batches_carry_the_logits_of_what_they_show():
     assert batch.taught.flatten().tolist() == (batch.labels + 8 * mirrored).tolist()
 
 
-def test_distillation_is_the_scaled_divergence():
-    logits, taught = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
-    p, q = (F.softmax(x / TEMPERATURE, 1) for x in (taught, logits))
-    expected = (p * (p / q).log()).sum(1).mean() * TEMPERATURE**2
-    torch.testing.assert_close(distillation(logits, taught), expected)
-    assert distillation(taught, taught).abs() < 1e-5
+def test_a_teacher_of_any_shape_is_read_back():
+    torch.manual_seed(0)
+    teacher = Teacher(blocks=2, widths=(4, 4, 6), classes=7, channels=1).eval()
+    again = load_teacher(teacher.content(), "here")
+    pixels = torch.randint(0, 256, (3, 1, 12, 10), dtype=torch.uint8)
+    logits, maps = again.stages(pixels)
+    assert torch.equal(logits, teacher(pixels)) and logits.shape == (3, 7)
+    assert [tuple(x.shape[1:]) for x in maps] == [(4, 12, 10), (4, 6, 5), (6, 3, 3)]
+    torch.testing.assert_close(
+        logits, maps[-1].mean((2, 3)) @ teacher.fc.weight.T + teacher.fc.bias
+    )
 
 
-@pytest.mark.parametrize("state", [{}, [1], None, {"stem.weight": torch.zeros(1)}])
+@pytest.mark.parametrize(
+    "state",
+    [{}, [1], None, {"stem.weight": torch.zeros(1)}, {"format": "bnnhw-teacher"},
+     {"format": "bnnhw-teacher", "shape": {"blocks": 1, "depth": 3}, "state": {}}],
+)  # fmt: skip
 def test_other_files_are_no_teacher(state):
-    with pytest.raises(UserError, match="here: not the state dict of a float CIFAR-10 ResNet-20"):
+    with pytest.raises(UserError, match="here: neither a teacher of python -m bnnhw.teach"):
         load_teacher(state, "here")

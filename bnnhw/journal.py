@@ -1,0 +1,80 @@
+"""What a training tells: a line on the terminal, JSON lines beside its file, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bnnhw.errors import UserError
+
+
+def lines_path(out: Path) -> Path:
+    """Where the metrics of the training of `out` are, one JSON object per epoch."""
+    return out.with_name(out.name + ".log.jsonl")
+
+
+class Lines:
+    """Appends the metrics of each epoch to a file of JSON lines.
+
+    epoch : the last epoch that is kept; lines of later ones are dropped, they are run again.
+    """
+
+    def __init__(self, path: Path, epoch: int) -> None:
+        self.path = path
+        kept = []
+        if epoch and path.exists():
+            lines = path.read_text().splitlines()
+            kept = [f"{line}\n" for line in lines if json.loads(line)["epoch"] <= epoch]
+        try:
+            path.write_text("".join(kept))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error}); choose another --out") from None
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        if "epoch" in entry:
+            with self.path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+
+class Board:
+    """Writes the metrics of each epoch for TensorBoard."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError(
+                f"--log {directory}: needs the package tensorboard; pip install tensorboard"
+            ) from None
+        self.writer = SummaryWriter(str(directory))
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        if "epoch" in entry:
+            for name in entry.keys() - {"epoch"}:
+                self.writer.add_scalar(name, entry[name], entry["epoch"])
+            self.writer.flush()
+
+
+class Terminal:
+    """A line with the time left on a terminal, one line per epoch elsewhere."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>4.1f} %"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
+        )  # fmt: skip
+        self.task = self.bar.add_task("training", total=1.0)
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        if "done" in entry:
+            self.bar.update(self.task, completed=entry["done"])
+            return
+        self.bar.console.print(
+            f"epoch {entry['epoch']}: loss {entry['loss']}, "
+            f"validation {entry['validation']} %, {entry['seconds']} s", highlight=False,
+        )  # fmt: skip
