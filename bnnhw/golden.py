@@ -1,10 +1,6 @@
 """Runs an IntegerNetwork exactly; every tensor can be tapped by name.
 
-The semantics are those of bnnhw.integer. Everything is int32 (int64 in the head) but the
-convolutions' sums, which are taken in floating point, where they are exact: all terms are whole,
-and no partial sum of a binary convolution passes 9 * 1024 < 2**24 (float32) or of the stem
-9 * 8 * 128 * 127 < 2**53 (float64). The results are rounded all the same, so that a kernel that
-transforms its operands (Winograd) could not leave a fraction.
+The semantics are those of bnnhw.integer, its operations are in bnnhw.golden_parts.
 """
 
 from __future__ import annotations
@@ -13,109 +9,142 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from bnnhw import golden_parts as parts
 from bnnhw.errors import UserError
-from bnnhw.integer import (
-    IntegerConvolution,
-    IntegerHead,
-    IntegerNetwork,
-    IntegerStem,
-    Requantiser,
-    saturation,
-)
-from bnnhw.spec import Convolution, NetworkSpec, NumberFormats
+from bnnhw.integer import IntegerConvolution, IntegerNetwork, Structure, structure
+from bnnhw.spec import Convolution, NetworkSpec
 
 Keep = Callable[[str, Tensor], None]
 ALWAYS = ("head.logits", "class")
 BATCH = 100
 
 
+def _numbered(name: str, count: int) -> list[str]:
+    """NAME, NAME1, NAME2, ..."""
+    return [f"{name}{at or ''}" for at in range(count)]
+
+
+def _convolution_taps(shape: Convolution, structure: Structure, features: int) -> list[str]:
+    taps = _numbered("acc", len(structure.features))
+    taps += ["pooled", "hidden", "gate"] if structure.gate else []
+    taps += ["shortcut.acc"] if structure.shortcut else []
+    taps += ["residual"] if shape.shortcut else []
+    return [f"{shape.name}.{tap}" for tap in (*taps, *_numbered("bits", features))]
+
+
 def tap_names(spec: NetworkSpec) -> tuple[str, ...]:
     """Every tensor's name in order of computation.
 
-    input uint8 (N, H, W, C); stem.acc, NAME.acc int32 and stem.residual, NAME.residual int32
-    (where there is a shortcut) and stem.bits, NAME.bits uint8 of 0 and 1, all NHWC;
-    head.logits int64 (N, classes); class int64 (N,).
+    input uint8 (N, H, W, C); input.bits uint8 (N, H, W, C * L) of a thermometer stem;
+    stem.acc, NAME.acc int32, NAME.acc1, ... of further terms; NAME.shortcut.acc int32 of a 1x1
+    convolution; stem.residual, NAME.residual int32 (where there is a shortcut) and stem.bits,
+    NAME.bits uint8 of 0 and 1, NAME.bits1, ... of further thresholds, all NHWC; of gates
+    NAME.pooled (N, C), NAME.hidden (N, hidden), NAME.gate (N, C) int32; head.logits int64
+    (N, classes); class int64 (N,).
     """
-    names = ["input", "stem.acc", "stem.residual", "stem.bits"]
+    features = spec.repair.features
+    names = ["input"]
+    names += ["input.bits"] if spec.repair.stem == "thermometer" else []
+    names += ["stem.acc", "stem.residual", *_numbered("stem.bits", features)]
     for shape in spec.convolutions():
-        kinds = ("acc", "residual", "bits") if shape.shortcut else ("acc", "bits")
-        names += [f"{shape.name}.{kind}" for kind in kinds]
+        names += _convolution_taps(shape, structure(shape, spec.repair), features)
     return (*names, *ALWAYS)
 
 
-def stem(x: Tensor, part: IntegerStem) -> Tensor:
-    """Pixels uint8 (B, C, H, W) -> acc int32 (B, out_channels, H, W)."""
-    weights = torch.from_numpy(part.weights).permute(0, 3, 1, 2)
-    acc = F.conv2d(x.to(torch.float64) - 128, weights.to(torch.float64), padding=1)
-    return acc.round_().to(torch.int32)
+def _stem(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> tuple[Tensor, list[Tensor]]:
+    """The residual stream and its bits."""
+    stem = network.stem
+    if stem.levels is None:
+        acc = parts.stem(pixels, stem)
+    else:
+        bits = parts.pixel_bits(pixels, stem.levels)
+        keep("input.bits", bits)
+        acc = parts.convolution(bits, stem.weights, 1, network.spec.repair.padding)
+    keep("stem.acc", acc)
+    half = acc >> stem.pre_shift
+    return parts.requantise(half, None, stem.requantiser, network.spec.formats)
 
 
-def convolution(bits: Tensor, part: IntegerConvolution, padding: str) -> Tensor:
-    """Bits uint8 (B, C, H, W) of 0 and 1 -> acc int32 (B, out_channels, out_H, out_W)."""
-    weights = torch.from_numpy(part.weights).permute(0, 3, 1, 2).to(torch.float32)
-    x = bits.to(torch.float32).mul_(2).sub_(1)
-    outside = -1.0 if padding == "minus-one" else 0.0
-    x = F.pad(x, (1, 1, 1, 1), value=outside).contiguous(memory_format=torch.channels_last)
-    return F.conv2d(x, weights, stride=part.shape.stride).round_().to(torch.int32)
+def _shortcut(part: IntegerConvolution, stream: Tensor, spec: NetworkSpec, keep: Keep) -> Tensor:
+    """What is added to the convolution's output, wide."""
+    shape = part.shape
+    if part.shortcut is not None:
+        acc = parts.shortcut_acc(stream, shape, part.shortcut)
+        keep(f"{shape.name}.shortcut.acc", acc)
+        half = acc >> part.shortcut.pre_shift
+        return parts.scaled(half, part.shortcut.scale, spec.formats).add_(
+            parts.channels(part.shortcut.bias)
+        )
+    if structure(shape, spec.repair).averages:
+        return parts.averaged(stream, shape, spec.formats)
+    return parts.padded(stream, shape, spec.formats)
 
 
-def shortcut(stream: Tensor, shape: Convolution) -> Tensor:
-    """The stream int32 (B, C, H, W) as it is added to a convolution's output."""
-    step, front = shape.shortcut_stride, shape.shortcut_offset
-    back = shape.out_channels - shape.shortcut_channels - front
-    return F.pad(stream[:, :, ::step, ::step], (0, 0, 0, 0, front, back))
+def _requantised(
+    part: IntegerConvolution, accs: list[Tensor], stream: Tensor, spec: NetworkSpec, keep: Keep
+) -> Tensor:
+    """The sums of the terms -> residuals, int32 (B, C, H, W)."""
+    name, formats, scales = part.shape.name, spec.formats, [part.requantiser.scale]
+    scales += [term.scale for term in part.further]
+    u = parts.scaled(accs[0] >> 1, scales[0], formats)  # acc is even, so halving is exact
+    for acc, scale in zip(accs[1:], scales[1:], strict=True):
+        u += parts.scaled(acc >> 1, scale, formats)
+    if part.spatial is not None:
+        u = parts.spatially_scaled(u, part.spatial)
+    u += parts.channels(part.requantiser.bias)
+    if part.before is not None:
+        u = parts.activate(u, part.before)
+    if part.gate is not None:
+        steps = parts.gate(u, part.gate)
+        for kind, tensor in zip(("pooled", "hidden", "gate"), steps, strict=True):
+            keep(f"{name}.{kind}", tensor)
+        u = parts.gated(u, steps[-1])
+    if part.shape.shortcut:
+        u += _shortcut(part, stream, spec, keep)
+    if part.after is not None:
+        u = parts.activate(u, part.after)
+    elif part.gate is not None:
+        u += 1 << (formats.guard - 1)
+    return parts.residual(u, formats)
 
 
-def requantise(
-    half: Tensor, stream: Tensor | None, part: Requantiser, formats: NumberFormats
-) -> tuple[Tensor, Tensor]:
-    """half int32 (B, C, H, W) and the shortcut -> residual int32 and bits uint8, same shape."""
-    scale, bias, threshold = (
-        torch.from_numpy(array).reshape(1, -1, 1, 1)
-        for array in (part.scale, part.bias, part.threshold)
-    )
-    y = (half * scale) >> (formats.scale_fraction - formats.guard)
-    y += bias
-    if stream is not None:
-        y += stream << formats.guard
-    y >>= formats.guard
-    y.clamp_(*saturation(formats.residual_width))
-    return y, (y >= threshold).to(torch.uint8)
-
-
-def head(stream: Tensor, part: IntegerHead) -> Tensor:
-    """Residual stream int32 (B, C, H, W) -> logits int64 (B, classes)."""
-    weights = torch.from_numpy(part.weights).to(torch.int64)
-    bias = torch.from_numpy(part.bias_mantissa).to(torch.int64) << part.bias_shift
-    return (stream.sum((2, 3), dtype=torch.int64)[:, None, :] * weights).sum(2) + bias
+def _convolution(
+    part: IntegerConvolution, bits: list[Tensor], stream: Tensor, spec: NetworkSpec, keep: Keep
+) -> tuple[Tensor, list[Tensor]]:
+    """The residual stream and the bits after a convolution."""
+    shape, padding = part.shape, spec.repair.padding
+    terms = [(part.weights, 0), *((term.weights, term.feature) for term in part.further)]
+    accs = [
+        parts.convolution(bits[feature], weights, shape.stride, padding)
+        for weights, feature in terms
+    ]
+    for tap, acc in zip(_numbered(f"{shape.name}.acc", len(accs)), accs, strict=True):
+        keep(tap, acc)
+    if part.requantiser is None:
+        return stream, parts.compare(accs[0], (part.threshold,))
+    y = _requantised(part, accs, stream, spec, keep)
+    return (y if shape.shortcut else stream), parts.compare(y, part.requantiser.thresholds)
 
 
 def _forward(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> None:
     """One batch, uint8 (B, C, H, W); `keep` is given every tensor."""
-    formats, padding = network.spec.formats, network.spec.repair.padding
-    keep("input", pixels)
-    acc = stem(pixels, network.stem)
-    keep("stem.acc", acc)
-    half = acc >> network.stem.pre_shift
-    stream, bits = requantise(half, None, network.stem.requantiser, formats)
-    keep("stem.residual", stream)
-    keep("stem.bits", bits)
-    for part in network.convolutions:
-        name = part.shape.name
-        acc = convolution(bits, part, padding)
-        keep(f"{name}.acc", acc)
-        if part.requantiser is not None:
-            added = shortcut(stream, part.shape)
-            half = acc >> 1  # acc is even, so this is exact
-            stream, bits = requantise(half, added, part.requantiser, formats)
+    spec = network.spec
+
+    def keep_maps(name: str, stream: Tensor | None, bits: list[Tensor]) -> None:
+        if stream is not None:
             keep(f"{name}.residual", stream)
-        else:
-            bits = (acc >= torch.from_numpy(part.threshold).reshape(1, -1, 1, 1)).to(torch.uint8)
-        keep(f"{name}.bits", bits)
-    logits = head(stream, network.head)
+        for tap, tensor in zip(_numbered(f"{name}.bits", len(bits)), bits, strict=True):
+            keep(tap, tensor)
+
+    keep("input", pixels)
+    stream, bits = _stem(network, pixels, keep)
+    keep_maps("stem", stream, bits)
+    for part in network.convolutions:
+        stream, bits = _convolution(part, bits, stream, spec, keep)
+        keep_maps(part.shape.name, stream if part.shape.shortcut else None, bits)
+    logits = parts.head(stream, network.head)
     keep("head.logits", logits)
     keep("class", torch.from_numpy(logits.numpy().argmax(1)))  # numpy: the lowest of equals
 

@@ -2,22 +2,53 @@
 
 Everything the device computes is defined here, in integers; `bnnhw.golden` runs it.
 
-Features are bits (1 is +1, 0 is -1) and a residual stream of signed fixed-point numbers of
-`formats.residual_width` bits, `formats.residual_fraction` of them after the point.
+Features are bits (1 is +1, 0 is -1), of which an ensemble makes N from each value, and a
+residual stream of signed fixed-point numbers of `formats.residual_width` bits (W),
+`formats.residual_fraction` of them (F) after the point. G is formats.guard and S
+formats.scale_fraction; wide numbers have F + G bits after the point. sat16 saturates to signed
+16 bits, >> is the floor. What the spec's repair methods do not ask for is left out.
 
 Stem. Pixels are bytes; x = byte - 128 is in [-128, 127], padded taps are x = 0:
     acc = sum x * weight                              exact
     half = acc >> pre_shift                           floor; |half| < 2**15
-Binary convolution. x and weight are +-1; a zero-padded tap adds nothing, a minus-one-padded
-tap is x = -1. Channel counts are even, so acc is even:
+Thermometer stem. Bit l of colour c is byte >= levels[l] and input channel c * L + l of a binary
+convolution, padded as the others: half = acc / 2.
+Binary convolution, of each term its own weights and feature. x and weight are +-1; a zero-padded
+tap adds nothing, a minus-one-padded tap is x = -1. Channel counts are even, so acc is even:
     acc = sum x * weight                              exact
     half = acc / 2                                    exact
-Requantisation, of the stem and of each convolution with a shortcut (r = 0 in the stem):
-    p = (half * scale) >> (scale_fraction - guard)    floor
-    y = saturate(((r << guard) + p + bias) >> guard)  floor; bias carries the rounding half
-    bit = y >= threshold                              2**(residual_width-1) means never
-    y continues as the residual stream, bit is the next convolution's feature.
-A convolution without a shortcut gives bits only: bit = acc >= threshold.
+Requantisation, of the stem (r = 0) and of each convolution with a shortcut, with more than one
+term or with spatial factors (r = 0 where there is no shortcut):
+    u = sum over terms of (half * scale) >> (S - G)   floor of each
+    u = (sat16(u) * spatial[row, column]) >> 6        spatial factors: 64 is 1.0
+    u = u + bias
+    u = act(u)                                        activation before the addition
+    u = (sat16(u) * gate) >> 7                        gate below
+    v = r + u
+    v = act(v)                                        activation after the addition
+    y = saturate_W(v >> G)                            (v + 2**(G-1)) >> G if a gate was the last
+    bit_n = y >= threshold_n                          2**(W-1) means never
+The rounding half 2**(G-1) is part of the constant that was added last: an activation's shift_out,
+else the bias. y continues as the residual stream if there is a shortcut, and is used for nothing
+but its bits if not; the bits are the next convolution's features.
+Activation, act(v):
+    t = sat16(v + shift_in)
+    ((t * slope) >> 12) + shift_out                   slope: positive where t >= 0, else negative
+Gate, one per channel and image:
+    pooled = sat16((sum of sat16(u) over the map) >> pool_shift)
+    hidden = sat16(max(0, sum pooled * w1 + b1) >> hidden_shift)
+    gate = clamp((sum hidden * w2 + b2) >> gate_shift, 0, 128)
+Shortcut, r, of the stream before the block:
+    stream << G                                       stride 1, or pad: every other pixel, between
+                                                      zero channels as spec.Convolution says
+    (sum of 2x2 residuals << G) >> 2                  avgpool-duplicate: channel c takes channel
+                                                      c % shortcut_channels; past an odd edge the
+                                                      edge again
+    ((half * scale) >> (S - G)) + bias                1x1 convolutions of every other pixel;
+                                                      half = acc >> pre_shift, acc = sum x * weight,
+                                                      x the residual, or its sign (0 is +1)
+A convolution without a shortcut, of one term and without spatial factors, gives bits only:
+bit = acc >= threshold, whatever normalisation and activation lie between.
 Head. logit = sum over pixels and channels of y * weight, plus bias; class = argmax, the
 lowest of equals.
 """
@@ -29,71 +60,168 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.spec import Convolution, NetworkSpec
+from bnnhw.integer_parts import (
+    IntegerActivation,
+    IntegerGate,
+    IntegerHead,
+    IntegerShortcut,
+    IntegerStem,
+    IntegerTerm,
+    Requantiser,
+    check_array,
+    check_range,
+    check_signs,
+    saturation,
+)
+from bnnhw.spec import Convolution, NetworkSpec, Repair
 
+__all__ = [
+    "IntegerActivation",
+    "IntegerConvolution",
+    "IntegerGate",
+    "IntegerHead",
+    "IntegerNetwork",
+    "IntegerShortcut",
+    "IntegerStem",
+    "IntegerTerm",
+    "Requantiser",
+    "Structure",
+    "saturation",
+    "structure",
+]
 
-def _array(where: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
-    if array.dtype != dtype or array.shape != shape:
-        raise UserError(
-            f"{where}: needs {np.dtype(dtype).name} {shape}, has {array.dtype.name} {array.shape}"
-        )
-
-
-def _range(where: str, array: np.ndarray, low: int, high: int) -> None:
-    if array.size and (array.min() < low or array.max() > high):
-        at = int(np.argmax((array < low) | (array > high)))
-        raise UserError(f"{where}[{at}]={array.flat[at]}: must lie in [{low}, {high}]")
-
-
-def saturation(width: int) -> tuple[int, int]:
-    """The least and greatest signed number of `width` bits."""
-    return -(1 << (width - 1)), (1 << (width - 1)) - 1
+WIDE_LIMIT = 15  # W + G where sat16 comes before anything is multiplied by wide numbers
 
 
 @dataclass(frozen=True)
-class Requantiser:
-    """Per-channel half -> residual and bit.
+class Structure:
+    """What a convolution consists of; the spec alone says so.
 
-    scale, bias : int32 (C,), each in signed 16 bits. threshold : int32 (C,).
+    features : the input's bits that each of its terms takes.
+    same_weights : whether the terms differ in their features alone.
+    window_sum : whether all outputs share the last term's weights.
+    requantised : whether it has scales and biases, not thresholds of acc alone.
+    spatial, before, gate, shortcut, after : whether it has the part of IntegerConvolution.
+    averages : whether its shortcut takes the mean of 2x2 pixels.
     """
 
-    scale: np.ndarray
-    bias: np.ndarray
-    threshold: np.ndarray
+    features: tuple[int, ...]
+    same_weights: bool
+    window_sum: bool
+    requantised: bool
+    spatial: bool
+    before: bool
+    gate: bool
+    shortcut: bool
+    after: bool
+    averages: bool
 
 
-@dataclass(frozen=True)
-class IntegerStem:
-    """weights : int8 (out_channels, 3, 3, in_channels) in [-127, 127]."""
+def structure(shape: Convolution, repair: Repair) -> Structure:
+    """The parts of this convolution in a network of these repair methods."""
+    kind, _, count = repair.ensemble.partition("-")
+    features = tuple(range(repair.features))
+    if kind == "weights":
+        features = (0,) * int(count)
+    if repair.binary_sets == "adabin":
+        features = (0, 0)
+    spatial = repair.scaling == "spatial"
+    requantised = shape.shortcut or len(features) > 1 or spatial
+    active = requantised and repair.activation != "none"
+    after = active and shape.shortcut and repair.activation_position == "after-add"
+    moves = shape.shortcut_stride > 1 or shape.shortcut_channels != shape.out_channels
+    moves = moves and shape.shortcut
+    return Structure(
+        features=features,
+        same_weights=kind == "features",
+        window_sum=repair.binary_sets == "adabin",
+        requantised=requantised,
+        spatial=spatial,
+        before=active and not after,
+        gate=shape.shortcut and repair.squeeze_excitation != "none",
+        shortcut=moves and repair.downsample.startswith("conv1x1"),
+        after=after,
+        averages=moves and repair.downsample == "avgpool-duplicate",
+    )
 
-    weights: np.ndarray
-    pre_shift: int
-    requantiser: Requantiser
+
+def multiplies_wide(repair: Repair) -> bool:
+    """Whether wide numbers are multiplied, so that they must fit 16 bits."""
+    return (
+        repair.scaling == "spatial"
+        or repair.activation != "none"
+        or repair.squeeze_excitation != "none"
+    )
 
 
 @dataclass(frozen=True)
 class IntegerConvolution:
-    """weights : int8 (out_channels, 3, 3, in_channels) of -1 and +1.
+    """weights : int8 (out_channels, 3, 3, in_channels) of -1 and +1, of the first term.
 
-    With a shortcut `requantiser` is set; without, `threshold`: int32 (C,) in [-fan_in, fan_in+1].
+    `requantiser` is set where `Structure.requantised` says so, its scale the first term's;
+    elsewhere `threshold`: int32 (C,) in [-fan_in, fan_in+1].
+    further : the other terms. spatial : uint8 (out_height, out_width), 64 is 1.0.
+    before, after : the activation, before or after the shortcut is added.
+    shortcut : a 1x1 convolution on it.
     """
 
     shape: Convolution
     weights: np.ndarray
     requantiser: Requantiser | None
     threshold: np.ndarray | None
+    further: tuple[IntegerTerm, ...] = ()
+    spatial: np.ndarray | None = None
+    before: IntegerActivation | None = None
+    gate: IntegerGate | None = None
+    shortcut: IntegerShortcut | None = None
+    after: IntegerActivation | None = None
 
+    def check(self, spec: NetworkSpec) -> None:
+        """UserError unless every array is as the spec asks and fits the device."""
+        shape, parts = self.shape, structure(self.shape, spec.repair)
+        name, out = shape.name, shape.out_channels
+        for part in ("spatial", "before", "gate", "shortcut", "after"):
+            if (getattr(self, part) is not None) != getattr(parts, part):
+                rule = "needs one" if getattr(parts, part) else "has none"
+                raise UserError(f"{name}.{part}: a convolution of this place and repair {rule}")
+        check_signs(f"{name}.weights", self.weights, (out, 3, 3, shape.in_channels))
+        self._check_terms(parts)
+        if parts.requantised:
+            if self.requantiser is None:
+                why = "a shortcut" if shape.shortcut else "several terms or spatial factors"
+                raise UserError(f"{name}: has {why}, so it needs scale, bias and threshold")
+            self.requantiser.check(name, out, spec.repair.features, spec.formats)
+        else:
+            fan_in = 9 * shape.in_channels
+            if self.threshold is None:
+                raise UserError(f"{name}: has no shortcut, so it needs thresholds of its sums")
+            check_array(f"{name}.threshold", self.threshold, np.int32, (out,))
+            check_range(f"{name}.threshold", self.threshold, -fan_in, fan_in + 1)
+        if self.spatial is not None:
+            size = (shape.out_height, shape.out_width)
+            check_array(f"{name}.spatial", self.spatial, np.uint8, size)
+        for place, act in (("before", self.before), ("after", self.after)):
+            if act is not None:
+                act.check(f"{name}.{place}", out)
+        if self.gate is not None:
+            self.gate.check(f"{name}.gate", out)
+        if self.shortcut is not None:
+            if self.shortcut.binary != (spec.repair.downsample == "conv1x1-binary"):
+                raise UserError(f"{name}.shortcut: is not the spec's {spec.repair.downsample}")
+            size = (out, shape.shortcut_channels)
+            self.shortcut.check(f"{name}.shortcut", size, spec.formats)
 
-@dataclass(frozen=True)
-class IntegerHead:
-    """weights : int8 (classes, C) in [-127, 127]; bias = bias_mantissa << bias_shift.
-
-    bias_mantissa : int8 (classes,) in [-127, 127]; bias_shift in [0, 14].
-    """
-
-    weights: np.ndarray
-    bias_mantissa: np.ndarray
-    bias_shift: int
+    def _check_terms(self, parts: Structure) -> None:
+        shape, name = self.shape, self.shape.name
+        features = (0, *(term.feature for term in self.further))
+        if features != parts.features:
+            raise UserError(f"{name}: its terms take bits {features}, must take {parts.features}")
+        for at, term in enumerate(self.further, 1):
+            rows = 1 if parts.window_sum and at == len(self.further) else shape.out_channels
+            taps = (rows, 3, 3, shape.in_channels)
+            term.check(f"{name}.further[{at - 1}]", taps, shape.out_channels)
+            if parts.same_weights and not np.array_equal(term.weights, self.weights):
+                raise UserError(f"{name}.further[{at - 1}].weights: must be the first term's")
 
 
 @dataclass(frozen=True)
@@ -106,41 +234,16 @@ class IntegerNetwork:
     head: IntegerHead
 
     def __post_init__(self) -> None:
-        spec = self.spec
-        first, last = spec.widths[0], spec.widths[-1]
-        _array("stem.weights", self.stem.weights, np.int8, (first, 3, 3, spec.input[2]))
-        _range("stem.weights", self.stem.weights, -127, 127)
-        self._check_requantiser("stem", self.stem.requantiser, first)
-        fan_in = 9 * spec.input[2]
-        if not 0 <= self.stem.pre_shift <= 16 or (fan_in * 128 * 127) >> self.stem.pre_shift >> 15:
-            raise UserError(f"stem.pre_shift={self.stem.pre_shift}: half must fit 16 bits")
-        if tuple(conv.shape for conv in self.convolutions) != spec.convolutions():
+        formats = self.spec.formats
+        wide = formats.residual_width + formats.guard
+        if multiplies_wide(self.spec.repair) and wide > WIDE_LIMIT:
+            raise UserError(
+                f"residual_width + guard = {wide}: must be at most {WIDE_LIMIT} with activations, "
+                f"gates or spatial factors"
+            )
+        self.stem.check(self.spec)
+        if tuple(conv.shape for conv in self.convolutions) != self.spec.convolutions():
             raise UserError("convolutions: not those of the spec")
         for conv in self.convolutions:
-            shape = conv.shape
-            _array(f"{shape.name}.weights", conv.weights, np.int8,
-                   (shape.out_channels, 3, 3, shape.in_channels))  # fmt: skip
-            if not np.isin(conv.weights, (-1, 1)).all():
-                raise UserError(f"{shape.name}.weights: must be -1 or +1")
-            if shape.shortcut:
-                self._check_requantiser(shape.name, conv.requantiser, shape.out_channels)
-            else:
-                fan_in = 9 * shape.in_channels
-                _array(f"{shape.name}.threshold", conv.threshold, np.int32, (shape.out_channels,))
-                _range(f"{shape.name}.threshold", conv.threshold, -fan_in, fan_in + 1)
-        _array("head.weights", self.head.weights, np.int8, (spec.classes, last))
-        _range("head.weights", self.head.weights, -127, 127)
-        _array("head.bias_mantissa", self.head.bias_mantissa, np.int8, (spec.classes,))
-        _range("head.bias_mantissa", self.head.bias_mantissa, -127, 127)
-        if not 0 <= self.head.bias_shift <= 14:
-            raise UserError(f"head.bias_shift={self.head.bias_shift}: must lie in [0, 14]")
-
-    def _check_requantiser(self, where: str, part: Requantiser | None, channels: int) -> None:
-        if part is None:
-            raise UserError(f"{where}: has a shortcut, so it needs scale, bias and threshold")
-        low, high = saturation(self.spec.formats.residual_width)
-        limits = dict(scale=saturation(16), bias=saturation(16), threshold=(low, high + 1))
-        for name, (least, greatest) in limits.items():
-            array = getattr(part, name)
-            _array(f"{where}.{name}", array, np.int32, (channels,))
-            _range(f"{where}.{name}", array, least, greatest)
+            conv.check(self.spec)
+        self.head.check(self.spec)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,66 +14,95 @@ from bnnhw.errors import UserError
 from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
 from bnnhw.nn import untrained
+from bnnhw.repair import CATEGORIES
 from bnnhw.spec import NetworkSpec, NumberFormats, Repair
+from tests.naive import Naive
+from tests.random_networks import random_network
+
+METHODS = {
+    "thresholds": Repair("rsign"),
+    "single": Repair("rsign", double_residual=False),
+    "minus-one": Repair(padding="minus-one"),
+    "adabin": Repair(binary_sets="adabin"),
+    "adabin single": Repair(binary_sets="adabin", double_residual=False),
+    "spatial": Repair(scaling="spatial"),
+    "spatial single": Repair(scaling="spatial", double_residual=False),
+    "weights-2": Repair(ensemble="weights-2", padding="minus-one"),
+    "weights-3": Repair(ensemble="weights-3", double_residual=False),
+    "features-2": Repair(ensemble="features-2"),
+    "features-3": Repair(ensemble="features-3", double_residual=False),
+    "group-2": Repair(ensemble="group-2"),
+    "after-add": Repair(activation="rprelu"),
+    "after-add single": Repair(activation="rprelu", double_residual=False),
+    "before-add": Repair(activation="maxout", activation_position="before-add"),
+    "gates": Repair(squeeze_excitation="se"),
+    "gates, before-add": Repair(
+        squeeze_excitation="se", activation="prelu", activation_position="before-add"
+    ),
+    "gates, after-add": Repair(squeeze_excitation="se", activation="prelu"),
+    "averages": Repair(downsample="avgpool-duplicate"),
+    "averages single": Repair(downsample="avgpool-duplicate", double_residual=False),
+    "binary shortcut": Repair(downsample="conv1x1-binary"),
+    "8-bit shortcut": Repair(downsample="conv1x1-8bit", double_residual=False),
+    "thermometer": Repair(stem="thermometer", padding="minus-one"),
+    "all": Repair(
+        "rsign", False, ensemble="features-2", scaling="spatial", activation="rprelu",
+        squeeze_excitation="se", downsample="conv1x1-8bit", stem="thermometer",
+    ),
+}  # fmt: skip
 
 
-def window_sum(x: np.ndarray, weights: np.ndarray, stride: int, outside: int) -> np.ndarray:
-    """3x3 convolution of whole numbers (H, W, C) by its definition, one image."""
-    height, width, _ = x.shape
-    out = np.zeros((-(-height // stride), -(-width // stride), len(weights)), np.int64)
-    for row, column, channel in np.ndindex(*out.shape):
-        total = 0
-        for dy, dx in np.ndindex(3, 3):
-            at_y, at_x = row * stride + dy - 1, column * stride + dx - 1
-            inside = 0 <= at_y < height and 0 <= at_x < width
-            for c in range(x.shape[2]):
-                value = int(x[at_y, at_x, c]) if inside else outside
-                total += value * int(weights[channel, dy, dx, c])
-        out[row, column, channel] = total
-    return out
+def check_against_loops(network: IntegerNetwork, images: np.ndarray) -> None:
+    taps = golden.run(network, images, "all")
+    assert tuple(taps) == golden.tap_names(network.spec)
+    for at, image in enumerate(images):
+        expected = Naive(network, image).taps
+        assert tuple(expected) == tuple(taps)
+        for name, tensor in expected.items():
+            assert np.array_equal(taps[name][at], tensor), name
 
 
-def requantise(half, stream, part, formats):
-    """Residual and bits of one image (H, W, C), value by value."""
-    limit = 2 ** (formats.residual_width - 1)
-    y = np.zeros(half.shape, np.int64)
-    for at in np.ndindex(*half.shape):
-        channel = at[2]
-        p = (
-            int(half[at])
-            * int(part.scale[channel])
-            // 2 ** (formats.scale_fraction - formats.guard)
-        )
-        total = int(stream[at]) * 2**formats.guard + p + int(part.bias[channel])
-        y[at] = max(-limit, min(limit - 1, total // 2**formats.guard))
-    return y, (y >= part.threshold).astype(int)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_equals_the_definition(method):
+    shape = (5, 7, 1)
+    spec = NetworkSpec(depth=6, widths=(4, 6), input=shape, classes=3, repair=METHODS[method])
+    images = np.random.default_rng(2).integers(0, 256, (1, *shape), dtype=np.uint8)
+    for seed, loud in enumerate((1.0, 30.0)):
+        check_against_loops(random_network(spec, seed, loud), images)
 
 
-def naive(network: IntegerNetwork, image: np.ndarray) -> dict[str, np.ndarray]:
-    """Every tensor of one image, straight from the docstring of bnnhw.integer."""
-    spec, formats, taps = network.spec, network.spec.formats, {"input": image}
-    acc = window_sum(image.astype(int) - 128, network.stem.weights, 1, 0)
-    half = acc // 2**network.stem.pre_shift
-    stream, bits = requantise(half, np.zeros_like(half), network.stem.requantiser, formats)
-    taps |= {"stem.acc": acc, "stem.residual": stream, "stem.bits": bits}
-    outside = -1 if spec.repair.padding == "minus-one" else 0
-    for part in network.convolutions:
-        shape = part.shape
-        acc = window_sum(bits * 2 - 1, part.weights, shape.stride, outside)
-        taps[f"{shape.name}.acc"] = acc
-        if part.requantiser is None:
-            bits = (acc >= part.threshold).astype(int)
-        else:
-            step, front = shape.shortcut_stride, shape.shortcut_offset
-            added = np.zeros(acc.shape, np.int64)
-            added[:, :, front : front + shape.shortcut_channels] = stream[::step, ::step]
-            assert (acc % 2 == 0).all()
-            stream, bits = requantise(acc // 2, added, part.requantiser, formats)
-            taps[f"{shape.name}.residual"] = stream
-        taps[f"{shape.name}.bits"] = bits
-    bias = network.head.bias_mantissa.astype(int) * 2**network.head.bias_shift
-    logits = np.array([(stream * row.astype(int)).sum() for row in network.head.weights]) + bias
-    return taps | {"head.logits": logits, "class": logits.tolist().index(max(logits))}
+@pytest.mark.parametrize("seed", range(12))
+def test_random_combinations_equal_the_definition(seed):
+    rng = np.random.default_rng(seed)
+    repair = None
+    while repair is None:
+        with suppress(UserError):
+            repair = Repair(**{
+                category.name: list(category.values)[rng.integers(len(category.values))]
+                for category in CATEGORIES
+            })  # fmt: skip
+    width, guard = int(rng.integers(8, 13)), int(rng.integers(1, 4))
+    formats = NumberFormats(width, int(rng.integers(2, 6)), int(rng.integers(7, 11)), guard)
+    shape = (int(rng.integers(4, 7)), int(rng.integers(4, 7)), 2)
+    spec = NetworkSpec(depth=6, widths=(4, 10), input=shape, classes=3, repair=repair,
+                       formats=formats)  # fmt: skip
+    images = rng.integers(0, 256, (1, *shape), dtype=np.uint8)
+    check_against_loops(random_network(spec, seed), images)
+
+
+def test_random_methods_exercise_both_bits_both_slopes_and_gates():
+    repair = replace(METHODS["all"], double_residual=True)
+    spec = NetworkSpec(depth=8, widths=(16, 16, 32), input=(12, 12, 1), repair=repair)
+    network = random_network(spec)
+    images = np.random.default_rng(0).integers(0, 256, (20, 12, 12, 1), dtype=np.uint8)
+    taps = golden.run(network, images, "all")
+    for name, tensor in taps.items():
+        if ".bits" in name:
+            assert 0.1 < tensor.mean() < 0.9, name
+        if name.endswith(".residual"):
+            assert tensor.std() > 5 and (np.abs(tensor) >= 127).mean() < 0.2, name
+        if name.endswith(".gate"):
+            assert len(np.unique(tensor)) > 8, name
 
 
 @pytest.mark.parametrize("padding", ["zero", "minus-one"])
@@ -83,12 +114,7 @@ def test_every_tensor_equals_the_definition(padding, double, shape):
     network = lower(untrained(spec, seed=7))
     images = np.random.default_rng(1).integers(0, 256, (2, *shape), dtype=np.uint8)
     images[1] = np.array([0, 255], np.uint8)[np.indices(shape).sum(0) % 2]
-    taps = golden.run(network, images, "all")
-    for at, image in enumerate(images):
-        expected = naive(network, image)
-        assert tuple(expected) == tuple(taps) == golden.tap_names(spec)
-        for name, tensor in expected.items():
-            assert np.array_equal(taps[name][at], tensor), name
+    check_against_loops(network, images)
 
 
 def test_random_networks_exercise_both_bits_and_saturation():
@@ -111,9 +137,7 @@ def test_other_formats_equal_the_definition():
     network = lower(untrained(spec, seed=2))
     assert network.convolutions[2].shape.shortcut_offset == 8
     image = np.random.default_rng(1).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    taps = golden.run(network, image[None], "all")
-    for name, tensor in naive(network, image).items():
-        assert np.array_equal(taps[name][0], tensor), name
+    check_against_loops(network, image[None])
 
 
 def test_taps_types_and_batches():

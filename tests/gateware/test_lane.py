@@ -5,7 +5,7 @@ import pytest
 import torch
 from amaranth.hdl import Signal, signed
 
-from bnnhw import golden, integer
+from bnnhw import golden_parts, integer
 from gateware.lane import Lanes, Requantiser, saturate
 from tests.gateware.bench import FORMATS, engine_parameters, evaluate, play, simulate
 
@@ -16,7 +16,7 @@ def golden_results(formats, half, scale, residual, bias, threshold):
     half, residual = (
         torch.tensor(v, dtype=torch.int32)[None, :, :, None] for v in (half, residual)
     )
-    y, bits = golden.requantise(half, residual, part, formats)
+    y, (bits,) = golden_parts.requantise(half, residual, part, formats)
     return y[0, :, :, 0].numpy(), bits[0, :, :, 0].numpy()
 
 

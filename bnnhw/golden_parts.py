@@ -1,0 +1,153 @@
+"""The operations of the integer network, exact, on PyTorch integers; bnnhw.integer defines them.
+
+Maps are NCHW. Everything is int32 (int64 in the head) but the convolutions' sums, which are taken
+in floating point, where they are exact: all terms are whole, and no partial sum of a binary
+convolution passes 9 * 1024 < 2**24 (float32), of the others 2**53 (float64). The results are
+rounded all the same, so that a kernel that transforms its operands (Winograd) could not leave a
+fraction.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnnhw.integer import (
+    IntegerActivation,
+    IntegerGate,
+    IntegerHead,
+    IntegerShortcut,
+    IntegerStem,
+    Requantiser,
+    saturation,
+)
+from bnnhw.integer_parts import GATE_FRACTION, INT16, SLOPE_FRACTION, SPATIAL_FRACTION
+from bnnhw.spec import Convolution, NumberFormats
+
+
+def channels(array: np.ndarray) -> Tensor:
+    """(C,) as it meets a map: (1, C, 1, 1)."""
+    return torch.from_numpy(array).reshape(1, -1, 1, 1)
+
+
+def sat16(x: Tensor) -> Tensor:
+    """Saturated to signed 16 bits."""
+    return x.clamp(*INT16)
+
+
+def pixel_bits(x: Tensor, levels: np.ndarray) -> Tensor:
+    """Pixels uint8 (B, C, H, W) -> bits uint8 (B, C * L, H, W)."""
+    reached = x[:, :, None] >= torch.from_numpy(levels).reshape(1, 1, -1, 1, 1)
+    return reached.flatten(1, 2).to(torch.uint8)
+
+
+def stem(x: Tensor, part: IntegerStem) -> Tensor:
+    """Pixels uint8 (B, C, H, W) -> acc int32 (B, out_channels, H, W), of the 8-bit stem."""
+    weights = torch.from_numpy(part.weights).permute(0, 3, 1, 2)
+    acc = F.conv2d(x.to(torch.float64) - 128, weights.to(torch.float64), padding=1)
+    return acc.round_().to(torch.int32)
+
+
+def convolution(bits: Tensor, weights: np.ndarray, stride: int, padding: str) -> Tensor:
+    """Bits uint8 (B, I, H, W), weights (O, 3, 3, I) -> acc int32 (B, O, out_H, out_W)."""
+    kernel = torch.from_numpy(weights).permute(0, 3, 1, 2).to(torch.float32)
+    x = bits.to(torch.float32).mul_(2).sub_(1)
+    outside = -1.0 if padding == "minus-one" else 0.0
+    x = F.pad(x, (1, 1, 1, 1), value=outside).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, kernel, stride=stride).round_().to(torch.int32)
+
+
+def scaled(half: Tensor, scale: np.ndarray, formats: NumberFormats) -> Tensor:
+    """half * scale as a wide number, int32."""
+    return (half * channels(scale)) >> (formats.scale_fraction - formats.guard)
+
+
+def spatially_scaled(u: Tensor, spatial: np.ndarray) -> Tensor:
+    """Wide numbers times the factor of their row and column, uint8 (H, W)."""
+    factor = torch.from_numpy(spatial).to(torch.int32)
+    return (sat16(u) * factor) >> SPATIAL_FRACTION
+
+
+def activate(v: Tensor, part: IntegerActivation) -> Tensor:
+    """Wide numbers to wide numbers."""
+    t = sat16(v + channels(part.shift_in))
+    slope = torch.where(t >= 0, channels(part.positive), channels(part.negative))
+    return ((t * slope) >> SLOPE_FRACTION) + channels(part.shift_out)
+
+
+def gate(u: Tensor, part: IntegerGate) -> tuple[Tensor, Tensor, Tensor]:
+    """Wide numbers (B, C, H, W) -> pooled (B, C), hidden (B, hidden) and gates (B, C), int32."""
+    total = sat16(u).sum((2, 3), dtype=torch.int64)
+    pooled = sat16(total >> part.pool_shift)
+    w1, b1, w2, b2 = (torch.from_numpy(array) for array in (part.w1, part.b1, part.w2, part.b2))
+    hidden = _linear(pooled, w1, b1).clamp_(min=0) >> part.hidden_shift
+    hidden = sat16(hidden)
+    gates = (_linear(hidden, w2, b2) >> part.gate_shift).clamp_(0, 1 << GATE_FRACTION)
+    return pooled.to(torch.int32), hidden.to(torch.int32), gates.to(torch.int32)
+
+
+def _linear(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+    """int64 (B, I), weights (O, I), bias (O,) -> int64 (B, O)."""
+    return (x[:, None, :] * weights.to(torch.int64)).sum(2) + bias
+
+
+def gated(u: Tensor, gates: Tensor) -> Tensor:
+    """Wide numbers (B, C, H, W) times gates (B, C)."""
+    return (sat16(u) * gates[:, :, None, None]) >> GATE_FRACTION
+
+
+def padded(stream: Tensor, shape: Convolution, formats: NumberFormats) -> Tensor:
+    """The stream as the `pad` shortcut adds it, wide."""
+    step, front = shape.shortcut_stride, shape.shortcut_offset
+    back = shape.out_channels - shape.shortcut_channels - front
+    return F.pad(stream[:, :, ::step, ::step], (0, 0, 0, 0, front, back)) << formats.guard
+
+
+def averaged(stream: Tensor, shape: Convolution, formats: NumberFormats) -> Tensor:
+    """The stream as the `avgpool-duplicate` shortcut adds it, wide."""
+    height, width = stream.shape[2:]
+    rows, columns = (torch.arange(size + size % 2).clamp_(max=size - 1) for size in (height, width))
+    even = stream[:, :, rows][..., columns]
+    total = even[..., ::2, :] + even[..., 1::2, :]
+    total = total[..., ::2] + total[..., 1::2]
+    taken = torch.arange(shape.out_channels) % shape.shortcut_channels
+    return (total[:, taken] << formats.guard) >> 2
+
+
+def shortcut_acc(stream: Tensor, shape: Convolution, part: IntegerShortcut) -> Tensor:
+    """The 1x1 convolution's sums int32 (B, O, out_H, out_W) of the stream."""
+    step = shape.shortcut_stride
+    x = stream[:, :, ::step, ::step]
+    x = torch.where(x >= 0, 1, -1) if part.binary else x
+    weights = torch.from_numpy(part.weights).to(torch.float64)[:, :, None, None]
+    return F.conv2d(x.to(torch.float64), weights).round_().to(torch.int32)
+
+
+def residual(v: Tensor, formats: NumberFormats) -> Tensor:
+    """Wide numbers -> the residual stream."""
+    return (v >> formats.guard).clamp_(*saturation(formats.residual_width))
+
+
+def compare(y: Tensor, thresholds: tuple[np.ndarray, ...]) -> list[Tensor]:
+    """y >= threshold for each of them, uint8."""
+    return [(y >= channels(threshold)).to(torch.uint8) for threshold in thresholds]
+
+
+def requantise(
+    half: Tensor, stream: Tensor | None, part: Requantiser, formats: NumberFormats
+) -> tuple[Tensor, list[Tensor]]:
+    """half int32 and the shortcut -> residual int32 and bits uint8, all (B, C, H, W)."""
+    v = scaled(half, part.scale, formats)
+    v += channels(part.bias)
+    if stream is not None:
+        v += stream << formats.guard
+    y = residual(v, formats)
+    return y, compare(y, part.thresholds)
+
+
+def head(stream: Tensor, part: IntegerHead) -> Tensor:
+    """Residual stream int32 (B, C, H, W) -> logits int64 (B, classes)."""
+    bias = torch.from_numpy(part.bias_mantissa).to(torch.int64) << part.bias_shift
+    return _linear(stream.sum((2, 3), dtype=torch.int64), torch.from_numpy(part.weights), bias)

@@ -1,0 +1,153 @@
+"""The integer network in plain loops over whole numbers, one image, from its docstring alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnnhw.integer import IntegerConvolution, IntegerNetwork
+from bnnhw.spec import NetworkSpec
+
+
+def clip(value: int, width: int) -> int:
+    return max(-(2 ** (width - 1)), min(2 ** (width - 1) - 1, value))
+
+
+def window_sum(x: np.ndarray, weights: np.ndarray, stride: int, outside: int) -> np.ndarray:
+    """3x3 convolution of whole numbers (H, W, C) by its definition."""
+    height, width, _ = x.shape
+    out = np.zeros((-(-height // stride), -(-width // stride), len(weights)), np.int64)
+    for row, column in np.ndindex(*out.shape[:2]):
+        total = np.zeros(len(weights), np.int64)
+        for dy, dx in np.ndindex(3, 3):
+            at_y, at_x = row * stride + dy - 1, column * stride + dx - 1
+            inside = 0 <= at_y < height and 0 <= at_x < width
+            for c in range(x.shape[2]):
+                total += (x[at_y, at_x, c] if inside else outside) * weights[:, dy, dx, c]
+        out[row, column] = total
+    return out
+
+
+def act(v: int, part, c: int) -> int:
+    t = clip(v + int(part.shift_in[c]), 16)
+    slope = int(part.positive[c]) if t >= 0 else int(part.negative[c])
+    return t * slope // 4096 + int(part.shift_out[c])
+
+
+class Naive:
+    """All tensors of one image in `taps`, under the golden's names."""
+
+    def __init__(self, network: IntegerNetwork, image: np.ndarray) -> None:
+        self.spec: NetworkSpec = network.spec
+        self.formats = network.spec.formats
+        self.down = 2 ** (self.formats.scale_fraction - self.formats.guard)
+        self.one = 2**self.formats.guard
+        self.outside = -1 if self.spec.repair.padding == "minus-one" else 0
+        self.taps = {"input": image}
+        stream, bits = self.stem(network, image)
+        for part in network.convolutions:
+            stream, bits = self.convolution(part, stream, bits)
+        head = network.head
+        bias = head.bias_mantissa.astype(int) * 2**head.bias_shift
+        logits = np.array([(stream * row.astype(int)).sum() for row in head.weights]) + bias
+        self.taps |= {"head.logits": logits, "class": logits.tolist().index(max(logits))}
+
+    def keep_bits(self, name, y, thresholds) -> list[np.ndarray]:
+        bits = [(y >= row).astype(int) for row in thresholds]
+        for at, tensor in enumerate(bits):
+            self.taps[f"{name}.bits{at or ''}"] = tensor
+        return bits
+
+    def residual(self, v: np.ndarray) -> np.ndarray:
+        y = np.zeros(v.shape, np.int64)
+        for at in np.ndindex(*v.shape):
+            y[at] = clip(int(v[at]) // self.one, self.formats.residual_width)
+        return y
+
+    def stem(self, network, image):
+        part = network.stem
+        if part.levels is None:
+            acc = window_sum(image.astype(int) - 128, part.weights, 1, 0)
+        else:
+            bits = [pixel >= level for pixel in np.moveaxis(image, 2, 0) for level in part.levels]
+            bits = np.stack(bits, 2).astype(int)
+            self.taps["input.bits"] = bits
+            acc = window_sum(bits * 2 - 1, part.weights, 1, self.outside)
+        self.taps["stem.acc"] = acc
+        half = acc // 2**part.pre_shift
+        stream = self.residual(
+            half * part.requantiser.scale.astype(int) // self.down + part.requantiser.bias
+        )
+        self.taps["stem.residual"] = stream
+        thresholds = np.atleast_2d(part.requantiser.threshold)
+        return stream, self.keep_bits("stem", stream, thresholds)
+
+    def convolution(self, part: IntegerConvolution, stream, bits):
+        name, shape = part.shape.name, part.shape
+        terms = [(part.weights, 0)] + [(term.weights, term.feature) for term in part.further]
+        accs = [window_sum(bits[at] * 2 - 1, w, shape.stride, self.outside) for w, at in terms]
+        for at, acc in enumerate(accs):
+            self.taps[f"{name}.acc{at or ''}"] = acc
+        if part.requantiser is None:
+            return stream, self.keep_bits(name, accs[0], [part.threshold])
+        scales = [part.requantiser.scale, *(term.scale for term in part.further)]
+        u = np.zeros((shape.out_height, shape.out_width, shape.out_channels), np.int64)
+        for acc, scale in zip(accs, scales, strict=True):
+            assert (acc % 2 == 0).all()
+            u += acc // 2 * scale.astype(int) // self.down
+        for row, column, c in np.ndindex(*u.shape):
+            value = int(u[row, column, c])
+            if part.spatial is not None:
+                value = clip(value, 16) * int(part.spatial[row, column]) // 64
+            value += int(part.requantiser.bias[c])
+            u[row, column, c] = act(value, part.before, c) if part.before else value
+        if part.gate is not None:
+            gates = self.gates(name, u, part.gate)
+            for at in np.ndindex(*u.shape):
+                u[at] = clip(int(u[at]), 16) * gates[at[2]] // 128
+        v = u + (self.shortcut(part, stream) if shape.shortcut else 0)
+        if part.after is not None:
+            for at in np.ndindex(*v.shape):
+                v[at] = act(int(v[at]), part.after, at[2])
+        elif part.gate is not None:
+            v += self.one // 2
+        y = self.residual(v)
+        if shape.shortcut:
+            stream = self.taps[f"{name}.residual"] = y
+        return stream, self.keep_bits(name, y, np.atleast_2d(part.requantiser.threshold))
+
+    def gates(self, name, u, part) -> list[int]:
+        pooled, hidden, gates = [], [], []
+        for c in range(u.shape[2]):
+            total = sum(clip(int(value), 16) for value in u[:, :, c].flat)
+            pooled.append(clip(total // 2**part.pool_shift, 16))
+        for row, bias in zip(part.w1.tolist(), part.b1.tolist(), strict=True):
+            total = sum(w * x for w, x in zip(row, pooled, strict=True)) + bias
+            hidden.append(clip(max(0, total) // 2**part.hidden_shift, 16))
+        for row, bias in zip(part.w2.tolist(), part.b2.tolist(), strict=True):
+            total = sum(w * x for w, x in zip(row, hidden, strict=True)) + bias
+            gates.append(max(0, min(128, total // 2**part.gate_shift)))
+        for kind, values in (("pooled", pooled), ("hidden", hidden), ("gate", gates)):
+            self.taps[f"{name}.{kind}"] = np.array(values)
+        return gates
+
+    def shortcut(self, part: IntegerConvolution, stream) -> np.ndarray:
+        """What is added, wide."""
+        shape, step = part.shape, part.shape.shortcut_stride
+        added = np.zeros((shape.out_height, shape.out_width, shape.out_channels), np.int64)
+        if part.shortcut is not None:
+            x = stream[::step, ::step]
+            x = np.where(x >= 0, 1, -1) if part.shortcut.binary else x
+            acc = np.stack([(x * row.astype(int)).sum(2) for row in part.shortcut.weights], 2)
+            self.taps[f"{part.shape.name}.shortcut.acc"] = acc
+            half = acc // 2**part.shortcut.pre_shift
+            return half * part.shortcut.scale.astype(int) // self.down + part.shortcut.bias
+        if step == 2 and self.spec.repair.downsample == "avgpool-duplicate":
+            height, width, channels = stream.shape
+            for row, column, c in np.ndindex(*added.shape):
+                for dy, dx in np.ndindex(2, 2):
+                    at = min(2 * row + dy, height - 1), min(2 * column + dx, width - 1)
+                    added[row, column, c] += stream[(*at, c % channels)]
+            return added * self.one // 4
+        front = shape.shortcut_offset
+        added[:, :, front : front + shape.shortcut_channels] = stream[::step, ::step]
+        return added * self.one

@@ -1,0 +1,127 @@
+"""Integer networks of random arrays for any spec: every part the methods ask for, none trained."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnnhw.integer import (
+    IntegerActivation,
+    IntegerConvolution,
+    IntegerGate,
+    IntegerHead,
+    IntegerNetwork,
+    IntegerShortcut,
+    IntegerStem,
+    IntegerTerm,
+    Requantiser,
+    structure,
+)
+from bnnhw.spec import Convolution, NetworkSpec
+
+LEVELS = 6
+
+
+class Random:
+    """Arrays that keep streams in range without vanishing, from one seed."""
+
+    def __init__(self, spec: NetworkSpec, seed: int, loud: float) -> None:
+        self.spec, self.rng = spec, np.random.default_rng(seed)
+        self.step = loud * 2.0**spec.formats.residual_fraction
+        self.wide = self.step * 2.0**spec.formats.guard
+
+    def signs(self, *shape: int) -> np.ndarray:
+        return self.rng.choice(np.array([-1, 1], np.int8), shape)
+
+    def bytes(self, *shape: int) -> np.ndarray:
+        return self.rng.integers(-127, 128, shape).astype(np.int8)
+
+    def normal(self, sigma: float, *shape: int) -> np.ndarray:
+        values = np.round(self.rng.normal(0, sigma, shape))
+        return np.clip(values, -32768, 32767).astype(np.int32)
+
+    def scale(self, half: float, channels: int) -> np.ndarray:
+        """So that halves of this size become numbers of about one real unit."""
+        return self.normal(self.step * 2.0**self.spec.formats.scale_fraction / half, channels)
+
+    def requantiser(self, half: float, channels: int) -> Requantiser:
+        features = self.spec.repair.features
+        low = -(2 ** (self.spec.formats.residual_width - 1))
+        threshold = self.normal(self.step / 3, features, channels).clip(low, -low)
+        threshold.flat[:2] = low, -low  # always, never
+        bias = self.normal(self.wide / 2, channels)
+        threshold = threshold[0] if features == 1 else threshold
+        return Requantiser(self.scale(half, channels), bias, threshold)
+
+    def activation(self, channels: int) -> IntegerActivation:
+        slopes = self.rng.integers(0, 8192, (2, channels)).astype(np.int32)
+        slopes.flat[:2] = 0, 32767
+        shifts = self.normal(self.wide / 2, 2, channels)
+        return IntegerActivation(shifts[0], *slopes, shifts[1])
+
+    def gate(self, shape: Convolution) -> IntegerGate:
+        channels, hidden = shape.out_channels, max(2, shape.out_channels // 4)
+        pool = (shape.out_height * shape.out_width).bit_length() - 2
+        return IntegerGate(
+            pool, self.bytes(hidden, channels), self.normal(8000, hidden) + 20000, 3,
+            self.bytes(channels, hidden), self.normal(4000, channels) << 8, 14,
+        )  # fmt: skip
+
+    def shortcut(self, shape: Convolution) -> IntegerShortcut:
+        out, channels = shape.out_channels, shape.shortcut_channels
+        binary = self.spec.repair.downsample == "conv1x1-binary"
+        weights = self.signs(out, channels) if binary else self.bytes(out, channels)
+        half = channels**0.5 / 2 if binary else 64 * self.step * channels**0.5 / 2**6
+        shift = 1 if binary else 10
+        return IntegerShortcut(
+            weights, shift, self.scale(half, out), self.normal(self.wide / 4, out), binary
+        )
+
+    def stem(self) -> IntegerStem:
+        out, channels = self.spec.widths[0], self.spec.input[2]
+        if self.spec.repair.stem == "8-bit":
+            shift = 9
+            half = 75 * 73 * (9 * channels) ** 0.5 / 2**shift
+            return IntegerStem(
+                self.bytes(out, 3, 3, channels), shift, self.requantiser(half, out)
+            )  # fmt: skip
+        levels = np.sort(self.rng.choice(np.arange(1, 256), LEVELS, False)).astype(np.uint8)
+        channels *= LEVELS
+        return IntegerStem(
+            self.signs(out, 3, 3, channels), 1,
+            self.requantiser((9 * channels) ** 0.5, out), levels,
+        )  # fmt: skip
+
+    def convolution(self, shape: Convolution) -> IntegerConvolution:
+        parts, out = structure(shape, self.spec.repair), shape.out_channels
+        taps = (3, 3, shape.in_channels)
+        weights = self.signs(out, *taps)
+        fan_in = 9 * shape.in_channels
+        if not parts.requantised:
+            threshold = self.normal(fan_in**0.5, out).clip(-fan_in, fan_in + 1)
+            return IntegerConvolution(shape, weights, None, threshold)
+        half = fan_in**0.5 * len(parts.features)
+        further = []
+        for at, feature in enumerate(parts.features[1:], 2):
+            shared = parts.window_sum and at == len(parts.features)
+            own = weights if parts.same_weights else self.signs(1 if shared else out, *taps)
+            further.append(IntegerTerm(own, self.scale(half, out), feature))
+        size = (shape.out_height, shape.out_width)
+        spatial = self.rng.integers(0, 256, size).astype(np.uint8) if parts.spatial else None
+        return IntegerConvolution(
+            shape, weights, self.requantiser(half, out), None, tuple(further), spatial,
+            self.activation(out) if parts.before else None,
+            self.gate(shape) if parts.gate else None,
+            self.shortcut(shape) if parts.shortcut else None,
+            self.activation(out) if parts.after else None,
+        )  # fmt: skip
+
+    def head(self) -> IntegerHead:
+        classes = self.spec.classes
+        return IntegerHead(self.bytes(classes, self.spec.widths[-1]), self.bytes(classes), 5)
+
+
+def random_network(spec: NetworkSpec, seed: int = 0, loud: float = 1.0) -> IntegerNetwork:
+    """A network of the spec whose every part is random; a `loud` one saturates everywhere."""
+    random = Random(spec, seed, loud)
+    convolutions = tuple(random.convolution(shape) for shape in spec.convolutions())
+    return IntegerNetwork(spec, random.stem(), convolutions, random.head())
