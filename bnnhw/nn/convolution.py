@@ -195,10 +195,11 @@ class BinaryConvolution(nn.Module):
         levels = _plain(self.binarizer.thresholds())
         if self.norm_before is None:
             return levels
-        before = fold_norm(f"{self.shape.name}.norm_before", self.norm_before)
-        slope, above = np.abs(before.slope), levels - before.offset
+        name = f"{self.shape.name}.norm_before"
+        before = fold_norm(name, self.norm_before, rising=True)
+        above = levels - before.offset
         flat = np.where(above > 0, np.inf, -np.inf)
-        return np.divide(above, slope, out=flat, where=slope > 0)
+        return np.divide(above, before.slope, out=flat, where=before.slope > 0)
 
     def _after(self) -> tuple[np.ndarray, np.ndarray]:
         """What follows: a slope per channel of the convolution, an offset per output channel."""

@@ -133,10 +133,12 @@ def finite(where: str, values: Tensor) -> np.ndarray:
     return array
 
 
-def fold_norm(name: str, norm: nn.BatchNorm2d, unit: np.ndarray | float = 1.0) -> Affine:
+def fold_norm(
+    name: str, norm: nn.BatchNorm2d, unit: np.ndarray | float = 1.0, *, rising: bool = False
+) -> Affine:
     """Batch norm of acc * unit, as a function of acc; `unit` is a number or (C,).
 
-    name : of the norm, in errors.
+    name : of the norm, in errors. rising : its gain is the magnitude of its weight.
     """
     gamma, beta, mean, var = (
         finite(f"{name}.{part}", getattr(norm, part))
@@ -145,7 +147,7 @@ def fold_norm(name: str, norm: nn.BatchNorm2d, unit: np.ndarray | float = 1.0) -
     if (var < 0).any():
         at = int(np.argmax(var < 0))
         raise UserError(f"{name}.running_var[{at}]={var[at]}: must not be negative")
-    gain = gamma / np.sqrt(var + norm.eps)
+    gain = (np.abs(gamma) if rising else gamma) / np.sqrt(var + norm.eps)
     return Affine(gain * unit, beta - gain * mean)
 
 
