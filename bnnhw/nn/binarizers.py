@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnhw.repair import Repair
-from bnnhw.spec import NetworkSpec
 
 SHARPNESS = (0.01, 10.0)  # t of ede, at the start and at the end of training
 TAU = (0.85, 0.99)  # of recu, likewise
@@ -189,36 +188,3 @@ class WeightBinarizer(nn.Module):
         if self.real and self.training:
             return weights / weights.abs().mean(tuple(range(1, weights.ndim)), keepdim=True)
         return self.sign(weights)
-
-
-def binary_weight(latent: Tensor) -> Tensor:
-    """sign(latent) with the identity as gradient; same shape."""
-    return _Sign.apply(latent, latent, _whole)
-
-
-class Ste(SurrogateSign):
-    """Features (B, C, H, W) -> sign(x), gradient clipped at |x| = 1."""
-
-    def __init__(self) -> None:
-        super().__init__("ste")
-
-
-class RSign(nn.Module):
-    """Features (B, C, H, W) -> sign(x - t_c), t learned per channel (arXiv:2003.03488).
-
-    The gradient of the sign is clipped at |x - t_c| = 1.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.threshold = nn.Parameter(torch.zeros(channels))
-        self.sign = Ste()
-
-    def forward(self, x: Tensor) -> Tensor:
-        threshold = self.threshold.to(x.dtype).reshape(1, -1, 1, 1)
-        return self.sign(x - threshold)
-
-
-def feature_binarizer(spec: NetworkSpec, channels: int) -> nn.Module:
-    """The feature binarizer that spec.repair names, for this many channels."""
-    return RSign(channels) if spec.repair.feature_binarizer == "rsign" else Ste()

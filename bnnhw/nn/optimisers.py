@@ -105,12 +105,10 @@ def build(model: BinaryResNet, penalty: nn.Module, *, lr: float, weight_decay: f
 def _groups(
     model: BinaryResNet, penalty: nn.Module, without: set[int], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """All parameters but those of these ids, the weights with decay and the others without."""
-    latent = {id(weight) for weight in model.latent_weights()}
+    """All parameters but those of these ids: weights with decay, all others without."""
     decayed, free = [], list(penalty.parameters())
     for name, parameter in model.named_parameters():
-        matrix = name.endswith("weight") and parameter.ndim > 1
         if id(parameter) not in without:
-            (decayed if matrix or id(parameter) in latent else free).append(parameter)
-    groups = [dict(params=decayed, weight_decay=weight_decay), dict(params=free)]
-    return [group for group in groups if group["params"]]
+            is_weight = name.endswith("weight") and parameter.ndim > 1
+            (decayed if is_weight else free).append(parameter)
+    return [dict(params=decayed, weight_decay=weight_decay), dict(params=free)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bnnhw.nn.binarizers import RSign, Ste, binary_weight, feature_binarizer, sign
+from bnnhw.nn.binarizers import sign
 from bnnhw.nn.quantisers import (
     PixelScaling,
     int8_scale,
     quantise_residual,
     quantise_weight,
 )
-from bnnhw.spec import NetworkSpec, NumberFormats, Repair
+from bnnhw.spec import NumberFormats
 
 POINTS = [-3.0, -1.5, -1.0, -0.5, -0.0, 0.0, 1e-30, 0.5, 1.0, 1.5, 3.0]
 
@@ -28,34 +28,6 @@ def test_sign_has_two_values_and_zero_is_plus_one(dtype):
     got = sign(torch.tensor(POINTS, dtype=dtype))
     assert got.dtype == dtype
     assert got.tolist() == [-1, -1, -1, -1, 1, 1, 1, 1, 1, 1, 1]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_ste_gradient_is_clipped_at_one_inclusive(dtype):
-    x = torch.tensor(POINTS, dtype=dtype).reshape(1, -1, 1, 1)
-    expected = [i + 1 if abs(p) <= 1 else 0 for i, p in enumerate(POINTS)]
-    assert gradient(Ste(), x).flatten().tolist() == expected
-
-
-def test_weights_pass_the_whole_gradient():
-    weight = torch.tensor(POINTS)
-    assert gradient(binary_weight, weight).tolist() == list(range(1, len(POINTS) + 1))
-
-
-def test_rsign_shifts_and_learns_its_threshold():
-    binarizer = RSign(2)
-    with torch.no_grad():
-        binarizer.threshold.copy_(torch.tensor([0.5, -2.0]))
-    x = torch.tensor([[0.5, -2.0], [0.49, -2.01], [1.6, -0.9], [-0.4, 3.0]]).reshape(4, 2, 1, 1)
-    y = binarizer(x)
-    assert y.flatten(1).tolist() == [[1, 1], [-1, -1], [1, 1], [-1, 1]]
-    y.sum().backward()
-    assert binarizer.threshold.grad.tolist() == [-3.0, -2.0]
-
-
-def test_the_spec_chooses_the_binarizer():
-    assert isinstance(feature_binarizer(NetworkSpec(), 4), Ste)
-    assert isinstance(feature_binarizer(NetworkSpec(repair=Repair("rsign")), 4), RSign)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
