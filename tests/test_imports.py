@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bnnhw", "gateware", "boards", "sim")
-COMMANDS = {"bnnhw.build", "bnnhw.train", "bnnhw.evaluate", "bnnhw.measure"}
+COMMANDS = {"bnnhw.build", "bnnhw.train", "bnnhw.evaluate", "bnnhw.measure", "bnnhw.study"}
 
 
 def name_of(path: Path) -> str:
@@ -120,6 +120,8 @@ def test_nothing_imports_a_command():
         ("bnnhw.golden", ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.golden_parts")),
         ("bnnhw.data", ("bnnhw.errors", "bnnhw.download")),
         ("bnnhw.download", ("bnnhw.errors", "bnnhw.cli")),
+        ("bnnhw.methods", ("bnnhw.errors", "bnnhw.repair")),
+        ("bnnhw.summary", ("bnnhw.methods",)),
         ("bnnhw.layout", ()),
         ("bnnhw.entries", ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.layout")),
         ("bnnhw.estimate", ()),

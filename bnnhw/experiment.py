@@ -1,0 +1,170 @@
+"""One run of the study: trains a network and keeps its model, its log and its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bnnhw import checkpoint, data, golden
+from bnnhw.errors import UserError
+from bnnhw.journal import Lines, lines_path
+from bnnhw.lower import lower
+from bnnhw.nn import BinaryResNet
+from bnnhw.nn.teacher import Teacher, load_teacher
+from bnnhw.nn.training import Recipe, Trainer
+from bnnhw.spec import NetworkSpec
+
+_ALONE = threading.Lock()  # random numbers are drawn from the process's one generator
+
+
+def write_text(path: Path, text: str) -> None:
+    """Leave either the old file or the whole new one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file that `write_text` left."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it to make it anew") from None
+
+
+def teacher_from(file: str) -> Teacher:
+    """The float network in a teacher's file."""
+    return load_teacher(checkpoint.read_inert(Path(file), "teacher's state dict"), file)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained and where its files go; the same asked for again has the same files.
+
+    method, settings : name in the study, and what differs from the baseline.
+    images : so many of the first training images. teacher : file of the float network, or None.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    spec: NetworkSpec
+    recipe: Recipe
+    images: int
+    directory: str | None
+    teacher: str | None
+    results: Path
+    models: Path
+
+    @cached_property
+    def key(self) -> str:
+        """Names the files: the method, the seed, and a digest of all that shapes the result."""
+        taught = self.teacher and checkpoint.sha256(self.teacher)
+        asked = [self.spec.to_dict(), asdict(self.recipe), self.images, taught]
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        slug = re.sub(r"[^a-z0-9_]+", "-", self.method)
+        return f"{self.recipe.dataset}-{slug}-seed{self.recipe.seed}-{digest[:8]}"
+
+    @property
+    def result_path(self) -> Path:
+        return self.results / f"{self.key}.json"
+
+    @property
+    def model_path(self) -> Path:
+        return self.models / f"{self.key}.pt"
+
+    def result(self) -> dict[str, Any] | None:
+        """What an earlier run of it found, if one ended."""
+        return read_json(self.result_path) if self.result_path.exists() else None
+
+
+def perform(experiment: Experiment) -> None:
+    """Train, measure both accuracies on the validation images, and leave the result.
+
+    Goes on from the last whole epoch of a run that was broken off. Meant for a process of
+    its own, whose threads it does not limit; two in one process take turns.
+    """
+    with _ALONE:
+        _perform(experiment)
+
+
+def _perform(experiment: Experiment) -> None:
+    recipe, path = experiment.recipe, experiment.model_path
+    train, validation = (
+        data.load(recipe.dataset, experiment.directory, split) for split in ("train", "validation")
+    )
+    train = train.first(experiment.images)
+    teacher = teacher_from(experiment.teacher) if experiment.teacher else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(experiment.spec, recipe, train, validation, teacher=teacher)
+    top1 = _train(trainer, path)
+    integer, refused = _integer_top1(trainer.model, validation)
+    result = dict(
+        method=experiment.method, settings=dict(experiment.settings), seed=recipe.seed,
+        dataset=recipe.dataset, epochs=recipe.epochs, train_images=len(train),
+        split="validation", validation_images=len(validation),
+        float=round(top1, 2), integer=integer, integer_refused=refused,
+        seconds=round(trainer.seconds, 1), device=str(trainer.device),
+        spec=experiment.spec.to_dict(), recipe=asdict(recipe), teacher=experiment.teacher,
+        versions=versions(),
+    )  # fmt: skip
+    checkpoint.save(path, trainer.model, {k: v for k, v in result.items() if k != "spec"})
+    result |= dict(model=path.name, model_sha256=checkpoint.sha256(path))
+    write_text(experiment.result_path, json.dumps(result, indent=2) + "\n")
+    state_path(path).unlink(missing_ok=True)
+
+
+def state_path(model: Path) -> Path:
+    """Where the state of a training that goes on is."""
+    return model.with_name(model.name + ".state")
+
+
+def _train(trainer: Trainer, model: Path) -> float:
+    """Train to the end, keeping state and metrics beside `model`; the last validation top-1."""
+    state = state_path(model)
+    if state.exists():
+        trainer.restore(checkpoint.read_inert(state, "training state"), state)
+    last = 0.0
+
+    def keep(top1: float) -> None:
+        nonlocal last
+        last = top1
+        checkpoint.write_atomic(trainer.state(), state)
+
+    trainer.run(Lines(lines_path(model), trainer.epoch), keep)
+    return last
+
+
+def epochs_done(experiment: Experiment) -> int:
+    """How many epochs of a run that goes on, here or elsewhere, are over."""
+    lines = lines_path(experiment.model_path)
+    return lines.read_bytes().count(b"\n") if lines.exists() else 0
+
+
+def _integer_top1(model: BinaryResNet, images: data.Images) -> tuple[float | None, str | None]:
+    """Percent that the device's arithmetic gets right; else None and why it cannot be built."""
+    try:
+        network = lower(model)
+    except UserError as error:
+        return None, str(error)
+    classes = golden.run(network, images.pixels)["class"]
+    return round(100.0 * float((classes == images.labels).mean()), 2), None
+
+
+def versions() -> dict[str, str]:
+    """Of what the accuracies depend on."""
+    found = {name: metadata.version(name) for name in ("torch", "numpy")}
+    return dict(python=platform.python_version()) | found
