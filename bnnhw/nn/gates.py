@@ -21,6 +21,7 @@ class Gate(nn.Module):
         super().__init__()
         hidden = max(LEAST_HIDDEN, channels // REDUCTION)
         self.reduce = nn.Linear(channels, hidden)
+        nn.init.zeros_(self.reduce.bias)  # means start around zero: a negative one could be deaf
         self.expand = nn.Linear(hidden, channels)
 
     def forward(self, y: Tensor) -> Tensor:

@@ -75,10 +75,10 @@ def _randomise_activation(activation: Activation, dice: _Dice) -> None:
 
 
 def _randomise_gate(gate: Gate, dice: _Dice) -> None:
-    """Some gates wide open, some shut."""
-    dice.normal(gate.reduce.weight)
-    dice.normal(gate.reduce.bias)
-    dice.normal(gate.expand.weight, 2.0)
+    """Some gates wide open, some shut, and hidden numbers seldom zero."""
+    dice.normal(gate.reduce.weight, gate.reduce.in_features**-0.5)
+    dice.uniform(gate.reduce.bias, 0.5, 1.5)
+    dice.normal(gate.expand.weight)
     dice.normal(gate.expand.bias, 2.0)
 
 

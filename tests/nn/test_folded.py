@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,40 +12,9 @@ from bnnhw.errors import UserError
 from bnnhw.nn import untrained
 from bnnhw.nn.folded import Folded, FoldedShortcut, FoldedThermometer
 from bnnhw.nn.quantisers import quantise_residual
-from bnnhw.repair import BASELINE, CATEGORIES, Repair
+from bnnhw.repair import Repair
 from bnnhw.spec import Convolution, NetworkSpec
-
-LOSSES = ("teacher_student", "regularization")  # nothing of them is in a network
-LAYERS = [category for category in CATEGORIES if category.name not in LOSSES]
-
-
-def alone() -> list[Repair]:
-    """Every method on the study's baseline."""
-    return [
-        replace(BASELINE, **{category.name: value})
-        for category in LAYERS
-        for value in list(category.values)[1:]
-    ]
-
-
-def combination(seed: int) -> Repair:
-    """The first legal one of random choices in every category."""
-    generator = np.random.default_rng(seed)
-    while True:
-        chosen = {c.name: generator.choice(list(c.values)).item() for c in LAYERS}
-        with suppress(UserError):
-            return Repair(**chosen)
-
-
-BEFORE = [
-    replace(BASELINE, activation=kind, activation_position="before-add")
-    for kind in ("prelu", "rprelu", "maxout")
-]
-COMBINED = [combination(seed) for seed in range(20)]
-
-
-def name(repair: Repair) -> str:
-    return "-".join(map(str, repair.changes().values())) or "baseline"
+from tests.nn.repairs import COMBINED, REPAIRS, name
 
 
 def signs(bits: np.ndarray) -> np.ndarray:
@@ -124,7 +92,7 @@ def evaluate_stem(model, pixels: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("repair", [Repair(), BASELINE, *alone(), *BEFORE, *COMBINED], ids=name)
+@pytest.mark.parametrize("repair", REPAIRS, ids=name)
 def test_every_layer_is_its_folded_form(repair):
     spec = NetworkSpec(depth=8, widths=(4, 6, 10), input=(9, 8, 2), classes=3, repair=repair)
     model = untrained(spec, seed=2)

@@ -11,21 +11,85 @@ from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.nn.shortcuts import pad_shortcut
 from bnnhw.nn.training import recalibrate
 from bnnhw.spec import NetworkSpec, Repair
+from tests.nn.repairs import REPAIRS, name
+
+PLAIN = {
+    "stem.weight", "head.weight", "head.bias",
+    *(f"convolutions.{n}.weight" for n in range(6)),
+    *(f"{layer}.norm.{part}"
+      for layer in ("stem", *(f"convolutions.{n}" for n in range(6)))
+      for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("binarizer", ["ste", "rsign"])
-@pytest.mark.parametrize("padding", ["zero", "minus-one"])
-def test_every_parameter_learns(double, binarizer, padding):
-    spec = NetworkSpec(depth=8, widths=(4, 6, 10), input=(9, 11, 2), classes=5,
-                       repair=Repair(binarizer, double, padding))  # fmt: skip
-    torch.manual_seed(0)
-    model = BinaryResNet(spec).train()
-    logits = model(torch.randint(0, 256, (8, 2, 9, 11), dtype=torch.uint8))
+def small(repair: Repair) -> NetworkSpec:
+    return NetworkSpec(depth=8, widths=(4, 6, 10), input=(9, 11, 2), classes=5, repair=repair)
+
+
+def test_networks_without_methods_keep_the_names_in_their_files():
+    for repair in (Repair(), Repair("ede", weight_binarizer="recu", padding="minus-one")):
+        assert set(BinaryResNet(small(repair)).state_dict()) == PLAIN
+    thresholds = {f"convolutions.{n}.binarizer.threshold" for n in range(6)}
+    assert set(BinaryResNet(small(Repair("rsign"))).state_dict()) == PLAIN | thresholds
+
+
+@pytest.mark.parametrize("repair", REPAIRS, ids=name)
+def test_every_parameter_learns(repair):
+    model = untrained(small(repair)).train()
+    generator = torch.Generator().manual_seed(0)
+    logits = model(torch.randint(0, 256, (8, 2, 9, 11), dtype=torch.uint8, generator=generator))
     assert logits.shape == (8, 5) and logits.dtype == torch.float32
     logits.square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("repair", REPAIRS, ids=name)
+def test_new_networks_start_within_the_range_of_the_stream(repair):
+    torch.manual_seed(0)
+    model = BinaryResNet(small(repair)).train()
+    _, streams = model.stages(torch.randint(0, 256, (8, 2, 9, 11), dtype=torch.uint8))
+    for stream in streams:
+        assert 0.1 < stream.std() < 4 and stream.abs().max() <= 8
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("double", [False, True])
+def test_stages_end_with_the_stream_and_its_logits(double):
+    model = untrained(small(Repair(double_residual=double, activation="maxout")))
+    pixels = torch.randint(0, 256, (4, 2, 9, 11), dtype=torch.uint8)
+    logits, streams = model.stages(pixels)
+    assert [tuple(s.shape[1:]) for s in streams] == [(4, 9, 11), (6, 5, 6), (10, 3, 3)]
+    assert torch.equal(logits, model(pixels))
+    assert torch.equal(logits, model.head(streams[-1]))
+    assert torch.equal(streams[0] * 16, (streams[0] * 16).round())
+
+
+@torch.no_grad()
+def test_the_schedule_reaches_every_binarizer():
+    spec = small(Repair("ede", downsample="conv1x1-binary", stem="thermometer"))
+    model = untrained(spec)
+    heard = []
+    for key, part in model.named_modules():
+        if part is not model and hasattr(part, "anneal"):
+            part.anneal = lambda done, key=key: heard.append((key, done))
+    model.anneal(0.25)
+    names = {key for key, done in heard if done == 0.25}
+    assert len(heard) == len(names)
+    parts = ["stem.weight_binarizer", "convolutions.2.shortcut.binarizer"]
+    parts += ["convolutions.0.binarizer.sign", "convolutions.5.weight_binarizer"]
+    assert names.issuperset(parts)
+
+
+def test_latent_weights_are_those_behind_binary_ones():
+    spec = small(Repair(downsample="conv1x1-binary", stem="thermometer", ensemble="weights-2"))
+    model = BinaryResNet(spec)
+    names = {id(p): key for key, p in model.named_parameters()}
+    found = {names[id(p)] for p in model.latent_weights()}
+    assert found == {"stem.weight", "convolutions.2.shortcut.weight",
+                     "convolutions.4.shortcut.weight",
+                     *(f"convolutions.{n}.weight" for n in range(6))}  # fmt: skip
+    assert len(BinaryResNet(small(Repair(downsample="conv1x1-8bit"))).latent_weights()) == 6
 
 
 def test_pad_shortcut_places_channels_as_the_spec_says():
