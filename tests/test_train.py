@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -62,6 +67,55 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
     whole, parts = ([json.loads(line) for line in text.splitlines()] for text in lines)
     assert [line["epoch"] for line in parts] == [1, 2, 3]
     assert [line["loss"] for line in parts] == [line["loss"] for line in whole]
+
+
+def test_a_killed_training_goes_on_to_the_same_model(tmp_path):
+    words = ["--dataset", "digits", "--depth", 8, "--widths", "4,4,4", "--epochs", 6, "--seed", 2]
+    out, state = tmp_path / "killed.pt", tmp_path / "killed.pt.state"
+    with start(*words, "--out", out) as process:
+        wait_for(state, process)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert checkpoint.load(out).metrics["epochs"] < 6
+    assert invoke(*words, "--out", out, "--resume").exit_code == 0
+    assert invoke(*words, "--out", tmp_path / "whole.pt").exit_code == 0
+    killed, whole = checkpoint.load(out), checkpoint.load(tmp_path / "whole.pt")
+    assert killed.metrics["epochs"] == whole.metrics["epochs"] == 6
+    for name, tensor in whole.state.items():
+        assert torch.equal(tensor, killed.state[name]), name
+
+
+def test_an_interrupt_is_one_line_and_keeps_whole_epochs(tmp_path):
+    out = tmp_path / "m.pt"
+    words = ("--dataset", "digits", "--depth", 8, "--widths", "4,4,4", "--epochs", 99)
+    with start(*words, "--processes", 2, "--out", out) as process:
+        wait_for(tmp_path / "m.pt.state", process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; whole epochs are kept, go on with --resume"
+    assert "Traceback" not in errors
+    assert checkpoint.load(out).metrics["epochs"] >= 1
+
+
+def start(*words) -> subprocess.Popen:
+    """The command in a process group of its own."""
+    command = [sys.executable, "-m", "bnnhw.train", *map(str, words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, env=dict(os.environ, OMP_NUM_THREADS="1"),
+    )  # fmt: skip
+
+
+def wait_for(path, process):
+    """Until a file is there; it is whole then."""
+    for _ in range(600):
+        if path.exists():
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError(f"{path} did not come")
 
 
 @pytest.mark.parametrize("repair", [Repair("rsign", False, "minus-one"), Repair()],
@@ -249,6 +303,15 @@ def test_resume_wants_the_same_options(tmp_path):
     (tmp_path / "model.pt.state").write_bytes(out.read_bytes())
     with pytest.raises(UserError, match="not a training state"):
         train.train(SPEC, recipe, None, out, resume=True)
+
+
+def test_a_fault_of_a_team_is_one_line(tmp_path):
+    with start("--data", tmp_path, "--epochs", 1, "--processes", 2, "--out", "m.pt") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert [line for line in errors.splitlines() if "error" in line.lower()] == [
+        line for line in errors.splitlines() if line.startswith(f"error: {tmp_path}")
+    ]
 
 
 def test_a_start_is_taken_over_and_recorded(tmp_path):

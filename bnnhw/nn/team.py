@@ -9,7 +9,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -88,7 +88,8 @@ def _join(team: Team, meeting: str) -> None:
 def _help(team: Team, meeting: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
     _join(team, meeting)
-    work(*arguments, team=team)
+    with suppress(UserError):  # the first process meets it, too, and reports it
+        work(*arguments, team=team)
 
 
 def launched() -> Team | None:
