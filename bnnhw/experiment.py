@@ -20,9 +20,9 @@ from bnnhw.errors import UserError
 from bnnhw.journal import Lines, lines_path
 from bnnhw.lower import lower
 from bnnhw.nn import BinaryResNet
-from bnnhw.nn.teacher import Teacher, load_teacher
 from bnnhw.nn.training import Recipe, Trainer
 from bnnhw.spec import NetworkSpec
+from bnnhw.teachers import read_teacher
 
 _ALONE = threading.Lock()  # random numbers are drawn from the process's one generator
 
@@ -44,11 +44,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it to make it anew") from None
-
-
-def teacher_from(file: str) -> Teacher:
-    """The float network in a teacher's file."""
-    return load_teacher(checkpoint.read_inert(Path(file), "teacher's state dict"), file)
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ def _perform(experiment: Experiment) -> None:
         data.load(recipe.dataset, experiment.directory, split) for split in ("train", "validation")
     )
     train = train.first(experiment.images)
-    teacher = teacher_from(experiment.teacher) if experiment.teacher else None
+    teacher = read_teacher(experiment.teacher, experiment.spec) if experiment.teacher else None
     path.parent.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(experiment.spec, recipe, train, validation, teacher=teacher)
     top1 = _train(trainer, path)

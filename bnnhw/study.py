@@ -20,6 +20,7 @@ from bnnhw.options import TABLES, numbers, read_config, settle
 from bnnhw.repair import BASELINE
 from bnnhw.spec import NetworkSpec
 from bnnhw.summary import markdown, means, summarise
+from bnnhw.teachers import read_teacher
 from bnnhw.workers import Follower, workers
 
 PLANS = ("isolated", "combined")
@@ -185,6 +186,9 @@ def main(
     )  # fmt: skip
     methods, missing, choice = study.methods(only, leave_one_out)
     experiments = study.experiments(methods)
+    for experiment in experiments:
+        if experiment.teacher:
+            read_teacher(experiment.teacher, experiment.spec)
     follower = Follower(experiments)
     with workers(jobs, scheduler) as executor, follower.bar:
         follower.run(executor, lambda: study.publish(experiments, missing, choice))

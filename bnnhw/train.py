@@ -17,11 +17,12 @@ from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.journal import Board, Lines, Terminal, lines_path
 from bnnhw.nn import untrained
-from bnnhw.nn.teacher import Teacher, load_teacher
 from bnnhw.nn.team import ALONE, Team, team
 from bnnhw.nn.training import Log, Recipe, Trainer, random_images
 from bnnhw.options import command_line, given_tables, options, read_config, repairs_table, settle
 from bnnhw.spec import NetworkSpec
+from bnnhw.streams import integers
+from bnnhw.teachers import read_teacher
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
@@ -46,7 +47,8 @@ def train(
     ):
         if mine != theirs:
             raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
-    trainer = Trainer(spec, recipe, *parts, team, _teacher(teacher, spec), compiled=compiled)
+    taught_by = None if teacher is None else read_teacher(teacher, spec)
+    trainer = Trainer(spec, recipe, *parts, team, taught_by, compiled=compiled)
     kept = out.with_name(out.name + ".state")
     before: dict[str, Any] = {}
     if start is not None:
@@ -69,21 +71,6 @@ def train(
         logs += [] if board is None else [Board(board)]
     trainer.run(lambda entry: [tell(entry) for tell in logs], keep)
     return trainer
-
-
-def _teacher(path: str | None, spec: NetworkSpec) -> Teacher | None:
-    """The teacher in a file; UserError where it does not fit the network."""
-    if path is None:
-        return None
-    teacher = load_teacher(checkpoint.read_inert(Path(path), "teacher"), path)
-    checks = [("channels", teacher.channels, spec.input[2])]
-    checks.append(("classes", teacher.classes, spec.classes))
-    if spec.repair.teacher_student == "attention":
-        checks.append(("stages", len(teacher.widths), len(spec.widths)))
-    for what, theirs, mine in checks:
-        if theirs != mine:
-            raise UserError(f"{path}: the teacher has {theirs} {what}, the network {mine}")
-    return teacher
 
 
 def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from bnnhw import checkpoint, data, experiment, study, workers
 from bnnhw.errors import UserError
 from bnnhw.methods import BASE, combine, combined, isolated
+from bnnhw.nn.teacher import Teacher
 from bnnhw.nn.training import classify
 from bnnhw.repair import BASELINE, CATEGORIES
 from bnnhw.summary import markdown, means, spread, summarise
@@ -286,6 +287,23 @@ def test_without_dask_or_its_scheduler(tmp_path, monkeypatch):
     result = invoke("isolated", tmp_path, "--scheduler", "tcp://127.0.0.1:1")
     assert result.exit_code == 2
     assert "error: --scheduler: dask.distributed is not installed; pip install" in result.stderr
+
+
+def test_a_teacher_is_used_where_it_is_needed(tmp_path, here):
+    file = tmp_path / "teacher.pt"
+    torch.manual_seed(0)
+    torch.save(Teacher(1, (4, 4, 4), 10, 1).content(), file)
+    chosen = ("--only", "teacher_student", "--teacher", file)
+    result = invoke("isolated", tmp_path, *chosen)
+    assert result.exit_code == 0, result.output
+    content = read(tmp_path, "isolated")
+    assert not content["not_run"] and len(content["runs"]) == 3
+    assert [run["recipe"]["distil"] > 0 for run in content["runs"]] == [False, True, True]
+    assert [run["teacher"] for run in content["runs"]] == [None, str(file), str(file)]
+    torch.save(Teacher(1, (4, 4), 10, 1).content(), file)
+    result = invoke("isolated", tmp_path, *chosen)
+    assert result.exit_code == 2
+    assert "teacher.pt: the teacher has 2 stages, the network 3" in result.stderr
 
 
 def test_a_recipe_file_is_for_all(tmp_path):
