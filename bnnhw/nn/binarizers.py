@@ -19,7 +19,7 @@ REAL_WEIGHTS = 0.5  # features-first: the part of the schedule with real weights
 VARIANCE_FLOOR = 1e-10
 ONE = torch.ones(())
 
-Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]
+Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]  # (gradient of the sign, x, t) -> of x
 
 
 def sign(x: Tensor) -> Tensor:
