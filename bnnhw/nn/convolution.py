@@ -96,24 +96,27 @@ class BinaryConvolution(nn.Module):
             y = y + self.shortcut(stream)
         return self.activation(y) if self.activation is not None and self.activates_last else y
 
-    def _features(self, x: Tensor) -> Tensor:
-        """Signs, padded where padding is -1; those of several thresholds blended to one."""
+    def _features(self, x: Tensor) -> list[Tensor]:
+        """Of each group, signs, padded where padding is -1; or those of several thresholds
+        blended to one map."""
         if self.norm_before is not None:
             rising = {"weight": self.norm_before.weight.abs()}  # no threshold may flip
             x = functional_call(self.norm_before, rising, x)
         features = self.binarizer(x)
         if self.repair.padding == "minus-one":
-            features = F.pad(features, (1, 1, 1, 1), value=-1.0)
+            features = [F.pad(bits, (1, 1, 1, 1), value=-1.0) for bits in features]
         if self.blended == 1:
             return features
-        parts = zip(features.chunk(self.blended, 1), self.feature_gain, strict=True)
-        return torch.stack([part * gain.to(part.dtype) for part, gain in parts]).sum(0)
+        gains = self.feature_gain.to(x.dtype)
+        return [sum(bits * gain for bits, gain in zip(features, gains, strict=True))]
 
-    def _convolved(self, features: Tensor) -> Tensor:
+    def _convolved(self, features: list[Tensor]) -> Tensor:
         """Convolution, spatial factors and normalisation."""
         weight = self.factored_weights()
         padding = 0 if self.repair.padding == "minus-one" else 1
-        y = F.conv2d(features, weight, None, self.shape.stride, padding, groups=self.groups)
+        parts = zip(features, weight.chunk(self.groups), strict=True)
+        maps = [F.conv2d(bits, rows, None, self.shape.stride, padding) for bits, rows in parts]
+        y = torch.cat(maps, 1) if self.groups > 1 else maps[0]
         if self.repair.scaling == "spatial":
             y = y * self.spatial().to(y.dtype)
         if self.norm is not None:

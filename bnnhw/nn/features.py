@@ -12,7 +12,7 @@ LEAST_DISTANCE = 1e-3  # of adabin's two values from their centre
 
 
 class FeatureBinarizer(nn.Module):
-    """x (B, C, H, W) -> +-1 (B, N * C, H, W), channel n * C + c is sign(x_c - threshold[n, c]).
+    """x (B, C, H, W) -> N times +-1 (B, C, H, W), the nth of them sign(x_c - threshold[n, c]).
 
     threshold : (C,), or (N, C) for the N of an ensemble, which start 1 apart around 0; only
         where they are learned.
@@ -45,9 +45,10 @@ class FeatureBinarizer(nn.Module):
         """Adabin's, which must not change its sign."""
         return self.distance.abs().clamp(min=LEAST_DISTANCE)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> list[Tensor]:
         if not self.learned and not self.adaptive:
-            return self.sign(x)
-        levels = self.thresholds().to(x.dtype)
-        x = torch.cat([x - level[:, None, None] for level in levels], 1)
-        return self.sign(x / self.positive_distance().to(x.dtype) if self.adaptive else x)
+            return [self.sign(x)]
+        levels = self.thresholds().to(x.dtype)[:, :, None, None]
+        if self.adaptive:
+            return [self.sign((x - level) / self.positive_distance()) for level in levels]
+        return [self.sign(x - level) for level in levels]
