@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,9 @@ class Lines:
 
     def __init__(self, path: Path, epoch: int) -> None:
         self.path = path
-        kept = []
-        if epoch and path.exists():
-            lines = path.read_text().splitlines()
-            kept = [f"{line}\n" for line in lines if json.loads(line)["epoch"] <= epoch]
         try:
-            path.write_text("".join(kept))
+            lines = path.read_text().splitlines() if epoch and path.exists() else []
+            path.write_text("".join(f"{line}\n" for line in lines if _epoch(line) <= epoch))
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error}); choose another --out") from None
 
@@ -38,6 +36,14 @@ class Lines:
         if "epoch" in entry:
             with self.path.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
+
+
+def _epoch(line: str) -> float:
+    """The epoch that a line is of; a torn one, which is none of ours, is after all epochs."""
+    try:
+        return json.loads(line)["epoch"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 class Board:

@@ -48,7 +48,7 @@ def train(
         if mine != theirs:
             raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
     taught_by = None if teacher is None else read_teacher(teacher, spec)
-    trainer = Trainer(spec, recipe, *parts, team, taught_by, compiled=compiled)
+    trainer = Trainer(spec, recipe, *parts, team, taught_by, integers, compiled=compiled)
     kept = out.with_name(out.name + ".state")
     before: dict[str, Any] = {}
     if start is not None:
@@ -127,7 +127,7 @@ def main(
     settings = {} if config is None else read_config(config)
     spec, fields = settle(settings, given_tables(given, repairs))
     if measured is not None:
-        recipe = Recipe(**{"epochs": 1, **fields})
+        recipe = Recipe(**{**fields, "epochs": 1, "exact_epochs": 0})
         with team(processes, benchmark, spec, recipe, measured, compiled) as place:
             result = benchmark(spec, recipe, measured, compiled, team=place)
         if place.rank == 0:

@@ -167,7 +167,7 @@ def test_golden_and_gateware_share_no_code():
 def test_only_the_machine_learning_side_uses_torch():
     """Beside layers and lowering some use tensors, of torch.nn no more than functions."""
     tensors = {f"bnnhw.{name}" for name in ("golden", "golden_parts", "checkpoint", "evaluate")}
-    tensors.add("bnnhw.train")
+    tensors |= {"bnnhw.train", "bnnhw.streams", "bnnhw.journal"}
     for name, others in IMPORTS.items():
         torch = {other for other in others if under(other, "torch")}
         if under(name, "bnnhw.nn") or name == "bnnhw.lower":

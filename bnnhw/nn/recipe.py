@@ -100,6 +100,11 @@ class Recipe:
         )
 
     @property
+    def first_exact(self) -> int:
+        """The epoch, from 0, with which the exact ones begin."""
+        return (self.epochs or 0) - self.exact_epochs
+
+    @property
     def exact_part(self) -> float:
         """The part of the schedule that the exact epochs are."""
         return self.exact_epochs / self.epochs if self.exact_epochs and self.epochs else 0.0

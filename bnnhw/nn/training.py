@@ -17,6 +17,7 @@ from bnnhw.data import Images
 from bnnhw.errors import UserError
 from bnnhw.nn import losses, optimisers
 from bnnhw.nn.batches import Batch, Batches
+from bnnhw.nn.exact import Integers, follow, freeze_statistics
 from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.resnet import BinaryResNet
 from bnnhw.nn.teacher import Teacher, teach
@@ -85,16 +86,23 @@ class Trainer:
 
     def __init__(
         self, spec: NetworkSpec, recipe: Recipe, train: Images, validation: Images,
-        team: Team = ALONE, teacher: Teacher | None = None, *, compiled: bool = False,
+        team: Team = ALONE, teacher: Teacher | None = None,
+        integers: Integers | None = None, *, compiled: bool = False,
     ) -> None:  # fmt: skip
-        """teacher : what spec.repair.teacher_student learns from, and only then."""
+        """teacher : what spec.repair.teacher_student learns from, and only then.
+
+        integers : the integer network, for recipe.exact_epochs. compiled : by torch.compile.
+        """
         kind = spec.repair.teacher_student
         if (teacher is None) != (kind == "none"):
             raise UserError(
                 f"teacher_student={kind}: give --teacher with --repair teacher_student=logits "
                 f"(or attention), and without neither"
             )
+        if recipe.exact_epochs and integers is None:
+            raise UserError("exact_epochs: needs the integer network; give one to the Trainer")
         self.recipe = recipe = recipe.settled(spec.repair)
+        self.integers = integers
         self.validation, self.team, self.device = validation, team, team.device
         torch.manual_seed(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
@@ -112,9 +120,8 @@ class Trainer:
         self.calibration = train.pixels[:CALIBRATION]
         if not len(self.batches):
             raise UserError(f"batch={recipe.batch}: there are only {len(train)} training images")
-        stages = model.forward if self.teacher is None else model.stages
-        self.forward = torch.compile(stages) if compiled else stages
-        self.epoch, self.seconds = 0, 0.0
+        self.forward = torch.compile(model.stages) if compiled else model.stages
+        self.epoch, self.seconds, self.exact = 0, 0.0, False
 
     def progress(self, step: int, seconds: float) -> float:
         """Part of the schedule that is done, in [0, 1]."""
@@ -133,9 +140,11 @@ class Trainer:
         """
         while self.progress(0, self.seconds) < 1:
             started, before = time.monotonic(), self.seconds
+            self._choose_phase()
             loss = self._run_epoch(started, log)
             self.epoch += 1
-            self.team.average_statistics(self.model)
+            if not self.exact:
+                self.team.average_statistics(self.model)
             top1 = self._validate() if self.team.rank == 0 else 0.0
             self.seconds = self.team.agree(before + time.monotonic() - started)
             if self.team.rank == 0:
@@ -143,9 +152,16 @@ class Trainer:
                 log(dict(epoch=self.epoch, seconds=round(self.seconds), loss=round(loss, 4),
                          validation=round(top1, 2), rate=self.recipe.rate(done)))  # fmt: skip
                 after_epoch(top1)
-        if self.team.rank == 0:
+        if self.team.rank == 0 and not self.recipe.exact_epochs:
             after_epoch(self._finish())
         log(dict(done=1.0, seconds=self.seconds))
+
+    def _choose_phase(self) -> None:
+        """Whether the next epoch is exact; the first such one begins with good statistics."""
+        recipe = self.recipe
+        self.exact = recipe.exact_epochs > 0 and self.epoch >= recipe.first_exact
+        if self.exact and self.epoch == recipe.first_exact:
+            recalibrate(self.model, self.calibration)
 
     def _finish(self) -> float:
         """Recalibrate batch norm where the validation set is the better for it; its top-1."""
@@ -159,11 +175,19 @@ class Trainer:
         return top1
 
     def _validate(self) -> float:
-        classes = classify(self.model, self.validation.pixels)
+        """Top-1 in percent: of the integers where they are trained, else of the float network."""
+        pixels = self.validation.pixels
+        if self.exact and self.integers is not None:
+            parts = torch.from_numpy(pixels).permute(0, 3, 1, 2).split(TEST_BATCH)
+            classes = torch.cat([self.integers(self.model, part)[1] for part in parts]).numpy()
+        else:
+            classes = classify(self.model, pixels)
         return 100.0 * float((classes == self.validation.labels).mean())
 
     def _run_epoch(self, started: float, log: Log) -> float:
         self.model.train()
+        if self.exact:
+            freeze_statistics(self.model)
         total = torch.zeros((), device=self.device)
         step = 0
         batches = self.batches.epoch(self.generator, self.team)
@@ -179,13 +203,11 @@ class Trainer:
 
     def _step(self, batch: Batch, done: float) -> Tensor:
         self.model.anneal(self.recipe.phase(done))
-        with torch.autocast(self.device.type, torch.bfloat16):
-            if self.teacher is None:
-                logits, maps, theirs = self.forward(batch.pixels), None, None
-            else:
-                logits, maps = self.forward(batch.pixels)
-                with torch.no_grad():
-                    _, theirs = self.teacher.stages(batch.pixels)
+        logits, maps = self._outputs(batch.pixels)
+        theirs = None
+        if self.teacher is not None:
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+                _, theirs = self.teacher.stages(batch.pixels)
         loss = losses.objective(
             self.model, logits, batch.labels, taught=batch.taught, maps=maps, teacher_maps=theirs,
             distil=self.recipe.distil, regulariser=self.regulariser, penalty=self.recipe.penalty,
@@ -195,6 +217,14 @@ class Trainer:
         self.team.average_gradients(self.model, self.regulariser)
         self.optimiser.step(self.recipe.rate(done))
         return loss.detach()
+
+    def _outputs(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits and the streams after each stage."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            if not self.exact or self.integers is None:
+                return self.forward(pixels)
+            with follow(self.model, self.integers(self.model, pixels)[0]):
+                return self.model.stages(pixels)
 
     def measure(self, seconds: float) -> float:
         """Images a second while training for about so long, after a few steps to warm up."""
