@@ -55,6 +55,8 @@ class BinaryConvolution(nn.Module):
         self.weight = latent(repair, rows, shape.in_channels, 3, 3)
         self._make_norms(repair, channels * self.groups)
         self._make_factors(repair, rows)
+        symmetric = repair.binary_sets == "symmetric"
+        self.multiplies_last = self.norm is None and self.bases == 1 and symmetric
         self.activation, self.gate, self.shortcut = None, None, None
         if repair.activation != "none":
             self.activation = Activation(repair.activation, channels)
@@ -117,6 +119,9 @@ class BinaryConvolution(nn.Module):
         parts = zip(features, weight.chunk(self.groups), strict=True)
         maps = [F.conv2d(bits, rows, None, self.shape.stride, padding) for bits, rows in parts]
         y = torch.cat(maps, 1) if self.groups > 1 else maps[0]
+        gain = self._gain() if self.multiplies_last else None
+        if gain is not None:
+            y = y * gain.to(y.dtype)[:, None, None]
         if self.repair.scaling == "spatial":
             y = y * self.spatial().to(y.dtype)
         if self.norm is not None:
@@ -127,8 +132,13 @@ class BinaryConvolution(nn.Module):
         return y if constant is None else y + constant.to(y.dtype)[:, None, None]
 
     def factored_weights(self) -> Tensor:
-        """Real (O, I, 3, 3), I of one group: binary weights times all factors of their channels."""
-        weight, gain = self.weight_binarizer(self.weight), self._gain()
+        """Binary weights times all factors of their channels, real (groups * O, I, 3, 3).
+
+        The factors are left out where they come last: an accumulator of 0 must stay exactly 0
+        where nothing is added before its sign is taken.
+        """
+        weight = self.weight_binarizer(self.weight)
+        gain = None if self.multiplies_last else self._gain()
         if gain is not None:
             weight = weight * _column(gain)
         if self.repair.binary_sets == "adabin":

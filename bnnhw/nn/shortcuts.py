@@ -29,7 +29,8 @@ def average_shortcut(stream: Tensor, shape: Convolution) -> Tensor:
     An odd map's last row and column are repeated first.
     """
     rows, columns = stream.shape[2] % 2, stream.shape[3] % 2
-    means = F.avg_pool2d(F.pad(stream, (0, columns, 0, rows), mode="replicate"), 2)
+    even = F.pad(stream, (0, columns, 0, rows), mode="replicate") if rows or columns else stream
+    means = F.avg_pool2d(even, 2).to(stream.dtype)
     copies = -(-shape.out_channels // shape.shortcut_channels)
     return means.repeat(1, copies, 1, 1)[:, : shape.out_channels]
 

@@ -82,6 +82,15 @@ def test_scaling_by_learned_factors():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("scaling", ["none", "channel-mean", "channel-learned", "spatial"])
+def test_accumulators_of_zero_stay_zero(scaling):
+    """Their sign is +1, which rounding must not change."""
+    layer, x = first(scaling=scaling, feature_normalization="none"), features()
+    zero = correlate(sign(x), sign(layer.weight)) == 0
+    assert zero.sum() > 10 and not layer(x)[zero].any()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("bases", [2, 3])
 def test_several_bases_of_the_weights(bases):
     """ABC-Net: the sum of alpha_m times the convolution with base m."""
