@@ -1,4 +1,4 @@
-"""Trained model -> IntegerNetwork: folds batch norm into scales, biases and thresholds."""
+"""Trained model -> IntegerNetwork."""
 
 from __future__ import annotations
 
@@ -7,179 +7,170 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
 
+from bnnhw import fixed
 from bnnhw.checkpoint import Checkpoint
 from bnnhw.errors import UserError
 from bnnhw.integer import (
+    WIDE_LIMIT,
     IntegerConvolution,
     IntegerHead,
     IntegerNetwork,
     IntegerStem,
+    IntegerTerm,
     Requantiser,
+    multiplies_wide,
     saturation,
+    structure,
 )
 from bnnhw.nn import BinaryResNet
-from bnnhw.nn.features import FeatureBinarizer
-from bnnhw.nn.quantisers import INT8_MAX, PIXEL_UNITS, int8_scale
-from bnnhw.nn.resnet import BinaryConvolution
+from bnnhw.nn.folded import Folded, FoldedStem, FoldedThermometer, finite
+from bnnhw.nn.quantisers import INT8_MAX, int8_scale
 from bnnhw.spec import Convolution, NetworkSpec, NumberFormats
 
-INT16_MAX = saturation(16)[1]
-FINEST_HALF = 1 / 8  # residual steps
+FINER = 2  # bits by which numbers that are only compared may be finer than the stream
 
 
 @dataclass(frozen=True)
-class Affine:
-    """A folded batch norm: slope * acc + offset, float64 (C,)."""
+class Comparison:
+    """What becomes of an operation's numbers.
 
-    slope: np.ndarray
-    offset: np.ndarray
+    fraction : their bits after the point. threshold : of the Requantiser.
+    last : wide units, number or (C,), for the constant that is added last.
+    """
 
-
-def _finite(where: str, values: torch.Tensor) -> np.ndarray:
-    array = values.detach().cpu().numpy().astype(np.float64)
-    if not np.isfinite(array).all():
-        at = int(np.argmin(np.isfinite(array)))
-        raise UserError(f"{where}[{at}]={array.flat[at]}: must be finite; train the model anew")
-    return array
+    fraction: int
+    threshold: np.ndarray
+    last: np.ndarray | float
 
 
-def fold_norm(name: str, norm: nn.BatchNorm2d, unit: np.ndarray | float = 1.0) -> Affine:
-    """Batch norm of acc * unit, as a function of the integer acc; `unit` is a number or (C,)."""
-    gamma, beta, mean, var = (
-        _finite(f"{name}.norm.{part}", getattr(norm, part))
-        for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    if (var < 0).any():
-        at = int(np.argmax(var < 0))
-        raise UserError(f"{name}.norm.running_var[{at}]={var[at]}: must not be negative")
-    gain = gamma / np.sqrt(var + norm.eps)
-    return Affine(gain * unit, beta - gain * mean)
+def _streamed(levels: np.ndarray, formats: NumberFormats) -> Comparison:
+    """Numbers that continue as the stream; levels (N, C) of the next binarizer."""
+    threshold = fixed.stream_threshold(levels, formats)
+    half = 2.0 ** (formats.guard - 1)
+    return Comparison(formats.residual_fraction, _plain(threshold), half)
 
 
-def residual_threshold(name: str, binarizer: nn.Module | None, channels: int,
-                       formats: NumberFormats) -> np.ndarray:  # fmt: skip
-    """The least residual, in steps, that the binarizer makes a 1: int32 (channels,)."""
-    if not isinstance(binarizer, FeatureBinarizer) or not binarizer.learned:
-        return np.zeros(channels, np.int32)
+def _compared(levels: np.ndarray, finer: int, formats: NumberFormats) -> Comparison:
+    """Numbers that are compared and forgotten: shifted so that the first threshold is whole."""
+    fraction = formats.residual_fraction + finer
+    steps = levels * 2.0**fraction
+    first = np.where(np.isfinite(steps[0]), steps[0], 0.0)
+    shift = first - np.ceil(first)
     low, high = saturation(formats.residual_width)
-    threshold = _finite(f"{name}.binarizer.threshold", binarizer.threshold)
-    steps = np.ceil(threshold * 2.0**formats.residual_fraction)
-    return np.clip(steps, low, high + 1).astype(np.int32)
+    threshold = np.clip(np.round(steps - shift), low, high + 1).astype(np.int32)
+    return Comparison(fraction, _plain(threshold), -shift * 2.0**formats.guard)
 
 
-def bit_threshold(affine: Affine, level: np.ndarray, fan_in: int) -> np.ndarray:
-    """The least acc in [-fan_in, fan_in] with slope * acc + offset >= level; else fan_in + 1.
-
-    All float64 (C,), no slope negative. By bisection: rounding keeps the comparison monotone, so
-    the answer is that of trying every acc.
-    """
-    low = np.full(level.shape, -fan_in, np.int64)
-    high = np.full(level.shape, fan_in + 1, np.int64)
-    while (low < high).any():
-        middle = (low + high) >> 1
-        holds = affine.slope * middle + affine.offset >= level
-        high = np.where(holds, middle, high)
-        low = np.where(holds | (low >= high), low, middle + 1)
-    return high.astype(np.int32)
+def _plain(threshold: np.ndarray) -> np.ndarray:
+    """(N, C), or (C,) where N is 1."""
+    return threshold[0] if len(threshold) == 1 else threshold
 
 
-def requantiser(name: str, affine: Affine, spec: NetworkSpec, threshold: np.ndarray,
-                lost: float = 0.0) -> Requantiser:  # fmt: skip
-    """Integers for y = slope * half + offset, both in real units; may raise _Overflow.
-
-    lost : what flooring takes from half on average; the bias makes up for it. The floor of the
-    scaled product costs nothing: floor(floor(t) + n) = floor(t + n) for a whole bias n.
-    """
-    formats = spec.formats
-    step, guard = 2.0**formats.residual_fraction, formats.guard
-    slope = affine.slope * step
-    scale = np.round(slope * 2.0**formats.scale_fraction)
-    if np.abs(scale).max() > INT16_MAX:
-        at = int(np.argmax(np.abs(slope)))
-        raise _Overflow(
-            f"{name}.norm.weight[{at}]: one step of its output is {abs(slope[at]):.6g} residual "
-            f"steps, must stay below {INT16_MAX / 2**guard:.6g}; train the model anew"
-        )
-    offset = (affine.offset * step + slope * lost) * 2.0**guard
-    bias = np.round(offset + 2.0 ** (guard - 1))
-    if np.abs(bias).max() > INT16_MAX:
-        at = int(np.argmax(np.abs(bias)))
-        raise _Overflow(
-            f"{name}.norm.bias[{at}]: folds to {affine.offset[at]:.6g}, must stay below "
-            f"{INT16_MAX / step / 2**guard:.6g}; train the model anew"
-        )
-    return Requantiser(scale.astype(np.int32), bias.astype(np.int32), threshold)
-
-
-class _Overflow(UserError):
-    """A scale or bias needs more than 16 bits; with a smaller fraction it may fit."""
-
-
-def _pre_shift(affine: Affine, spec: NetworkSpec) -> int:
-    """Bits the stem drops: enough for half to fit, and while a half stays a small part of a step.
-
-    Dropping bits that do not matter makes the scale greater, and so its rounding finer.
-    """
-    greatest, shift = 9 * spec.input[2] * 128 * INT8_MAX, 0
-    step = np.abs(affine.slope).max() * 2.0**spec.formats.residual_fraction
-    while greatest >> shift >> 15 or (shift < 16 and step * 2 ** (shift + 1) <= FINEST_HALF):
-        shift += 1
-    return shift
-
-
-def _stem(model: BinaryResNet, spec: NetworkSpec) -> IntegerStem:
-    weight = model.stem.weight.detach()
-    _finite("stem.weight", weight)
-    unit = int8_scale(weight, per_channel=True)
-    weights = torch.round(weight / unit).permute(0, 2, 3, 1).to(torch.int8).numpy()
-    affine = fold_norm("stem", model.stem.norm, unit.double().flatten().numpy() / PIXEL_UNITS)
-    after = model.layers()[0].binarizer
-    threshold = residual_threshold(spec.convolutions()[0].name, after, spec.widths[0], spec.formats)
-    shift = _pre_shift(affine, spec)
-    halves = Affine(affine.slope * 2**shift, affine.offset)
-    lost = (1 - 2.0**-shift) / 2
-    return IntegerStem(
-        np.ascontiguousarray(weights), shift, requantiser("stem", halves, spec, threshold, lost)
+def _stem(folded: FoldedStem | FoldedThermometer, levels: np.ndarray,
+          spec: NetworkSpec) -> IntegerStem:  # fmt: skip
+    step = 2.0**spec.formats.residual_fraction
+    if isinstance(folded, FoldedThermometer):
+        weights, gain, shift, lost = folded.term.weights, folded.term.gain, 1, 0.0
+        thermometer = folded.levels.astype(np.uint8)
+    else:
+        weights, gain, thermometer = folded.weights, folded.gain, None
+        greatest = 9 * spec.input[2] * 128 * INT8_MAX
+        shift = fixed.pre_shift(greatest, np.abs(gain).max() * step)
+        lost = (1 - 2.0**-shift) / 2
+    after = _streamed(levels, spec.formats)
+    slope = gain * 2**shift * step
+    requantiser = Requantiser(
+        fixed.scale_of("stem", slope, spec.formats),
+        fixed.wide_of("stem.bias", folded.offset * step + slope * lost, spec.formats, after.last),
+        after.threshold,
     )
+    return IntegerStem(weights, shift, requantiser, thermometer)
 
 
-def _convolution(layer: BinaryConvolution, after: BinaryConvolution | None,
+def _sums_compared(folded: Folded, shape: Convolution, levels: np.ndarray) -> IntegerConvolution:
+    """One term, no shortcut: all that follows becomes a threshold; a falling channel's weights are
+    negated."""
+    (term,) = folded.terms
+    signs = np.where(term.gain < 0, -1, 1).astype(np.int8)
+    weights = np.ascontiguousarray(term.weights * signs[:, None, None, None])
+
+    def value(acc: np.ndarray) -> np.ndarray:
+        return fixed.activated(np.abs(term.gain) * acc + folded.offset, folded.activation)
+
+    threshold = fixed.sum_threshold(value, levels[0], 9 * shape.in_channels)
+    return IntegerConvolution(shape, weights, None, threshold)
+
+
+def _requantised(folded: Folded, shape: Convolution, after: Comparison,
                  spec: NetworkSpec) -> IntegerConvolution:  # fmt: skip
-    shape: Convolution = layer.shape
-    name = shape.name
-    latent = _finite(f"{name}.weight", layer.weight)
-    weights = np.where(latent >= 0, 1, -1).astype(np.int8).transpose(0, 2, 3, 1)
-    affine = fold_norm(name, layer.norm)
-    binarizer = None if after is None else after.binarizer
-    if shape.shortcut:
-        threshold = residual_threshold(
-            name if after is None else after.shape.name,
-            binarizer, shape.out_channels, spec.formats,
-        )  # fmt: skip
-        halves = Affine(affine.slope * 2, affine.offset)
-        part = requantiser(name, halves, spec, threshold)
-        return IntegerConvolution(shape, np.ascontiguousarray(weights), part, None)
-    level = np.zeros(shape.out_channels)
-    if isinstance(binarizer, FeatureBinarizer) and binarizer.learned and after is not None:
-        level = _finite(f"{after.shape.name}.binarizer.threshold", binarizer.threshold)
-    signs = np.where(affine.slope < 0, -1, 1).astype(np.int8)
-    weights = np.ascontiguousarray(weights * signs[:, None, None, None])
-    rising = Affine(np.abs(affine.slope), affine.offset)
+    name, formats, parts = shape.name, spec.formats, structure(shape, spec.repair)
+    step, lost, stretch, spatial = 2.0**after.fraction, 0.5 * len(folded.terms), 1.0, None
+    if folded.spatial is not None:
+        spatial, stretch = fixed.spatial(folded.spatial)
+        lost *= float(spatial.mean()) / 64
+        lost += 0.5
+    if not (parts.before or parts.gate or parts.after):
+        lost -= 0.5  # the last floor costs nothing
+    scales = [fixed.scale_of(name, t.gain * 2 / stretch * step, formats) for t in folded.terms]
+    last = {"bias": 0.0, "before": 0.0, "after": 0.0}
+    if parts.after or not parts.gate:
+        last["after" if parts.after else "before" if parts.before else "bias"] = after.last
+    else:
+        last["before"] = 0.5  # the gate multiplies what the activation has floored
+    bias = fixed.wide_of(f"{name}.bias", folded.offset * step, formats, lost + last["bias"])
+    acts = {
+        place: fixed.activation(
+            f"{name}.{place}", folded.activation, step, formats,
+            carry_in=0.5 if place == "after" and parts.gate else 0.0, carry_out=last[place],
+        )
+        if getattr(parts, place) else None
+        for place in ("before", "after")
+    }  # fmt: skip
+    pixels = shape.out_height * shape.out_width
     return IntegerConvolution(
-        shape, weights, None, bit_threshold(rising, level, 9 * shape.in_channels)
+        shape,
+        folded.terms[0].weights,
+        Requantiser(scales[0], bias, after.threshold),
+        None,
+        further=tuple(
+            IntegerTerm(term.weights, scale, term.feature)
+            for term, scale in zip(folded.terms[1:], scales[1:], strict=True)
+        ),
+        spatial=spatial,
+        gate=folded.gate and fixed.gate(f"{name}.gate", folded.gate, pixels, formats),
+        shortcut=folded.shortcut and fixed.shortcut(f"{name}.shortcut", folded.shortcut, formats),
+        **acts,
     )
+
+
+def _convolution(folded: Folded, shape: Convolution, levels: np.ndarray,
+                 spec: NetworkSpec) -> IntegerConvolution:  # fmt: skip
+    """levels : (N, C), the least real numbers that the next binarizers make a 1."""
+    formats = spec.formats
+    if shape.shortcut:
+        return _requantised(folded, shape, _streamed(levels, formats), spec)
+    if not structure(shape, spec.repair).requantised:
+        return _sums_compared(folded, shape, levels)
+    greatest = np.abs(levels[np.isfinite(levels)]).max(initial=0.0)
+    quarter = 2.0 ** (formats.residual_width - 2 - formats.residual_fraction)
+    for finer in range(FINER, 0, -1):
+        if greatest * 2.0**finer <= quarter:
+            try:
+                return _requantised(folded, shape, _compared(levels, finer, formats), spec)
+            except fixed.Overflow:
+                continue
+    return _requantised(folded, shape, _compared(levels, 0, formats), spec)
 
 
 def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
     weight = model.head.weight.detach()
-    _finite("head.weight", weight)
+    finite("head.weight", weight)
     unit = int8_scale(weight, per_channel=False)
     last = spec.convolutions()[-1]
     pixels = last.out_height * last.out_width
     logit = float(unit) / (pixels * 2.0**spec.formats.residual_fraction)
-    bias = _finite("head.bias", model.head.bias) / logit
+    bias = finite("head.bias", model.head.bias) / logit
     shift = 0
     while np.abs(np.round(bias / 2**shift)).max() > INT8_MAX:
         shift += 1
@@ -193,26 +184,48 @@ def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
     return IntegerHead(weights, np.round(bias / 2**shift).astype(np.int8), shift)
 
 
-def _lower(model: BinaryResNet, spec: NetworkSpec) -> IntegerNetwork:
-    layers = model.layers()
-    following = (*layers[1:], None)
-    convolutions = tuple(
-        _convolution(layer, after, spec) for layer, after in zip(layers, following, strict=True)
-    )
-    return IntegerNetwork(spec, _stem(model, spec), convolutions, _head(model, spec))
+@dataclass(frozen=True)
+class _Source:
+    """A model read once, whatever formats are tried."""
+
+    model: BinaryResNet
+    stem: FoldedStem | FoldedThermometer
+    layers: tuple[Folded, ...]
+
+    def lower(self, formats: NumberFormats) -> IntegerNetwork:
+        spec = replace(self.model.spec, formats=formats)
+        shapes = spec.convolutions()
+        unused = np.zeros((spec.repair.features, shapes[-1].out_channels))  # after the last
+        levels = [*(layer.thresholds for layer in self.layers), unused]
+        convolutions = tuple(
+            _convolution(layer, shape, after, spec)
+            for layer, shape, after in zip(self.layers, shapes, levels[1:], strict=True)
+        )
+        stem = _stem(self.stem, levels[0], spec)
+        return IntegerNetwork(spec, stem, convolutions, _head(self.model, spec))
 
 
-def _formats(asked: NumberFormats, width: int | None) -> Iterator[NumberFormats]:
+def _formats(spec: NetworkSpec, width: int | None) -> Iterator[NumberFormats]:
     """Formats to try in turn, the finest first."""
+    asked = spec.formats
     width = asked.residual_width if width is None else width
+    guard = asked.guard
+    if multiplies_wide(spec.repair):
+        guard = min(guard, WIDE_LIMIT - width)
+        if guard < 1:
+            raise UserError(
+                f"residual_width={width}: must be less than {WIDE_LIMIT} with activations, gates "
+                f"or spatial factors"
+            )
     extra = width - asked.residual_width
     for more in range(extra, min(extra, 0) - 1, -1):
-        for fraction in range(asked.scale_fraction, asked.guard - 1, -1):
+        for fraction in range(asked.scale_fraction, guard - 1, -1):
             yield replace(
                 asked,
                 residual_width=width,
                 residual_fraction=max(0, asked.residual_fraction + more),
                 scale_fraction=fraction,
+                guard=guard,
             )
 
 
@@ -224,13 +237,16 @@ def lower(
     residual_width : bits of the residual stream instead of those it was trained with. They come
     or go behind the point, so the stream saturates where it did in training.
     Where a scale or bias needs more than 16 bits, the whole network gets the next smaller
-    formats.scale_fraction, then (if wider than trained) formats.residual_fraction.
+    formats.scale_fraction, then (if wider than trained) formats.residual_fraction; where wide
+    numbers are multiplied, formats.guard shrinks until they fit 16 bits.
     UserError names the layer and value that no format can hold.
     """
     model = source.model() if isinstance(source, Checkpoint) else source
-    for formats in _formats(model.spec.formats, residual_width):
+    layers = tuple(layer.folded() for layer in model.layers())
+    read = _Source(model, model.stem.folded(), layers)
+    for formats in _formats(model.spec, residual_width):
         try:
-            return _lower(model, replace(model.spec, formats=formats))
-        except _Overflow as overflow:
+            return read.lower(formats)
+        except fixed.Overflow as overflow:
             fault = overflow
     raise fault

@@ -127,8 +127,15 @@ def test_nothing_imports_a_command():
         ("bnnhw.estimate", ()),
         ("bnnhw.checkpoint", ("bnnhw.errors", "bnnhw.spec", "bnnhw.nn")),
         (
+            "bnnhw.fixed",
+            ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.integer_parts", "bnnhw.nn"),
+        ),
+        (
             "bnnhw.lower",
-            ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.nn", "bnnhw.checkpoint"),
+            (
+                "bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.nn", "bnnhw.checkpoint",
+                "bnnhw.fixed",
+            ),
         ),
         (
             "bnnhw.plan",

@@ -1,96 +1,31 @@
-"""Lowered integers against the float model they come from, one layer at a time."""
+"""Lowered integers: thresholds, formats, errors, and what training methods leave alone."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from bnnhw import golden
 from bnnhw.errors import UserError
-from bnnhw.lower import Affine, bit_threshold, fold_norm, lower
+from bnnhw.fixed import sum_threshold
+from bnnhw.lower import lower
 from bnnhw.nn import untrained
-from bnnhw.nn.shortcuts import pad_shortcut
+from bnnhw.nn.folded import fold_norm
+from bnnhw.plan import make_plan
+from bnnhw.repair import BASELINE, CATEGORIES, TRAINING
 from bnnhw.spec import NetworkSpec, NumberFormats, Repair
-
-REPAIRS = [
-    Repair(),
-    Repair("rsign", True, "zero"),
-    Repair("ste", False, "minus-one"),
-    Repair("rsign", False, "minus-one"),
-]
-
-
-def nchw(array: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.from_numpy(array).permute(0, 3, 1, 2).to(dtype)
-
-
-@pytest.fixture(params=REPAIRS, ids=str, scope="module")
-def case(request):
-    """(model, network, taps) of a small random network on random images."""
-    spec = NetworkSpec(depth=8, widths=(8, 16, 20), input=(9, 12, 2), classes=5,
-                       repair=request.param)  # fmt: skip
-    model = untrained(spec, seed=4)
-    network = lower(model)
-    images = np.random.default_rng(0).integers(0, 256, (24, 9, 12, 2), dtype=np.uint8)
-    return model, network, golden.run(network, images, "all")
-
-
-def check_residual(real: torch.Tensor, got: np.ndarray, tolerance: float) -> None:
-    """Integers are the real values rounded half up, but for those this close to the half."""
-    steps = (real.double() * 16).permute(0, 2, 3, 1).numpy()
-    exact = np.clip(np.floor(steps + 0.5), -128, 127)
-    far = np.abs(steps + 0.5 - np.round(steps + 0.5)) > tolerance
-    assert far.mean() > 0.5
-    assert np.array_equal(got[far], exact[far])
-    assert np.abs(got - exact).max() <= 1
+from boards.icebreaker import BOARD
+from tests.test_lower_methods import nchw
 
 
 @torch.no_grad()
-def test_every_layer_is_close_to_the_float_layer(case):
-    model, network, taps = case
-    real = model.stem(model.pixels(nchw(taps["input"])))
-    unit = 2.0**-network.spec.formats.scale_fraction
-    floored = np.abs(network.stem.requantiser.scale).max() * unit / 2
-    rounded = np.abs(taps["stem.acc"] >> network.stem.pre_shift).max() * unit / 2
-    check_residual(real, taps["stem.residual"], 0.04 + floored + rounded)
-    bits, stream = taps["stem.bits"], taps["stem.residual"]
-    for layer in model.convolutions:
-        name = layer.shape.name
-        binarizer, layer.binarizer = layer.binarizer, nn.Identity()
-        real = layer(nchw(bits) * 2 - 1)
-        layer.binarizer = binarizer
-        bits = taps[f"{name}.bits"]
-        if layer.shape.shortcut:
-            total = real + pad_shortcut(nchw(stream) / 16, layer.shape)
-            check_residual(total, taps[f"{name}.residual"], 0.05)
-            stream = taps[f"{name}.residual"]
-    logits = model.head(nchw(stream) / 16).numpy()
-    unit = model.head.weight.abs().max().item() / 127 / (16 * stream.shape[1] * stream.shape[2])
-    bias_step = unit * 2**network.head.bias_shift
-    assert np.abs(taps["head.logits"] * unit - logits).max() <= bias_step * 0.51 + 1e-4
-
-
-@torch.no_grad()
-def test_bits_are_those_of_the_next_binarizer(case):
-    model, _, taps = case
-    layers = list(model.convolutions)
-    names = ["stem", *(layer.shape.name for layer in layers)]
-    for name, after in zip(names[:-1], layers, strict=True):
-        if f"{name}.residual" in taps:
-            real = after.binarizer(nchw(taps[f"{name}.residual"]) / 16)
-            assert np.array_equal(real.permute(0, 2, 3, 1).numpy() > 0, taps[f"{name}.bits"] == 1)
-    last = taps[f"{names[-1]}.residual"]
-    assert np.array_equal(last >= 0, taps[f"{names[-1]}.bits"] == 1)
-
-
-@torch.no_grad()
-def test_bits_without_a_shortcut_match_every_possible_acc():
+@pytest.mark.parametrize("activation", ["none", "rprelu"])
+def test_bits_without_a_shortcut_match_every_possible_acc(activation):
     spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1),
-                       repair=Repair("rsign", double_residual=False))  # fmt: skip
+                       repair=Repair("rsign", activation=activation, double_residual=False))  # fmt: skip
     for seed in range(5):
         model = untrained(spec, seed)
         network = lower(model)
@@ -100,18 +35,25 @@ def test_bits_without_a_shortcut_match_every_possible_acc():
             affine = fold_norm("layer", layer.norm)
             fan_in = 9 * layer.shape.in_channels
             acc = np.arange(-fan_in, fan_in + 1)[:, None]
-            expected = affine.slope * acc + affine.offset >= level
+            y = affine.slope * acc + affine.offset
+            if activation == "rprelu":
+                shift_in, shift_out, negative = (
+                    getattr(layer.activation, key).double().numpy()
+                    for key in ("shift_in", "shift_out", "negative")
+                )
+                y = y - shift_in
+                y = np.where(y >= 0, 1.0, np.maximum(0, negative)) * y + shift_out
             latent = np.where(layer.weight.numpy() >= 0, 1, -1).transpose(0, 2, 3, 1)
             kept = (part.weights == latent).all((1, 2, 3))
             assert np.array_equal(part.weights, np.where(kept[:, None, None, None], 1, -1) * latent)
             assert np.array_equal(kept, affine.slope >= 0)
-            assert np.array_equal(np.where(kept, acc, -acc) >= part.threshold, expected)
+            assert np.array_equal(np.where(kept, acc, -acc) >= part.threshold, y >= level)
 
 
 def test_thresholds_at_the_edges():
     slope = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.5, 1e-9])
     offset = np.array([1.0, -1.0, 0.0, 18.0, -19.0, 0.25, -1.0])
-    got = bit_threshold(Affine(slope, offset), np.zeros(7), 18)
+    got = sum_threshold(lambda acc: slope * acc + offset, np.zeros(7), 18)
     assert got.tolist() == [-18, 19, 0, -18, 19, 0, 19]
 
 
@@ -147,7 +89,7 @@ def test_scale_fraction_shrinks_for_great_scales():
     assert network.convolutions[2].requantiser.scale[1] == pytest.approx(8 * 2 * 16 * 64, rel=1e-4)
     with torch.no_grad():
         norm.weight[1] = 100.0
-    with pytest.raises(UserError, match=r"stage1\.0\.conv1\.norm\.weight\[1\]"):
+    with pytest.raises(UserError, match=r"stage1\.0\.conv1\.scale\[1\]"):
         lower(model)
 
 
@@ -157,7 +99,7 @@ def test_scale_fraction_shrinks_for_great_scales():
         ("stem.weight", np.nan, r"stem\.weight\[0\]=nan: must be finite"),
         ("stem.norm.running_var", -1.0, r"stem\.norm\.running_var\[0\]=-1\.0: must not be neg"),
         ("convolutions.1.weight", np.inf, r"stage0\.0\.conv2\.weight\[0\]=inf"),
-        ("convolutions.0.norm.bias", 1e4, r"stage0\.0\.conv1\.norm\.bias\[0\]: folds to"),
+        ("convolutions.0.norm.bias", 1e4, r"stage0\.0\.conv1\.bias\[0\]: folds to"),
         ("convolutions.3.norm.running_mean", np.nan, r"stage1\.0\.conv2\.norm\.running_mean\[0\]"),
         ("head.bias", 1e9, r"head\.bias\[0\]"),
     ],
@@ -181,3 +123,56 @@ def test_formats_of_the_spec_are_used():
         for lowered in (network, coarse)
     )
     np.testing.assert_allclose(fine, rough * 8, rtol=0.05)
+
+
+def test_guard_shrinks_where_wide_numbers_are_multiplied():
+    repair = Repair(activation="rprelu")
+    spec = NetworkSpec(depth=8, widths=(4, 4, 4), input=(8, 8, 1), repair=repair)
+    model = untrained(spec)
+    model.head.bias.data.zero_()
+    guards = [lower(model, residual_width=width).spec.formats.guard for width in (8, 11, 12, 14)]
+    assert guards == [4, 4, 3, 1]
+    with pytest.raises(UserError, match="residual_width=15: must be less than 15 with activations"):
+        lower(model, residual_width=15)
+
+
+def arrays(part: object, prefix: str = "") -> dict[str, tuple]:
+    """Types and shapes of everything in a network but its spec."""
+    if isinstance(part, np.ndarray):
+        return {prefix: (part.dtype, part.shape)}
+    if isinstance(part, tuple):
+        children = {str(at): child for at, child in enumerate(part)}
+    elif is_dataclass(part):
+        children = {f.name: getattr(part, f.name) for f in fields(part) if f.name != "spec"}
+    else:
+        return {prefix: (type(part), part if "shape" in prefix else None)}
+    return {k: v for n, c in children.items() for k, v in arrays(c, f"{prefix}.{n}").items()}
+
+
+TRAINING_ONLY = [
+    (category.name, value)
+    for category in CATEGORIES
+    if category.cost == TRAINING
+    for value in list(category.values)[1:]
+]
+
+
+@pytest.mark.parametrize(("name", "value"), TRAINING_ONLY)
+@pytest.mark.parametrize("double", [False, True])
+def test_training_methods_leave_the_structure_as_it_is(name, value, double):
+    """Other numbers in the same arrays, and a plan of the same steps, addresses and sizes."""
+    networks = []
+    for repair in (BASELINE, replace(BASELINE, **{name: value})):
+        repair = replace(repair, double_residual=double)
+        spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1), classes=3, repair=repair)
+        model = untrained(spec, seed=1)
+        model.head.bias.data.zero_()
+        networks.append(lower(model))
+    plain, changed = networks
+    assert arrays(plain) == arrays(changed)
+    before, after = (make_plan(network, BOARD) for network in networks)
+    assert before.steps == after.steps and before.memory_map == after.memory_map
+    assert len(before.image) == len(after.image)
+    for key, value in vars(before.parameters).items():
+        if key not in ("thresholds", "pre_shift", "shift", "bias_shift"):
+            assert getattr(after.parameters, key) == value

@@ -1,0 +1,180 @@
+"""Real numbers of a folded layer -> integers of one operation, as bnnhw.integer uses them.
+
+Steps are units of the numbers that an operation makes, 2**-fraction; residual steps in the stream.
+A floor loses half a unit on average; the next constant makes up for it. The floor before whole
+constants and another floor costs nothing: floor(floor(t) + n) = floor(t + n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bnnhw.errors import UserError
+from bnnhw.integer import IntegerActivation, IntegerGate, IntegerShortcut, saturation
+from bnnhw.integer_parts import GATE_FRACTION, INT16, SLOPE_FRACTION, SPATIAL_FRACTION
+from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
+from bnnhw.nn.quantisers import INT8_MAX
+from bnnhw.spec import NumberFormats
+
+FINEST_HALF = 1 / 8  # residual steps
+BIAS_LIMIT = 2.0**30
+LIKELY_HIDDEN = 3  # bits by which hidden numbers stay below their bound
+
+
+class Overflow(UserError):
+    """A scale or constant needs more than 16 bits; with a smaller fraction it may fit."""
+
+
+def scale_of(where: str, slope: np.ndarray, formats: NumberFormats) -> np.ndarray:
+    """Scales int32 (C,) of slopes in steps per half; may raise Overflow."""
+    scale = np.round(slope * 2.0**formats.scale_fraction)
+    if np.abs(scale).max() > INT16[1]:
+        at = int(np.argmax(np.abs(slope)))
+        raise Overflow(
+            f"{where}.scale[{at}]: half a sum is worth {abs(slope[at]):.6g} residual steps for "
+            f"each unit, must stay below {INT16[1] / 2**formats.guard:.6g}; train the model anew"
+        )
+    return scale.astype(np.int32)
+
+
+def wide_of(where: str, steps: np.ndarray, formats: NumberFormats,
+            carry: np.ndarray | float = 0.0) -> np.ndarray:  # fmt: skip
+    """Constants (C,) in steps, `carry` wide units more, as int32 wide ones; may raise Overflow."""
+    wide = np.round(steps * 2.0**formats.guard + carry)
+    if np.abs(wide).max() > INT16[1]:
+        at = int(np.argmax(np.abs(wide)))
+        raise Overflow(
+            f"{where}[{at}]: folds to {steps[at]:.6g} residual steps, must stay below "
+            f"{INT16[1] / 2**formats.guard:.6g}; train the model anew"
+        )
+    return wide.astype(np.int32)
+
+
+def pre_shift(greatest: int, step: float) -> int:
+    """Bits to drop of sums up to `greatest`, each unit worth so many steps.
+
+    Enough for half to fit, and while a half stays a small part of a step: dropping bits that do
+    not matter makes the scale greater, and so its rounding finer.
+    """
+    shift = 0
+    while greatest >> shift >> 15 or (shift < 16 and step * 2 ** (shift + 1) <= FINEST_HALF):
+        shift += 1
+    return shift
+
+
+def stream_threshold(levels: np.ndarray, formats: NumberFormats) -> np.ndarray:
+    """The least residuals, in steps, that are at or above real levels: int32, of their shape."""
+    low, high = saturation(formats.residual_width)
+    steps = np.ceil(levels * 2.0**formats.residual_fraction)
+    return np.clip(steps, low, high + 1).astype(np.int32)
+
+
+def sum_threshold(
+    value: Callable[[np.ndarray], np.ndarray], level: np.ndarray, fan_in: int
+) -> np.ndarray:
+    """The least acc in [-fan_in, fan_in] with value(acc) >= level, else fan_in + 1: int32 (C,).
+
+    value : per channel, nowhere falling. By bisection: rounding keeps the comparison monotone, so
+    the answer is that of trying every acc.
+    """
+    low = np.full(level.shape, -fan_in, np.int64)
+    high = np.full(level.shape, fan_in + 1, np.int64)
+    while (low < high).any():
+        middle = (low + high) >> 1
+        holds = value(middle) >= level
+        high = np.where(holds, middle, high)
+        low = np.where(holds | (low >= high), low, middle + 1)
+    return high.astype(np.int32)
+
+
+def activated(x: np.ndarray, part: FoldedActivation | None) -> np.ndarray:
+    """The activation of real x (C,)."""
+    if part is None:
+        return x
+    slope = np.where(x >= part.shift_in, part.positive, part.negative)
+    return slope * (x - part.shift_in) + part.shift_out
+
+
+def activation(where: str, part: FoldedActivation, step: float, formats: NumberFormats, *,
+               carry_in: float, carry_out: np.ndarray | float) -> IntegerActivation:  # fmt: skip
+    """carry_in, carry_out : wide units more in the shifts; step : 2**fraction."""
+    slopes = [np.round(slope * 2.0**SLOPE_FRACTION) for slope in (part.positive, part.negative)]
+    for kind, slope in zip(("positive", "negative"), slopes, strict=True):
+        if slope.max() > INT16[1] or slope.min() < 0:
+            at = int(np.argmax(np.abs(slope)))
+            raise UserError(
+                f"{where}.{kind}[{at}]={slope[at] / 2.0**SLOPE_FRACTION:.6g}: slopes must lie in "
+                f"0 to 7.99; train the model anew"
+            )
+    return IntegerActivation(
+        wide_of(f"{where}.shift_in", -part.shift_in * step, formats, carry_in),
+        slopes[0].astype(np.int32),
+        slopes[1].astype(np.int32),
+        wide_of(f"{where}.shift_out", part.shift_out * step, formats, carry_out),
+    )
+
+
+def spatial(factors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Factors as uint8, the greatest 255, and by how much the terms' gains must shrink for it."""
+    greatest = factors.max()
+    if greatest <= 0:
+        return np.zeros(factors.shape, np.uint8), 1.0
+    stretch = 255 / 2.0**SPATIAL_FRACTION / greatest
+    return np.round(factors * stretch * 2.0**SPATIAL_FRACTION).astype(np.uint8), stretch
+
+
+def gate(where: str, part: FoldedGate, pixels: int, formats: NumberFormats) -> IntegerGate:
+    """Shifts from bounds: pooled numbers reach the stream's range, hidden ones an eighth of what
+    they could if every mean were at its end, so neither saturates in practice."""
+    wide = formats.residual_width + formats.guard
+    pool_shift = max(0, (pixels - 1).bit_length() - (16 - wide))
+    mean = 2.0**pool_shift / (pixels * 2.0 ** (formats.residual_fraction + formats.guard))
+    unit1 = max(
+        np.abs(part.w1).max() / INT8_MAX,
+        np.abs(part.w1).sum(1).max() / 2.0**15,
+        np.abs(part.b1).max() / mean / BIAS_LIMIT,
+        1e-9,
+    )
+    w1 = np.round(part.w1 / unit1)
+    constant = part.b1 / (unit1 * mean) + 0.5 * w1.sum(1)
+    bound = np.abs(w1).sum(1) * 2.0 ** (15 - LIKELY_HIDDEN) + np.maximum(constant, 0)
+    hidden_shift = max(0, int(bound.max()).bit_length() - 15)
+    hidden = unit1 * mean * 2.0**hidden_shift
+    one = 6 / 2.0**GATE_FRACTION  # of z, to a unit of the gate
+    coarsest = max(np.abs(part.w2).max() / INT8_MAX, np.abs(part.b2).max() / hidden / BIAS_LIMIT)
+    gate_shift = 16
+    while gate_shift and one / (hidden * 2.0**gate_shift) < coarsest:
+        gate_shift -= 1
+    unit2 = one / (hidden * 2.0**gate_shift)
+    if unit2 < coarsest:
+        raise UserError(f"{where}: its weights are too great for its gates; train the model anew")
+    half_way = 2.0 ** (GATE_FRACTION - 1) + 0.5  # and what the last floor takes
+    return IntegerGate(
+        pool_shift,
+        w1.astype(np.int8),
+        np.round(constant + 2.0**hidden_shift / 2).astype(np.int32),
+        hidden_shift,
+        np.round(part.w2 / unit2).astype(np.int8),
+        np.round((part.b2 / one + half_way) * 2.0**gate_shift).astype(np.int32),
+        gate_shift,
+    )
+
+
+def shortcut(where: str, part: FoldedShortcut, formats: NumberFormats) -> IntegerShortcut:
+    """A 1x1 convolution; its floor's half a unit is in its bias."""
+    step = 2.0**formats.residual_fraction
+    if part.binary:
+        slope, shift = part.gain * step, 1
+    else:  # sums are of residual steps already
+        slope = part.gain
+        row = np.abs(part.weights.astype(np.int64)).sum(1).max()
+        greatest = int(row) << (formats.residual_width - 1)
+        shift = pre_shift(greatest, float(np.abs(slope).max()))
+    lost = 0.0 if part.binary else (1 - 2.0**-shift) / 2
+    slope = slope * 2.0**shift
+    return IntegerShortcut(
+        part.weights, shift, scale_of(where, slope, formats),
+        wide_of(f"{where}.bias", part.offset * step + slope * lost, formats, 0.5), part.binary,
+    )  # fmt: skip
