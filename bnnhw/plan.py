@@ -11,6 +11,7 @@ from bnnhw.errors import UserError
 from bnnhw.estimate import StepCycles, convolution_cycles, head_cycles, stem_cycles
 from bnnhw.integer import IntegerConvolution, IntegerNetwork
 from bnnhw.layout import GROUP, groups
+from bnnhw.spec import Repair
 from boards.board import Board
 from gateware.parameters import EngineParameters
 from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
@@ -18,6 +19,15 @@ from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 WINDOW_DEPTH = 256
 WEIGHT_DEPTH = 256
 WINDOW_ROWS = 4
+RUNS = dict(
+    binary_sets=("symmetric",),
+    scaling=("none", "channel-mean", "channel-learned"),
+    ensemble=("none",),
+    activation=("none",),
+    squeeze_excitation=("none",),
+    downsample=("pad",),
+    stem=("8-bit",),
+)  # the methods that add to the hardware, and what the engine has of them
 
 
 @dataclass(frozen=True)
@@ -331,11 +341,23 @@ def _resources(program: _Program, board: Board) -> tuple[Resource, ...]:
     )  # fmt: skip
 
 
+def check_methods(repair: Repair) -> None:
+    """UserError unless the engine can run networks of these repair methods."""
+    for name, values in RUNS.items():
+        value = getattr(repair, name)
+        if value not in values:
+            raise UserError(
+                f"{name}={value}: the engine has no such part yet; use {name}={' or '.join(values)}"
+            )
+
+
 def make_plan(network: IntegerNetwork, board: Board) -> Plan:
     """Lay a network out for the engine on `board`.
 
-    Raises DoesNotFit, with the whole resource table, if anything is too large.
+    Raises UserError for a method that the engine cannot run, DoesNotFit, with the whole resource
+    table, if anything is too large.
     """
+    check_methods(network.spec.repair)
     program = _Program(network)
     resources = _resources(program, board)
     if not all(part.fits for part in resources):

@@ -24,8 +24,8 @@ from tests.test_lower_methods import nchw
 @torch.no_grad()
 @pytest.mark.parametrize("activation", ["none", "rprelu"])
 def test_bits_without_a_shortcut_match_every_possible_acc(activation):
-    spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1),
-                       repair=Repair("rsign", activation=activation, double_residual=False))  # fmt: skip
+    repair = Repair("rsign", activation=activation, double_residual=False)
+    spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1), repair=repair)
     for seed in range(5):
         model = untrained(spec, seed)
         network = lower(model)
