@@ -12,10 +12,14 @@ WEIGHTS = data.ArrayLayout(data.ArrayLayout(unsigned(GROUP), 3), 3)  # [ky][kx]
 
 
 class Outside(data.Struct):
-    """Which rows and columns of a 4 x 4 window lie outside the map; 1 and 2 are its block."""
+    """Which rows and columns of a 4 x 4 window lie outside the map; 1 and 2 are its block.
+
+    centre : of the upper left pixel's taps only its own counts; the others are outside as well.
+    """
 
     rows: 4
     columns: 4
+    centre: 1
 
 
 class Dot(wiring.Component):
@@ -28,6 +32,7 @@ class Dot(wiring.Component):
     -------
     clear : per tap [ky][kx], one cycle after its operands.
     short_rows, short_columns : a row or a column of taps is cleared, two cycles after.
+    centre : all taps but the middle one are, two cycles after.
     """
 
     pixels: In(WEIGHTS)
@@ -35,6 +40,7 @@ class Dot(wiring.Component):
     clear: In(data.ArrayLayout(data.ArrayLayout(1, 3), 3))
     short_rows: In(1)
     short_columns: In(1)
+    centre: In(1)
     sum: Out(signed(8))
 
     def elaborate(self, platform):
@@ -54,10 +60,12 @@ class Dot(wiring.Component):
         for index, half in enumerate(halves):
             carry = taps[1 + 4 * index].spare
             m.d.sync += half.eq(add(pairs[2 * index], pairs[2 * index + 1], carry))
-        # The ninth tap takes the offset -8 * n, n in {9, 6, 4}, in its stead.
+        # The ninth tap takes the offset -8 * n, n in {9, 6, 4, 1}, in its stead.
         offset = Signal(signed(8))
         short = Cat(self.short_rows, self.short_columns)
         m.d.comb += offset.eq(Mux(short.all(), -8 * 4, Mux(short.any(), -8 * 6, -8 * 9)))
+        with m.If(self.centre):
+            m.d.comb += offset.eq(-8)
         rest = Signal(signed(8))
         loose = Signal(2)
         m.d.sync += [
@@ -111,6 +119,7 @@ class Array(wiring.Component):
             m.submodules[f"dot_{lane}"] = dot = Dot()
             m.d.comb += [
                 dot.weights.eq(self.weights),
+                dot.centre.eq(outside[2].centre),
                 dot.short_rows.eq(outside[2].rows[row] | outside[2].rows[row + 2]),
                 dot.short_columns.eq(outside[2].columns[column] | outside[2].columns[column + 2]),
             ]

@@ -13,6 +13,7 @@ from gateware.issue import ConvolutionIssue
 from gateware.lane import Lanes, Token
 from gateware.loader import WindowLoader, mask_lanes
 from gateware.memory import MemorySignature
+from gateware.operand import OperandReader
 from gateware.parameters import LANES
 from gateware.program import Kind
 from gateware.results import Results
@@ -82,9 +83,12 @@ class Engine(wiring.Component):
         m.d.comb += weights.weight_entry.eq(
             Mux(in_convolution, issue.weight_entry, dense.weight_entry)
         )
+        operand = None
+        if p.passes:
+            operand, token = self._operand(m, sequencer, token, weights, lanes)
         self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
         self._writers(m, sequencer, lanes, residuals, bits)
-        self._memory(m, shortcut, residuals, bits, door, sequencer, dense)
+        self._memory(m, shortcut, residuals, bits, door, sequencer, dense, operand)
         self._finish(m, sequencer, issue, dense, lanes, residuals, bits)
         self._outside(m, sequencer, dense, door)
         return m
@@ -136,6 +140,31 @@ class Engine(wiring.Component):
         with m.If(sequencer.load_sinks):
             m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
 
+    def _operand(self, m, sequencer, token, weights, lanes):
+        """In steps that scale an operand it is read two cycles before the lanes' token."""
+        g = sequencer.geometry
+        m.submodules.operand = operand = OperandReader(
+            self._parameters, entry=weights.weight_entry.shape()
+        )
+        late = Signal(Token)
+        m.d.comb += [
+            operand.load.eq(sequencer.load_sinks),
+            operand.base.eq(sequencer.sinks.operand),
+            operand.step.eq(g.folds + 1),
+            operand.token.eq(Mux(g.scaled, token.as_value(), 0)),
+            operand.shift_in.eq(weights.weights[0][0]),
+            operand.negative.eq(weights.weights[0][1]),
+            late.eq(Mux(g.scaled, operand.late, token)),
+            lanes.wide_in.eq(g.wide_in),
+            lanes.wide_out.eq(g.wide_out),
+            lanes.scaled.eq(g.scaled),
+            lanes.operand.eq(operand.operand),
+            lanes.negative.eq(operand.slope),
+        ]
+        with m.If(g.scaled):
+            m.d.comb += weights.weight_entry.eq(operand.entry)
+        return operand, late
+
     def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
         """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""
         entry = Signal.like(weights.scale_entry)
@@ -181,8 +210,8 @@ class Engine(wiring.Component):
             ]
         m.d.comb += bits.bits.eq(lanes.bits)
 
-    def _memory(self, m, shortcut, residuals, bits, door, sequencer, dense):
-        """One access a cycle, by precedence."""
+    def _memory(self, m, shortcut, residuals, bits, door, sequencer, dense, operand):
+        """One access a cycle, by precedence. Operand and shortcut never ask in the same cycle."""
         port = self.memory
         m.d.comb += [
             shortcut.load.eq(sequencer.load_sources),
@@ -195,12 +224,18 @@ class Engine(wiring.Component):
         # known early, who asks is not, and nothing waits for it.
         read, lends = shortcut.memory, sequencer.lends
         first, second, third = residuals.memory, bits.memory, door.memory
-        with m.If(read.request | first.request):
+        reads, read_address = read.request, read.address
+        if operand is not None:
+            other = operand.memory
+            m.d.comb += [other.data.eq(port.read_data), other.grant.eq(other.request)]
+            reads |= other.request
+            read_address = Mux(other.request, other.address, read_address)
+        with m.If(reads | first.request):
             m.d.comb += [
-                port.address.eq(Mux(read.request, read.address, first.address)),
-                port.write.eq(~read.request),
+                port.address.eq(Mux(reads, read_address, first.address)),
+                port.write.eq(~reads),
                 read.grant.eq(read.request),
-                first.grant.eq(~read.request),
+                first.grant.eq(~reads),
             ]
         with m.Elif(second.request | third.request):
             m.d.comb += [

@@ -11,6 +11,8 @@ from gateware.lane import Token
 from gateware.parameters import GROUP
 from gateware.program import Geometry
 
+AROUND_CENTRE = 0b1101  # all rows, or columns, of a window but the upper left pixel's own
+
 
 class ConvolutionIssue(wiring.Component):
     """For each block of pixels, for each output channel, for each fold: one array cycle.
@@ -24,7 +26,8 @@ class ConvolutionIssue(wiring.Component):
     `issue` marks a cycle in which the addresses are used; `first` and `token.valid` mark a
     channel's first and last fold. `retire` marks the end of a row of positions, of which the
     row of blocks above is needed no more. A row starts when `ahead`, the rows in the window
-    buffer, is three. `busy` is high from the cycle after `start` to the last issue.
+    buffer, is three. `busy` is high from the cycle after `start` to the last issue. A step that
+    scales an operand has one fold, or, if it adds a shortcut too, four: a read more a channel.
     """
 
     def __init__(self, parameters):
@@ -145,6 +148,15 @@ class ConvolutionIssue(wiring.Component):
             self.outside.columns.eq(
                 Mux(g.mask, Cat(column == 0, 0, right & g.odd_columns, right), 0)
             ),
+        ]
+        if self._parameters.passes:
+            with m.If(g.centre):
+                m.d.comb += [
+                    self.outside.rows.eq(AROUND_CENTRE),
+                    self.outside.columns.eq(AROUND_CENTRE),
+                    self.outside.centre.eq(1),
+                ]
+        m.d.comb += [
             self.token.edge_row.eq(bottom & g.odd_rows),
             self.token.edge_column.eq(right & g.odd_columns),
         ]

@@ -39,18 +39,24 @@ class Requantiser(wiring.Component):
 
     Latency 2 cycles to `y`, which is not registered, one result a cycle: with half and scale in
     cycle t, residual and bias are taken in t + 1 and y is there in t + 2.
+    With `passes`, r and y are of 16 bits; r is not shifted where `wide_in`, and the sum is
+    saturated to 16 bits instead where `wide_out`.
     Golden: bnnhw.golden, requantisation.
     """
 
-    def __init__(self, *, half_width, residual_width, guard, shift):
+    def __init__(self, *, half_width, residual_width, guard, shift, passes=False):
         self._guard, self._shift, self._width = guard, shift, residual_width
+        self._passes = passes
+        stream = signed(16 if passes else residual_width)
         super().__init__(
             {
                 "half": In(signed(half_width)),
                 "scale": In(signed(16)),
-                "residual": In(signed(residual_width)),
+                "residual": In(stream),
                 "bias": In(signed(16)),
-                "y": Out(signed(residual_width)),
+                "wide_in": In(1),
+                "wide_out": In(1),
+                "y": Out(stream),
             }
         )
 
@@ -60,15 +66,23 @@ class Requantiser(wiring.Component):
         scale = Signal.like(self.scale)
         product = Signal(signed(len(half) + 16))
         base = Signal(signed(max(16, self._width + self._guard) + 1))
+        residual = self.residual[: self._width].as_signed() << self._guard
+        if self._passes:
+            wide = Signal(signed(16))
+            m.d.comb += wide.eq(Mux(self.wide_in, self.residual, residual))
+            residual = wide
         m.d.sync += [
             half.eq(self.half),
             scale.eq(self.scale),
             product.eq(half * scale),
-            base.eq((self.residual << self._guard) + self.bias),
+            base.eq(residual + self.bias),
         ]
         total = Signal(signed(max(len(base), len(product) - self._shift) + 1))
         m.d.comb += total.eq((product >> self._shift) + base)
-        m.d.comb += self.y.eq(saturate(total >> self._guard, self._width))
+        y = saturate(total >> self._guard, self._width).as_signed()
+        if self._passes:
+            y = Mux(self.wide_out, saturate(total, 16).as_signed(), y)
+        m.d.comb += self.y.eq(y)
         return m
 
 
@@ -78,16 +92,22 @@ class Lanes(wiring.Component):
     Accumulators, token and scale come in cycle t; bias and residuals are taken in t + 1, and
     `y`, `bits` and `y_token` follow in t + 3 and stay until the next valid token's. Thresholds
     are taken in t + 3. With `single` all lanes give lane 0's result. Lanes outside an odd map
-    give 0.
+    give 0. With `scaled`, `operand` is scaled instead of the accumulators, by `negative` instead
+    of `scale` where it is below zero.
     """
 
     def __init__(self, parameters):
         self._parameters = parameters
-        residual = signed(parameters.residual_width)
+        residual = signed(parameters.stream_width)
         super().__init__(
             {
                 "token": In(Token),
                 "single": In(1),
+                "wide_in": In(1),
+                "wide_out": In(1),
+                "scaled": In(1),
+                "operand": In(data.ArrayLayout(signed(16), LANES)),
+                "negative": In(signed(16)),
                 "first_half": In(signed(16)),
                 "other_halves": In(data.ArrayLayout(signed(parameters.acc_width), LANES - 1)),
                 "scale": In(signed(16)),
@@ -107,15 +127,23 @@ class Lanes(wiring.Component):
         lanes = []
         for lane in range(LANES):
             half = self.other_halves[lane - 1] if lane else self.first_half
+            scale = self.scale
+            if p.passes:
+                operand = self.operand[lane]
+                half = Mux(self.scaled, operand, half)
+                scale = Mux(self.scaled & operand[-1], self.negative, scale)
             m.submodules[f"lane_{lane}"] = unit = Requantiser(
-                half_width=p.acc_width if lane else 16,
+                half_width=16 if p.passes or not lane else p.acc_width,
                 residual_width=p.residual_width,
                 guard=p.guard,
                 shift=p.shift,
+                passes=p.passes,
             )
             m.d.comb += [
+                unit.wide_in.eq(self.wide_in),
+                unit.wide_out.eq(self.wide_out),
                 unit.half.eq(half),
-                unit.scale.eq(self.scale),
+                unit.scale.eq(scale),
                 unit.bias.eq(self.bias),
                 unit.residual.eq(self.residual[lane]),
             ]

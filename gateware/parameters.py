@@ -22,6 +22,8 @@ class EngineParameters:
     pre_shift : bits dropped from a stem accumulator. bias_shift : of the head's bias.
     classes : logits per frame.
     window_depth, weight_depth : entries of the window and weight buffers.
+    passes : whether a layer may take several steps, between which its sums lie in memory as wide
+        numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
     """
 
     residual_width: int
@@ -39,10 +41,15 @@ class EngineParameters:
     classes: int
     window_depth: int = 256
     weight_depth: int = 256
+    passes: bool = False
 
     def __post_init__(self):
         if not 8 <= self.residual_width <= 16:
             raise ValueError(f"residual_width={self.residual_width} is not in [8, 16]")
+        if self.passes and self.residual_width + self.guard > 15:
+            raise ValueError(
+                f"passes: residual_width + guard = {self.residual_width + self.guard}, not 15"
+            )
         if not 1 <= self.image_channels <= 8:
             raise ValueError(f"image_channels={self.image_channels} is not in [1, 8]")
         for name in ("window_depth", "weight_depth"):
@@ -53,7 +60,12 @@ class EngineParameters:
     @property
     def slot_width(self):
         """Bits a residual takes in memory."""
-        return 8 if self.residual_width <= 8 else 16
+        return 8 if self.residual_width <= 8 and not self.passes else 16
+
+    @property
+    def stream_width(self):
+        """Signed bits of what is read from a slot."""
+        return 16 if self.passes else self.residual_width
 
     @property
     def word_channels(self):

@@ -27,6 +27,9 @@ class Geometry(data.Struct):
     odd_columns, odd_rows : the last block's second column or row is not there.
     folds, groups : 16-channel groups of the input and the output, less one each.
     shortcut_first, shortcut_end : the output words of a position that a shortcut is added to.
+    wide_in, wide_out : what is added, and what is written, is a wide number (bits are not).
+    scaled : the operand from memory is scaled in place of the accumulator.
+    centre : only the middle tap of each window counts; with `single` alone.
     """
 
     kind: Kind
@@ -44,7 +47,11 @@ class Geometry(data.Struct):
     groups: 6
     shortcut_first: 10
     shortcut_end: 10
-    _unused: 8
+    wide_in: 1
+    wide_out: 1
+    scaled: 1
+    centre: 1
+    _unused: 4
 
 
 class Sources(data.Struct):
@@ -60,12 +67,13 @@ class Sources(data.Struct):
 
 class Sinks(data.Struct):
     """Word 2. Word addresses of what is written: bits and residuals; in the head the number
-    of feature words, less one."""
+    of feature words, less one. `operand` is read: what is scaled."""
 
     bits: unsigned(ADDRESS_WIDTH)
     residual: unsigned(ADDRESS_WIDTH)
     head_words: unsigned(ADDRESS_WIDTH)
-    _unused: 22
+    operand: unsigned(ADDRESS_WIDTH)
+    _unused: 8
 
 
 class Descriptor(data.Struct):

@@ -18,7 +18,7 @@ class ShortcutReader(wiring.Component):
 
     def __init__(self, parameters):
         self._parameters = parameters
-        residual = data.ArrayLayout(signed(parameters.residual_width), LANES)
+        residual = data.ArrayLayout(signed(parameters.stream_width), LANES)
         super().__init__(
             {
                 "load": In(1),

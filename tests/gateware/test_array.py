@@ -102,3 +102,28 @@ def test_array_accumulates_folds_of_every_border(folds):
         assert [v if w is not None else None for v, w in zip(got, want, strict=True)] == want, (
             border
         )
+
+
+def test_array_can_count_the_centre_of_the_first_pixel_alone():
+    rng = np.random.default_rng(4)
+    dut = Array(acc_width=8)
+    around = {"rows": 0b1101, "columns": 0b1101, "centre": 1}
+    cycles, expected = [[] for _ in range(25)], []
+    for at in range(20):
+        window, weights = rng.integers(0, 2, (4, 4, 16)), rng.integers(0, 2, (3, 3, 16))
+        centre = at != 10
+        cycles[at] = [
+            (dut.window, packed(window)), (dut.weights, packed(weights)), (dut.first, 1),
+            (dut.outside, around if centre else {"rows": 0, "columns": 0, "centre": 0}),
+        ]  # fmt: skip
+        inside = np.ones((3, 3), int)
+        if centre:
+            inside = np.outer([0, 1, 0], [0, 1, 0])
+        expected.append(half_dot(window[:3, :3], weights, inside))
+    samples = []
+
+    async def bench(ctx):
+        samples.extend(await play(ctx, cycles, lambda ctx: ctx.get(dut.acc[0])))
+
+    simulate(dut, bench)
+    assert samples[5:] == expected

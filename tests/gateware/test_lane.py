@@ -79,6 +79,68 @@ def test_requantiser_equals_the_golden(width, half_width):
     assert samples[2:] == y[:, 0].tolist()
 
 
+@pytest.mark.parametrize("width", FORMATS)
+def test_requantiser_takes_and_gives_wide_numbers(width):
+    rng = np.random.default_rng(width)
+    formats = FORMATS[width]
+    half, scale, residual, bias = rng.integers(-32768, 32768, (4, 200)) >> rng.integers(0, 12, 200)
+    wide_in, wide_out = rng.integers(0, 2, (2, 200))
+    low, high = integer.saturation(width)
+    residual = np.where(wide_in, residual, np.clip(residual, low, high))
+    shift = formats.scale_fraction - formats.guard
+    v = np.where(wide_in, residual, residual << formats.guard) + (half * scale >> shift) + bias
+    y = np.where(wide_out, np.clip(v, -32768, 32767), np.clip(v >> formats.guard, low, high))
+    dut = Requantiser(
+        half_width=16, residual_width=width, guard=formats.guard, shift=shift, passes=True
+    )
+    cycles = [[] for _ in range(202)]
+    for at in range(200):
+        cycles[at] += [(dut.half, int(half[at])), (dut.scale, int(scale[at]))]
+        cycles[at + 1] += [(dut.residual, int(residual[at])), (dut.bias, int(bias[at]))]
+        cycles[at + 1] += [(dut.wide_in, int(wide_in[at]))]
+        cycles[at + 2] += [(dut.wide_out, int(wide_out[at]))]
+    samples = []
+
+    async def bench(ctx):
+        samples.extend(await play(ctx, cycles, lambda ctx: ctx.get(dut.y)))
+
+    simulate(dut, bench)
+    assert {-32768, 32767, low, high} <= set(y.tolist())
+    assert samples[2:] == y.tolist()
+
+
+@pytest.mark.parametrize("scaled", [0, 1])
+def test_lanes_scale_operands_by_their_sign(scaled):
+    rng = np.random.default_rng(scaled)
+    formats = FORMATS[8]
+    dut = Lanes(engine_parameters(passes=True))
+    operand, half = rng.integers(-400, 400, (2, 60, 4))
+    operand[0] = -1, 0, 1, -400
+    scale, negative = rng.integers(0, 4096, (2, 60))
+    slope = np.where(operand >= 0, scale[:, None], negative[:, None])
+    chosen, slope = (operand, slope) if scaled else (half, np.repeat(scale, 4).reshape(60, 4))
+    expected = np.stack([
+        golden_results(formats, chosen[:, [lane]], slope[:, lane], np.zeros((60, 1), int),
+                       np.zeros(60, int), np.zeros(60, int))[0][:, 0]
+        for lane in range(4)
+    ], axis=1)  # fmt: skip
+    cycles = [[(dut.scaled, scaled), (dut.token, {"valid": at < 60})] for at in range(64)]
+    for at in range(60):
+        cycles[at] += [
+            (dut.operand, operand[at].tolist()), (dut.first_half, int(half[at, 0])),
+            (dut.other_halves, half[at, 1:].tolist()), (dut.scale, int(scale[at])),
+            (dut.negative, int(negative[at])),
+        ]  # fmt: skip
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.y[lane] for lane in range(4)]
+        samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(y) for y in probe]))
+
+    simulate(dut, bench)
+    assert samples[3:63] == expected.tolist()
+
+
 def token(rng, *, edge):
     flags = ("shortcut", "odd", "group_end", "position_end", "row_end")
     fields = {flag: int(rng.integers(0, 2)) for flag in flags}
