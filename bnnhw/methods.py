@@ -67,19 +67,20 @@ class Choice:
     dropped: Mapping[str, str]
 
 
-def combine(accuracy: Mapping[str, float]) -> Choice:
+def combine(accuracy: Mapping[str, float], margin: float = 0.0) -> Choice:
     """The best method of each category as one network, the best of all first.
 
     accuracy : mean validation accuracy of each method that was trained alone, by its name; the
     baseline's must be there. A method counts where it beats the baseline and, if it has a
-    companion, the companion alone. One that cannot be had with those before it is dropped.
+    companion, the companion alone, by more than `margin`. One that cannot be had with those
+    before it is dropped.
     """
     tried = [method for method in isolated() if method.name in accuracy]
     better = [
         method
         for method in tried
         if all(
-            accuracy[method.name] > accuracy[other.name]
+            accuracy[method.name] > accuracy[other.name] + margin
             for other in tried
             if other.settings.items() < method.settings.items()
         )

@@ -14,7 +14,7 @@ from bnnhw import data
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.experiment import Experiment, read_json, versions, write_text
-from bnnhw.methods import BASE, Choice, Method, combine, combined, isolated
+from bnnhw.methods import BASE, Method, combine, combined, isolated
 from bnnhw.nn.recipe import Recipe
 from bnnhw.options import TABLES, numbers, read_config, settle
 from bnnhw.repair import BASELINE
@@ -72,27 +72,30 @@ class Study:
         )  # fmt: skip
 
     def methods(
-        self, only: Sequence[str], leave_one_out: bool
+        self, only: Sequence[str], margin: float, leave_one_out: bool
     ) -> tuple[list[Method], list[Method], dict[str, Any]]:
         """Those to train, those that need a teacher which is not there, and the choice made."""
         choice: dict[str, Any] = {}
         if self.plan == "isolated":
             wanted = _only(isolated(), only)
         else:
-            found, source = self._choice()
+            source, accuracy = self._isolated(only)
+            found = combine(accuracy, margin)
             wanted = list(combined(found, leave_one_out))
-            choice = dict(choice=asdict(found) | dict(source=source.name))
+            choice = dict(choice=asdict(found) | dict(source=source.name, margin=margin))
         ready = [m for m in wanted if self.teacher or m.repair.teacher_student == "none"]
         return ready, [method for method in wanted if method not in ready], choice
 
-    def _choice(self) -> tuple[Choice, Path]:
+    def _isolated(self, only: Sequence[str]) -> tuple[Path, dict[str, float]]:
+        """The file of the isolated study and the accuracies in it of the methods that count."""
         source = self.path("isolated", ".json")
         if not source.exists():
             raise UserError(f"{source}: not there; run --plan isolated with the same --out first")
         accuracy = means(read_json(source)["methods"])
         if BASE.name not in accuracy:
             raise UserError(f"{source}: the baseline has no integer accuracy to compare with")
-        return combine(accuracy), source
+        names = {method.name for method in _only(isolated(), only)}
+        return source, {name: value for name, value in accuracy.items() if name in names}
 
     def publish(
         self, experiments: Sequence[Experiment], missing: Sequence[Method], choice: dict[str, Any]
@@ -156,7 +159,8 @@ def base(
 @click.option("--images", type=click.IntRange(1), help="Only the first so many training images.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--teacher", help="What teacher_student learns from: a file of bnnhw.teach.")
-@click.option("--only", multiple=True, metavar="METHOD[=VALUE]", help="Isolated: no others.")
+@click.option("--only", multiple=True, metavar="METHOD[=VALUE]", help="Try no others.")
+@click.option("--margin", default=0.0, help="Combined: take what gains more points than this.")
 @click.option("--leave-one-out", is_flag=True, help="Combined: also without each method in it.")
 @click.option("--out", type=DIRECTORY, default="results", show_default=True)
 @click.option("--models", type=DIRECTORY, help="Where models go. [default: OUT/models]")
@@ -171,8 +175,8 @@ def base(
 def main(
     plan: str, dataset: str | None, directory: str | None, config: Path | None, depth: int | None,
     widths: str | None, epochs: int | None, batch: int | None, images: int | None, seeds: int,
-    teacher: str | None, only: tuple[str, ...], leave_one_out: bool, out: Path,
-    models: Path | None, jobs: int, scheduler: str | None,
+    teacher: str | None, only: tuple[str, ...], margin: float, leave_one_out: bool,
+    out: Path, models: Path | None, jobs: int, scheduler: str | None,
 ) -> None:  # fmt: skip
     """Train the networks of a plan; what an earlier call has done is not done again."""
     shape = dict(depth=depth, widths=numbers("--widths", widths, ",") if widths else None)
@@ -184,7 +188,7 @@ def main(
         plan, spec, recipe, seeds, min(images or there, there), held, _absolute(directory),
         _absolute(teacher), out.resolve(), (models or out / "models").resolve(),
     )  # fmt: skip
-    methods, missing, choice = study.methods(only, leave_one_out)
+    methods, missing, choice = study.methods(only, margin, leave_one_out)
     experiments = study.experiments(methods)
     for experiment in experiments:
         if experiment.teacher:

@@ -99,6 +99,7 @@ def test_the_best_of_each_category_that_beats_the_baseline():
         "combined without double_residual=on": dict(feature_binarizer="rsign"),
         "combined without feature_binarizer=rsign": dict(double_residual=True),
     }
+    assert combine(accuracy, margin=2.0).taken == ("double_residual=on",)
     assert combine({"baseline": 80.0}).settings == {}
 
 
@@ -177,6 +178,12 @@ def test_both_plans_from_the_command_line(tmp_path, here):
     assert together["choice"]["taken"] == (["double_residual=on"] if gained else [])
     assert [row["method"] for row in together["methods"]] == ["baseline", "combined"]
     assert together["methods"][0] == isolated_study["methods"][0]  # not trained again
+    assert invoke("combined", tmp_path, "--seeds", 2, "--only", "padding").exit_code == 0
+    assert read(tmp_path, "combined")["choice"]["taken"] == []
+    assert invoke("combined", tmp_path, "--seeds", 2, "--margin", -99).exit_code == 0
+    together = read(tmp_path, "combined")
+    assert together["choice"]["taken"] == ["double_residual=on"]
+    assert together["methods"][1]["integer"] == isolated_study["methods"][1]["integer"]
 
 
 def assert_accuracies_are_the_models(run, path):
