@@ -85,7 +85,7 @@ class Engine(wiring.Component):
         )
         operand = None
         if p.passes:
-            operand, token = self._operand(m, sequencer, token, weights, lanes)
+            operand, token = self._operand(m, sequencer, token, weights, shortcut, lanes)
         self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
         self._writers(m, sequencer, lanes, residuals, bits)
         self._memory(m, shortcut, residuals, bits, door, sequencer, dense, operand)
@@ -140,7 +140,7 @@ class Engine(wiring.Component):
         with m.If(sequencer.load_sinks):
             m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
 
-    def _operand(self, m, sequencer, token, weights, lanes):
+    def _operand(self, m, sequencer, token, weights, shortcut, lanes):
         """In steps that scale an operand it is read two cycles before the lanes' token."""
         g = sequencer.geometry
         m.submodules.operand = operand = OperandReader(
@@ -156,6 +156,7 @@ class Engine(wiring.Component):
             operand.negative.eq(weights.weights[0][1]),
             late.eq(Mux(g.scaled, operand.late, token)),
             lanes.wide_in.eq(g.wide_in),
+            shortcut.in_place.eq(g.wide_in & g.single),
             lanes.wide_out.eq(g.wide_out),
             lanes.scaled.eq(g.scaled),
             lanes.operand.eq(operand.operand),

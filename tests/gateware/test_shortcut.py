@@ -60,3 +60,29 @@ def test_residuals_come_two_cycles_after_their_token(width, gaps):
 
     simulate(m, bench)
     assert {cycle: samples[cycle] for cycle in expected} == expected
+
+
+def test_single_pixels_are_read_where_they_are_written():
+    """Positions in the order of a step of stride 2: row by row of the map's pixels."""
+    rng = np.random.default_rng(2)
+    height, width, channels = 4, 6, 16
+    values = rng.integers(-32768, 32768, (height, width, channels))
+    dut = ShortcutReader(engine_parameters(passes=True))
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(residual_words(values, 16))
+    connect(m, dut.memory, memory.fetch)
+    cycles = [[(dut.load, 1), (dut.in_place, 1)], [(dut.load, 0)]]
+    expected = {}
+    for y, x, c in np.ndindex(height, width, channels):
+        ends = dict(position_end=c == channels - 1, row_end=(x, c) == (width - 1, channels - 1))
+        expected[len(cycles) + 2] = values[y, x, c]
+        cycles += [[(dut.token, dict(valid=1, shortcut=1, **ends))], [(dut.token, {})]]
+    samples = []
+
+    async def bench(ctx):
+        ctx.set(memory.allow, 1)
+        padded = [*cycles, []]
+        samples.extend(await play(ctx, padded, lambda ctx: ctx.get(dut.residual[0])))
+
+    simulate(m, bench)
+    assert {cycle: samples[cycle] for cycle in expected} == expected
