@@ -129,8 +129,7 @@ def structure(shape: Convolution, repair: Repair) -> Structure:
     requantised = shape.shortcut or len(features) > 1 or spatial
     active = requantised and repair.activation != "none"
     after = active and shape.shortcut and repair.activation_position == "after-add"
-    moves = shape.shortcut_stride > 1 or shape.shortcut_channels != shape.out_channels
-    moves = moves and shape.shortcut
+    moves = shape.shortcut and shape.shortcut_stride > 1
     return Structure(
         features=features,
         same_weights=kind == "features",
