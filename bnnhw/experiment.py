@@ -15,13 +15,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bnnhw import checkpoint, data, golden
 from bnnhw.errors import UserError
 from bnnhw.journal import Lines, lines_path
 from bnnhw.lower import lower
 from bnnhw.nn import BinaryResNet
-from bnnhw.nn.training import Recipe, Trainer
+from bnnhw.nn.training import Recipe, Trainer, classify
 from bnnhw.spec import NetworkSpec
+from bnnhw.streams import integers
 from bnnhw.teachers import read_teacher
 
 _ALONE = threading.Lock()  # random numbers are drawn from the process's one generator
@@ -104,14 +107,17 @@ def _perform(experiment: Experiment) -> None:
     train = train.first(experiment.images)
     teacher = read_teacher(experiment.teacher, experiment.spec) if experiment.teacher else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(experiment.spec, recipe, train, validation, teacher=teacher)
-    top1 = _train(trainer, path)
+    trainer = Trainer(
+        experiment.spec, recipe, train, validation, teacher=teacher, integers=integers
+    )
+    _train(trainer, path)
+    real = _percent(classify(trainer.model, validation.pixels), validation)
     integer, refused = _integer_top1(trainer.model, validation)
     result = dict(
         method=experiment.method, settings=dict(experiment.settings), seed=recipe.seed,
         dataset=recipe.dataset, epochs=recipe.epochs, train_images=len(train),
         split="validation", validation_images=len(validation),
-        float=round(top1, 2), integer=integer, integer_refused=refused,
+        float=real, integer=integer, integer_refused=refused,
         seconds=round(trainer.seconds, 1), device=str(trainer.device),
         spec=experiment.spec.to_dict(), recipe=asdict(recipe), teacher=experiment.teacher,
         versions=versions(),
@@ -127,20 +133,16 @@ def state_path(model: Path) -> Path:
     return model.with_name(model.name + ".state")
 
 
-def _train(trainer: Trainer, model: Path) -> float:
-    """Train to the end, keeping state and metrics beside `model`; the last validation top-1."""
+def _train(trainer: Trainer, model: Path) -> None:
+    """Train to the end, keeping state and metrics beside `model`."""
     state = state_path(model)
     if state.exists():
         trainer.restore(checkpoint.read_inert(state, "training state"), state)
-    last = 0.0
 
     def keep(top1: float) -> None:
-        nonlocal last
-        last = top1
         checkpoint.write_atomic(trainer.state(), state)
 
     trainer.run(Lines(lines_path(model), trainer.epoch), keep)
-    return last
 
 
 def epochs_done(experiment: Experiment) -> int:
@@ -155,8 +157,11 @@ def _integer_top1(model: BinaryResNet, images: data.Images) -> tuple[float | Non
         network = lower(model)
     except UserError as error:
         return None, str(error)
-    classes = golden.run(network, images.pixels)["class"]
-    return round(100.0 * float((classes == images.labels).mean()), 2), None
+    return _percent(golden.run(network, images.pixels)["class"], images), None
+
+
+def _percent(classes: np.ndarray, images: data.Images) -> float:
+    return round(100.0 * float((classes == images.labels).mean()), 2)
 
 
 def versions() -> dict[str, str]:
