@@ -97,12 +97,15 @@ def test_gates_follow_the_real_ones(pixels, size):
         rng.normal(0, 2, (16, 4)), rng.normal(0, 1, 16),
     )  # fmt: skip
     part = fixed.gate("gate", real, pixels, FORMATS)
-    for _ in range(20):
+    errors = []
+    for _ in range(50):
         means = rng.normal(0, 1, 16)
         hidden = np.maximum(0, real.w1 @ means + real.b1)
         expected = ((real.w2 @ hidden + real.b2) / 6 + 0.5).clip(0, 1)
-        got = gates_of(part, means, pixels) / 128
-        assert np.abs(got - expected).max() < 0.02 + 0.03 * size  # 8-bit weights of that size
+        errors.append(gates_of(part, means, pixels) / 128 - expected)
+    # A unit is 0.008; the rest is from weights of 8 bits, whose sums are of this size.
+    assert np.abs(errors).max() < 0.01 + 0.08 * size
+    assert abs(np.mean(errors)) < 0.002
 
 
 def test_gates_without_weights_stand_half_open():
