@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bnnhw.errors import UserError
+
+INTERRUPTED = 130
 
 
 def lines_path(out: Path) -> Path:
@@ -66,13 +71,14 @@ class Board:
 
 
 class Terminal:
-    """A line with the time left on a terminal, one line per epoch elsewhere."""
+    """A line with the time left on a terminal, one line per epoch elsewhere; silent if asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, silent: bool = False) -> None:
         console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>4.1f} %"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
+            disable=silent,
         )  # fmt: skip
         self.task = self.bar.add_task("training", total=1.0)
 
@@ -84,3 +90,13 @@ class Terminal:
             f"epoch {entry['epoch']}: loss {entry['loss']}, "
             f"validation {entry['validation']} %, {entry['seconds']} s", highlight=False,
         )  # fmt: skip
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends a training with one line and the exit code that shells have for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; whole epochs are kept, go on with --resume", file=sys.stderr)
+        sys.exit(INTERRUPTED)

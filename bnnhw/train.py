@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from bnnhw import checkpoint, data
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
-from bnnhw.journal import Board, Lines, Terminal, lines_path
+from bnnhw.journal import Board, Lines, Terminal, interruptible, lines_path
 from bnnhw.nn import untrained
 from bnnhw.nn.team import ALONE, Team, team
 from bnnhw.nn.training import Log, Recipe, Trainer, random_images
@@ -23,8 +24,6 @@ from bnnhw.options import command_line, given_tables, options, read_config, repa
 from bnnhw.spec import NetworkSpec
 from bnnhw.streams import integers
 from bnnhw.teachers import read_teacher
-
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 
 def train(
@@ -96,6 +95,16 @@ def benchmark(
     )  # fmt: skip
 
 
+@contextmanager
+def compilable() -> Iterator[None]:
+    """That a machine cannot compile is one line."""
+    try:
+        yield
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--compile: torch cannot compile here ({reason}); leave it out") from None
+
+
 @click.command(cls=Command)
 @options
 @click.option("--repair", "repairs", multiple=True, metavar="METHOD=VALUE",
@@ -128,8 +137,9 @@ def main(
     spec, fields = settle(settings, given_tables(given, repairs))
     if measured is not None:
         recipe = Recipe(**{**fields, "epochs": 1, "exact_epochs": 0})
-        with team(processes, benchmark, spec, recipe, measured, compiled) as place:
-            result = benchmark(spec, recipe, measured, compiled, team=place)
+        work = (spec, recipe, measured, compiled)
+        with interruptible(), compilable(), team(processes, benchmark, *work) as place:
+            result = benchmark(*work, team=place)
         if place.rank == 0:
             print(json.dumps(result))
         return
@@ -139,14 +149,11 @@ def main(
         seed = fields.get("seed", Recipe.seed)
         checkpoint.save(out, untrained(spec, seed), dict(epochs=0, seed=seed))
         return
-    progress = Terminal()
     work = (spec, Recipe(**fields), directory, out, resume, start, teacher, board, compiled)
-    try:
-        with team(processes, train, *work) as place, progress.bar:
-            train(*work, log=progress, team=place)
-    except KeyboardInterrupt:
-        print("interrupted; whole epochs are kept, go on with --resume", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    with interruptible(), compilable(), team(processes, train, *work) as place:
+        terminal = Terminal(silent=place.rank > 0)
+        with terminal.bar:
+            train(*work, log=terminal, team=place)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bnnhw", "gateware", "boards", "sim")
-COMMANDS = {"bnnhw.build", "bnnhw.train", "bnnhw.evaluate", "bnnhw.measure", "bnnhw.study"}
+COMMANDS = {
+    "bnnhw.build",
+    "bnnhw.train",
+    "bnnhw.evaluate",
+    "bnnhw.measure",
+    "bnnhw.study",
+    "bnnhw.teach",
+}
 
 
 def name_of(path: Path) -> str:

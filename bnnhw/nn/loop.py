@@ -1,0 +1,139 @@
+"""Epochs of one model until its schedule ends, and the state to go on exactly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnnhw.data import Images
+from bnnhw.errors import UserError
+from bnnhw.nn.batches import Batch, Batches
+from bnnhw.nn.inference import classify
+from bnnhw.nn.recipe import Recipe
+from bnnhw.nn.team import ALONE, Team
+
+Log = Callable[[dict[str, Any]], None]
+
+
+class Loop:
+    """What every training has in common; a subclass makes `model` and says what a step is.
+
+    Making it seeds PyTorch with the recipe's seed, before the subclass makes its model.
+    """
+
+    model: nn.Module
+
+    def __init__(
+        self, recipe: Recipe, train: Images, validation: Images, team: Team = ALONE,
+        taught: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """taught : a teacher's logits, as Batches takes them."""
+        self.recipe, self.validation, self.team, self.device = recipe, validation, team, team.device
+        torch.manual_seed(recipe.seed)
+        self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.batches = Batches(train, recipe, self.device, taught)
+        if not len(self.batches):
+            raise UserError(f"batch={recipe.batch}: there are only {len(train)} training images")
+        self.epoch, self.seconds = 0, 0.0
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Part of the schedule that is done, in [0, 1]."""
+        parts = [0.0]
+        if self.recipe.epochs is not None:
+            parts.append((self.epoch + step / len(self.batches)) / self.recipe.epochs)
+        if self.recipe.minutes is not None:
+            parts.append(seconds / (60 * self.recipe.minutes))
+        return min(1.0, max(parts))
+
+    def run(self, log: Log, after_epoch: Callable[[float], None]) -> None:
+        """Train to the end of the schedule; `after_epoch` gets the validation top-1.
+
+        log : gets {done, seconds} now and then, and in the first process after each epoch
+        {epoch, seconds, loss, validation, rate}.
+        """
+        while self.progress(0, self.seconds) < 1:
+            started, before = time.monotonic(), self.seconds
+            self._begin_epoch()
+            loss = self._run_epoch(started, log)
+            self.epoch += 1
+            self.team.average_statistics(self.model)
+            top1 = self._validate() if self.team.rank == 0 else 0.0
+            self.seconds = self.team.agree(before + time.monotonic() - started)
+            if self.team.rank == 0:
+                done = self.progress(0, self.seconds)
+                log(dict(epoch=self.epoch, seconds=round(self.seconds), loss=round(loss, 4),
+                         validation=round(top1, 2), rate=self.recipe.rate(done)))  # fmt: skip
+                after_epoch(top1)
+        if self.team.rank == 0:
+            self._finish(after_epoch)
+        log(dict(done=1.0, seconds=self.seconds))
+
+    def _run_epoch(self, started: float, log: Log) -> float:
+        total = torch.zeros((), device=self.device)
+        step = 0
+        batches = self.batches.epoch(self.generator, self.team)
+        for step, batch in enumerate(batches, 1):
+            seconds = self.seconds + time.monotonic() - started
+            done = self.team.agree(self.progress(step - 1, seconds))
+            if done >= 1:
+                break
+            total += self._step(batch, done)
+            if step % 10 == 0:
+                log(dict(done=done, seconds=seconds))
+        return float(total) / max(1, step)
+
+    def _begin_epoch(self) -> None:
+        """Prepare the model."""
+        self.model.train()
+
+    def _step(self, batch: Batch, done: float) -> Tensor:
+        """One step with `done` of the schedule over; returns the loss."""
+        raise NotImplementedError
+
+    def _validate(self) -> float:
+        """Top-1 of the validation set in percent."""
+        classes = classify(self.model, self.validation.pixels)
+        return 100.0 * float((classes == self.validation.labels).mean())
+
+    def _finish(self, after_epoch: Callable[[float], None]) -> None:
+        """What the first process does at the end."""
+
+    def _network(self) -> dict[str, Any]:
+        """What network it is, in plain values; a state fits no other."""
+        raise NotImplementedError
+
+    def _parts(self) -> dict[str, Any]:
+        """All that has a state_dict."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """Everything `restore` needs, as plain values and tensors."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return dict(
+            recipe=asdict(self.recipe), network=self._network(), epoch=self.epoch,
+            seconds=self.seconds, generator=self.generator.get_state(),
+            random=torch.get_rng_state(), **parts,
+        )  # fmt: skip
+
+    def restore(self, state: Any, where: Path) -> None:
+        """Go on from `state`; recipe and network must be the ones it was made with."""
+        mine = self.state()
+        if not isinstance(state, dict) or state.keys() != mine.keys():
+            raise UserError(f"{where}: not a training state of this bnnhw; start without --resume")
+        for name in ("recipe", "network"):
+            if state[name] != mine[name]:
+                raise UserError(
+                    f"{where}: was started with {name} {state[name]}, now {mine[name]}; resume "
+                    f"with the same options"
+                )
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])

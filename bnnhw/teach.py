@@ -1,0 +1,82 @@
+"""python -m bnnhw.teach: train a float ResNet, for binary ones to learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bnnhw import checkpoint, data
+from bnnhw.cli import Command
+from bnnhw.journal import Lines, Terminal, interruptible, lines_path
+from bnnhw.nn.recipe import Recipe
+from bnnhw.nn.teaching import TeacherTrainer
+from bnnhw.nn.team import ALONE, Team, team
+from bnnhw.nn.training import Log
+from bnnhw.options import numbers
+from bnnhw.spec import NetworkSpec
+
+
+def teach(
+    spec: NetworkSpec, recipe: Recipe, directory: str | None, out: Path, resume: bool = False, *,
+    log: Log = lambda entry: None, team: Team = ALONE,
+) -> TeacherTrainer:  # fmt: skip
+    """Train the float network of spec's depth and widths; leaves it at `out` after every epoch.
+
+    resume : go on from `out`.state. The metrics of each epoch go to `out`.log.jsonl, too.
+    team : of which this process is one; each must make the same call.
+    """
+    parts = [data.load(recipe.dataset, directory, split) for split in ("train", "validation")]
+    trainer = TeacherTrainer(spec.blocks, spec.widths, recipe, *parts, team)
+    kept = out.with_name(out.name + ".state")
+    if resume:
+        trainer.restore(checkpoint.read_inert(kept, "training state"), kept)
+
+    def keep(top1: float) -> None:
+        checkpoint.write_atomic(trainer.model.content(), out)
+        checkpoint.write_atomic(trainer.state(), kept)
+
+    logs = [log, Lines(lines_path(out), trainer.epoch)] if team.rank == 0 else []
+    trainer.run(lambda entry: [tell(entry) for tell in logs], keep)
+    return trainer
+
+
+@click.command(cls=Command)
+@click.option("--dataset", type=click.Choice(data.DATASETS), default="cifar10", show_default=True)
+@click.option("--data", "directory", help="Directory of the data set (digits need none).")
+@click.option("--depth", default=20, show_default=True, help="2 x stages x n + 2 layers.")
+@click.option("--widths", default="16,32,64", show_default=True, help="Channels per stage.")
+@click.option("--epochs", type=int, help="Epochs; 100 if neither they nor minutes are given.")
+@click.option("--budget-minutes", "minutes", type=float, help="Schedule ends with this time.")
+@click.option("--batch", default=128, show_default=True)
+@click.option("--lr", default=0.1, show_default=True)
+@click.option("--weight-decay", default=5e-4, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--processes", default=1, type=click.IntRange(1), show_default=True,
+              help="Share batches among so many.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from OUT.state.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def main(
+    dataset: str, directory: str | None, depth: int, widths: str, epochs: int | None,
+    minutes: float | None, batch: int, lr: float, weight_decay: float, seed: int, processes: int,
+    resume: bool, out: Path,
+) -> None:  # fmt: skip
+    """Train a float ResNet and write it as OUT, for --teacher of python -m bnnhw.train."""
+    shape, classes = data.SHAPES[dataset]
+    spec = NetworkSpec(depth, numbers("--widths", widths, ","), shape, classes)
+    large = dataset != "digits"
+    if epochs is None and minutes is None:
+        epochs = 100
+    recipe = Recipe(
+        dataset, epochs, minutes, batch, lr, crop=4 if large else 1, flip=large, seed=seed,
+        weight_decay=weight_decay,
+    )  # fmt: skip
+    work = (spec, recipe, directory, out, resume)
+    with interruptible(), team(processes, teach, *work) as place:
+        terminal = Terminal(silent=place.rank > 0)
+        with terminal.bar:
+            teach(*work, log=terminal, team=place)
+
+
+if __name__ == "__main__":
+    main()
