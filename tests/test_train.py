@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -20,11 +13,9 @@ from bnnhw.errors import UserError
 from bnnhw.lower import lower
 from bnnhw.nn.batches import Batches
 from bnnhw.nn.recipe import Recipe
-from bnnhw.nn.team import Team
 from bnnhw.nn.training import classify
 from bnnhw.spec import NetworkSpec, Repair
 
-PATIENCE = 300  # seconds
 SPEC = NetworkSpec(depth=8, widths=(8, 8, 16), input=(8, 8, 1))
 
 
@@ -38,27 +29,6 @@ def one_thread():
 
 def invoke(*words):
     return CliRunner().invoke(train.main, [str(word) for word in words])
-
-
-@pytest.fixture
-def start():
-    """Starts the command in a process group of its own, which ends with the test."""
-    started = []
-
-    def start(*words, **environment) -> subprocess.Popen:
-        command = [sys.executable, "-m", "bnnhw.train", *map(str, words)]
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, env=dict(os.environ, OMP_NUM_THREADS="1", **environment),
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 class _Stop(Exception):
@@ -90,46 +60,6 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
     whole, parts = ([json.loads(line) for line in text.splitlines()] for text in lines)
     assert [line["epoch"] for line in parts] == [1, 2, 3]
     assert [line["loss"] for line in parts] == [line["loss"] for line in whole]
-
-
-def test_a_killed_training_goes_on_to_the_same_model(tmp_path, start):
-    words = ["--dataset", "digits", "--depth", 8, "--widths", "4,4,4", "--epochs", 6, "--seed", 2]
-    out, state = tmp_path / "killed.pt", tmp_path / "killed.pt.state"
-    process = start(*words, "--out", out)
-    wait_for(state, process)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert checkpoint.load(out).metrics["epochs"] < 6
-    assert invoke(*words, "--out", out, "--resume").exit_code == 0
-    assert invoke(*words, "--out", tmp_path / "whole.pt").exit_code == 0
-    killed, whole = checkpoint.load(out), checkpoint.load(tmp_path / "whole.pt")
-    assert killed.metrics["epochs"] == whole.metrics["epochs"] == 6
-    for name, tensor in whole.state.items():
-        assert torch.equal(tensor, killed.state[name]), name
-
-
-def test_an_interrupt_is_one_line_and_keeps_whole_epochs(tmp_path, start):
-    out = tmp_path / "m.pt"
-    words = ("--dataset", "digits", "--depth", 8, "--widths", "4,4,4", "--epochs", 99)
-    process = start(*words, "--processes", 2, "--out", out)
-    wait_for(tmp_path / "m.pt.state", process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted; whole epochs are kept, go on with --resume"
-    assert "Traceback" not in errors
-    assert checkpoint.load(out).metrics["epochs"] >= 1
-
-
-def wait_for(path, process):
-    """Until a file is there; it is whole then."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        if path.exists():
-            return
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    raise AssertionError(f"{path} did not come")
 
 
 @pytest.mark.parametrize("repair", [Repair("rsign", False, "minus-one"), Repair()],
@@ -263,43 +193,9 @@ def test_resume_wants_the_same_options(tmp_path):
         train.train(SPEC, recipe, None, out, resume=True)
 
 
-def test_a_fault_of_a_team_is_one_line(tmp_path, start):
-    process = start("--data", tmp_path, "--epochs", 1, "--processes", 2, "--out", "m.pt")
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 2
-    assert [line for line in errors.splitlines() if "error" in line.lower()] == [
-        line for line in errors.splitlines() if line.startswith(f"error: {tmp_path}")
-    ]
-
-
 def test_a_start_is_taken_over_and_recorded(tmp_path):
     recipe = Recipe("digits", epochs=1, batch=64, crop=0, flip=False, lr=1e-6)
     spec = NetworkSpec(depth=8, input=(8, 8, 1))
     train.train(spec, recipe, None, tmp_path / "m.pt", start="resnet8-digits")
     metrics = checkpoint.load(tmp_path / "m.pt").metrics
     assert metrics["validation"] > 90 and metrics["started_from"]["accuracy"]["dataset"] == "digits"
-
-
-def test_processes_that_torchrun_starts_train_one_model(tmp_path, start):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    place = dict(WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(port))
-    words = ["--dataset", "digits", "--depth", 8, "--widths", "8,8,16", "--epochs", 4]
-    words += ["--batch", 32, "--out", tmp_path / "m.pt"]
-    team = [start(*words, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)]
-    first, second = (process.communicate(timeout=PATIENCE)[1] for process in team)
-    assert [process.returncode for process in team] == [0, 0], first + second
-    assert "epoch 4" in first and "epoch" not in second
-    assert checkpoint.load(tmp_path / "m.pt").metrics["validation"] > 30
-
-
-def test_a_team_shares_each_batch():
-    images = data.load("digits", split="validation")
-    batches = Batches(images, Recipe(epochs=1, batch=30, crop=1), torch.device("cpu"))
-    alone, *shared = (
-        [batch.pixels for batch in batches.epoch(torch.Generator().manual_seed(1), team)]
-        for team in (Team(), Team(0, 2), Team(1, 2))
-    )
-    for whole, even, odd in zip(alone, *shared, strict=True):
-        assert torch.equal(whole[::2], even) and torch.equal(whole[1::2], odd)

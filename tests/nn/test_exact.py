@@ -30,7 +30,13 @@ def network(width: int = 4, **repair) -> NetworkSpec:
     return NetworkSpec(8, (width, width, 2 * width), (8, 8, 1), 10, Repair(**repair), formats)
 
 
-REPAIRS = [dict(), dict(double_residual=False), dict(feature_binarizer="rsign")]
+REPAIRS = [
+    dict(),
+    dict(double_residual=False),
+    dict(feature_binarizer="rsign"),
+    dict(ensemble="features-2", activation="rprelu", downsample="avgpool-duplicate"),
+    dict(binary_sets="adabin", squeeze_excitation="se", stem="thermometer", double_residual=False),
+]
 
 
 @pytest.mark.parametrize("repair", REPAIRS, ids=str)
