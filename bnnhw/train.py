@@ -18,6 +18,7 @@ from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.journal import Board, Lines, Terminal, interruptible, lines_path
 from bnnhw.nn import untrained
+from bnnhw.nn.teacher import Teacher
 from bnnhw.nn.team import ALONE, Team, team
 from bnnhw.nn.training import Log, Recipe, Trainer, random_images
 from bnnhw.options import command_line, given_tables, options, read_config, repairs_table, settle
@@ -87,12 +88,23 @@ def benchmark(
 ) -> dict[str, Any]:  # fmt: skip
     """Train on random pixels for a while, and say how fast; no data set is needed."""
     images = random_images(spec, 8 * recipe.batch)
-    trainer = Trainer(spec, recipe, images, images, team, compiled=compiled)
+    teacher = None
+    if spec.repair.teacher_student != "none":
+        teacher = Teacher(spec.blocks, spec.widths, spec.classes, spec.input[2])
+    trainer = Trainer(spec, recipe, images, images, team, teacher, compiled=compiled)
     speed = trainer.measure(seconds)
     return dict(
         images_per_second=round(speed, 1), batch=recipe.batch, processes=team.size,
         device=str(trainer.device), compiled=compiled, torch=torch.__version__,
     )  # fmt: skip
+
+
+def _print_speed(processes: int, *work: Any) -> None:
+    """The benchmark of a team, as JSON."""
+    with interruptible(), compilable(), team(processes, benchmark, *work) as place:
+        result = benchmark(*work, team=place)
+    if place.rank == 0:
+        print(json.dumps(result))
 
 
 @contextmanager
@@ -137,11 +149,7 @@ def main(
     spec, fields = settle(settings, given_tables(given, repairs))
     if measured is not None:
         recipe = Recipe(**{**fields, "epochs": 1, "exact_epochs": 0})
-        work = (spec, recipe, measured, compiled)
-        with interruptible(), compilable(), team(processes, benchmark, *work) as place:
-            result = benchmark(*work, team=place)
-        if place.rank == 0:
-            print(json.dumps(result))
+        _print_speed(processes, spec, recipe, measured, compiled)
         return
     if out is None:
         raise UserError("nowhere to write the network: give --out FILE.pt")

@@ -59,7 +59,7 @@ def wait_for(path, process):
         if path.exists():
             return
         assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise AssertionError(f"{path} did not come")
 
 
