@@ -22,7 +22,9 @@ from bnnhw.errors import UserError
 from bnnhw.journal import Lines, lines_path
 from bnnhw.lower import lower
 from bnnhw.nn import BinaryResNet
-from bnnhw.nn.training import Recipe, Trainer, classify
+from bnnhw.nn.inference import classify
+from bnnhw.nn.recipe import Recipe
+from bnnhw.nn.training import Trainer
 from bnnhw.spec import NetworkSpec
 from bnnhw.streams import integers
 from bnnhw.teachers import read_teacher

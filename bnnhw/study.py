@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ USUAL: dict[str, dict[str, dict[str, Any]]] = {
     "digits": dict(spec=dict(depth=8, widths=(16, 32, 64)), recipe=dict(crop=1)),
 }
 EPOCHS = 30
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 
@@ -194,8 +196,12 @@ def main(
         if experiment.teacher:
             read_teacher(experiment.teacher, experiment.spec)
     follower = Follower(experiments)
-    with workers(jobs, scheduler) as executor, follower.bar:
-        follower.run(executor, lambda: study.publish(experiments, missing, choice))
+    try:
+        with workers(jobs, scheduler) as executor, follower.bar:
+            follower.run(executor, lambda: study.publish(experiments, missing, choice))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     study.publish(experiments, missing, choice)
     click.echo(study.path(plan, ".md"))
     if follower.failed:

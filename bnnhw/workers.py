@@ -14,7 +14,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 from bnnhw.errors import UserError
 from bnnhw.experiment import Experiment, epochs_done, perform
@@ -34,9 +34,15 @@ def workers(jobs: int, scheduler: str | None) -> Iterator[Executor]:
     executor = ProcessPoolExecutor(
         jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)
     )
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         yield executor
+    except BaseException:
+        for child in active_children():
+            child.terminate()  # they go on from their last epoch another time
+        raise
     finally:
+        signal.signal(signal.SIGTERM, before)
         executor.shutdown(cancel_futures=True)
 
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from bnnhw import checkpoint, data, experiment, study, workers
 from bnnhw.errors import UserError
 from bnnhw.methods import BASE, combine, combined, isolated
+from bnnhw.nn.inference import classify
 from bnnhw.nn.teacher import Teacher
-from bnnhw.nn.training import classify
 from bnnhw.repair import BASELINE, CATEGORIES
 from bnnhw.summary import markdown, means, spread, summarise
 
@@ -265,6 +265,18 @@ def test_a_failed_run_ends_with_one_line_and_the_others_are_kept(tmp_path, here,
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "1 of 2 runs failed, padding=minus-one, seed 0: RuntimeError: out of memory" in line
     assert [run["method"] for run in read(tmp_path, "isolated")["runs"]] == ["baseline"]
+
+
+def test_an_interrupted_study_goes_on_with_the_same_command(tmp_path, here, monkeypatch):
+    def stop(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "perform", stop)
+        result = invoke("isolated", tmp_path, "--only", "padding")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("interrupted; the same command goes on where it stopped\n")
+    assert invoke("isolated", tmp_path, "--only", "padding").exit_code == 0
 
 
 def test_processes_of_this_machine(tmp_path):
