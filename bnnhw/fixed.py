@@ -13,7 +13,7 @@ import numpy as np
 
 from bnnhw.errors import UserError
 from bnnhw.integer import IntegerActivation, IntegerGate, IntegerShortcut, saturation
-from bnnhw.integer_parts import GATE_FRACTION, INT16, SLOPE_FRACTION, SPATIAL_FRACTION
+from bnnhw.integer_parts import GATE_FRACTION, INT16, SPATIAL_FRACTION
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
 from bnnhw.nn.quantisers import INT8_MAX
 from bnnhw.spec import NumberFormats
@@ -100,13 +100,14 @@ def activated(x: np.ndarray, part: FoldedActivation | None) -> np.ndarray:
 def activation(where: str, part: FoldedActivation, step: float, formats: NumberFormats, *,
                carry_in: float, carry_out: np.ndarray | float) -> IntegerActivation:  # fmt: skip
     """carry_in, carry_out : wide units more in the shifts; step : 2**fraction."""
-    slopes = [np.round(slope * 2.0**SLOPE_FRACTION) for slope in (part.positive, part.negative)]
+    one = 2.0 ** (formats.scale_fraction - formats.guard)
+    slopes = [np.round(slope * one) for slope in (part.positive, part.negative)]
     for kind, slope in zip(("positive", "negative"), slopes, strict=True):
         if slope.max() > INT16[1] or slope.min() < 0:
             at = int(np.argmax(np.abs(slope)))
             raise UserError(
-                f"{where}.{kind}[{at}]={slope[at] / 2.0**SLOPE_FRACTION:.6g}: slopes must lie in "
-                f"0 to 7.99; train the model anew"
+                f"{where}.{kind}[{at}]={slope[at] / one:.6g}: slopes must lie in 0 to "
+                f"{INT16[1] / one:.6g}; train the model anew"
             )
     return IntegerActivation(
         wide_of(f"{where}.shift_in", -part.shift_in * step, formats, carry_in),

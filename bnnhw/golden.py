@@ -28,8 +28,8 @@ def _numbered(name: str, count: int) -> list[str]:
 
 def _convolution_taps(shape: Convolution, structure: Structure, features: int) -> list[str]:
     taps = _numbered("acc", len(structure.features))
-    taps += ["pooled", "hidden", "gate"] if structure.gate else []
     taps += ["shortcut.acc"] if structure.shortcut else []
+    taps += ["pooled", "hidden", "gate"] if structure.gate else []
     taps += ["residual"] if shape.shortcut else []
     return [f"{shape.name}.{tap}" for tap in (*taps, *_numbered("bits", features))]
 
@@ -74,9 +74,8 @@ def _shortcut(part: IntegerConvolution, stream: Tensor, spec: NetworkSpec, keep:
         acc = parts.shortcut_acc(stream, shape, part.shortcut)
         keep(f"{shape.name}.shortcut.acc", acc)
         half = acc >> part.shortcut.pre_shift
-        return parts.scaled(half, part.shortcut.scale, spec.formats).add_(
-            parts.channels(part.shortcut.bias)
-        )
+        wide = parts.scaled(half, part.shortcut.scale, spec.formats)
+        return parts.sat16(wide + parts.channels(part.shortcut.bias))
     if structure(shape, spec.repair).averages:
         return parts.averaged(stream, shape, spec.formats)
     return parts.padded(stream, shape, spec.formats)
@@ -86,25 +85,29 @@ def _requantised(
     part: IntegerConvolution, accs: list[Tensor], stream: Tensor, spec: NetworkSpec, keep: Keep
 ) -> Tensor:
     """The sums of the terms -> residuals, int32 (B, C, H, W)."""
-    name, formats, scales = part.shape.name, spec.formats, [part.requantiser.scale]
-    scales += [term.scale for term in part.further]
-    u = parts.scaled(accs[0] >> 1, scales[0], formats)  # acc is even, so halving is exact
-    for acc, scale in zip(accs[1:], scales[1:], strict=True):
-        u += parts.scaled(acc >> 1, scale, formats)
+    name, formats = part.shape.name, spec.formats
+    added = _shortcut(part, stream, spec, keep) if part.shape.shortcut else None
+    between = (part.spatial, part.before, part.gate)
+    first = added is not None and all(step is None for step in between)
+    u = parts.scaled(accs[0] >> 1, part.requantiser.scale, formats)  # acc is even: exact
+    if first:
+        u += added
+    for acc, term in zip(accs[1:], part.further, strict=True):
+        u = parts.sat16(u) + parts.scaled(acc >> 1, term.scale, formats)
     if part.spatial is not None:
         u = parts.spatially_scaled(u, part.spatial)
     u += parts.channels(part.requantiser.bias)
     if part.before is not None:
-        u = parts.activate(u, part.before)
+        u = parts.activate(u, part.before, formats)
     if part.gate is not None:
         steps = parts.gate(u, part.gate)
         for kind, tensor in zip(("pooled", "hidden", "gate"), steps, strict=True):
             keep(f"{name}.{kind}", tensor)
         u = parts.gated(u, steps[-1])
-    if part.shape.shortcut:
-        u += _shortcut(part, stream, spec, keep)
+    if added is not None and not first:
+        u += added
     if part.after is not None:
-        u = parts.activate(u, part.after)
+        u = parts.activate(u, part.after, formats)
     elif part.gate is not None:
         u += 1 << (formats.guard - 1)
     return parts.residual(u, formats)

@@ -23,7 +23,7 @@ from bnnhw.integer import (
     Requantiser,
     saturation,
 )
-from bnnhw.integer_parts import GATE_FRACTION, INT16, SLOPE_FRACTION, SPATIAL_FRACTION
+from bnnhw.integer_parts import GATE_FRACTION, INT16, SPATIAL_FRACTION
 from bnnhw.spec import Convolution, NumberFormats
 
 
@@ -70,11 +70,12 @@ def spatially_scaled(u: Tensor, spatial: np.ndarray) -> Tensor:
     return (sat16(u) * factor) >> SPATIAL_FRACTION
 
 
-def activate(v: Tensor, part: IntegerActivation) -> Tensor:
+def activate(v: Tensor, part: IntegerActivation, formats: NumberFormats) -> Tensor:
     """Wide numbers to wide numbers."""
-    t = sat16(v + channels(part.shift_in))
+    t = sat16(sat16(v) + channels(part.shift_in))
     slope = torch.where(t >= 0, channels(part.positive), channels(part.negative))
-    return ((t * slope) >> SLOPE_FRACTION) + channels(part.shift_out)
+    fraction = formats.scale_fraction - formats.guard
+    return ((t * slope) >> fraction) + channels(part.shift_out)
 
 
 def gate(u: Tensor, part: IntegerGate) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,21 +19,26 @@ tap adds nothing, a minus-one-padded tap is x = -1. Channel counts are even, so 
     half = acc / 2                                    exact
 Requantisation, of the stem (r = 0) and of each convolution with a shortcut, with more than one
 term or with spatial factors (r = 0 where there is no shortcut):
-    u = sum over terms of (half * scale) >> (S - G)   floor of each
+    u = (half * scale) >> (S - G)                     of the first term
+    u = u + r                                         unless spatial factors, a gate or an
+                                                      activation come before the addition
+    u = sat16(u) + ((half * scale) >> (S - G))        for each further term
     u = (sat16(u) * spatial[row, column]) >> 6        spatial factors: 64 is 1.0
     u = u + bias
     u = act(u)                                        activation before the addition
     u = (sat16(u) * gate) >> 7                        gate below
-    v = r + u
+    v = u + r                                         unless r is in u already
     v = act(v)                                        activation after the addition
     y = saturate_W(v >> G)                            (v + 2**(G-1)) >> G if a gate was the last
     bit_n = y >= threshold_n                          2**(W-1) means never
+With several terms, spatial factors, activations, gates or 1x1 convolutions W + G is at most 15;
+with spatial factors, activations or gates S - G is at least 8.
 The rounding half 2**(G-1) is part of the constant that was added last: an activation's shift_out,
 else the bias. y continues as the residual stream if there is a shortcut, and is used for nothing
 but its bits if not; the bits are the next convolution's features.
 Activation, act(v):
-    t = sat16(v + shift_in)
-    ((t * slope) >> 12) + shift_out                   slope: positive where t >= 0, else negative
+    t = sat16(sat16(v) + shift_in)
+    ((t * slope) >> (S - G)) + shift_out              slope: positive where t >= 0, else negative
 Gate, one per channel and image:
     pooled = sat16((sum of sat16(u) over the map) >> pool_shift)
     hidden = sat16(max(0, sum pooled * w1 + b1) >> hidden_shift)
@@ -44,7 +49,7 @@ Shortcut, r, of the stream before the block:
     (sum of 2x2 residuals << G) >> 2                  avgpool-duplicate: channel c takes channel
                                                       c % shortcut_channels; past an odd edge the
                                                       edge again
-    ((half * scale) >> (S - G)) + bias                1x1 convolutions of every other pixel;
+    sat16(((half * scale) >> (S - G)) + bias)         1x1 convolutions of every other pixel;
                                                       half = acc >> pre_shift, acc = sum x * weight,
                                                       x the residual, or its sign (0 is +1)
 A convolution without a shortcut, of one term and without spatial factors, gives bits only:
@@ -90,7 +95,8 @@ __all__ = [
     "structure",
 ]
 
-WIDE_LIMIT = 15  # W + G where sat16 comes before anything is multiplied by wide numbers
+WIDE_LIMIT = 15  # W + G where wide numbers are saturated to 16 bits on the way
+FINE_SLOPES = 8  # least S - G where wide numbers are multiplied: bits of a slope after the point
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,18 @@ def structure(shape: Convolution, repair: Repair) -> Structure:
     )
 
 
+def keeps_wide(repair: Repair) -> bool:
+    """Whether wide numbers go from one operation to another, so that they must fit 16 bits."""
+    return (
+        multiplies_wide(repair)
+        or repair.ensemble != "none"
+        or repair.binary_sets == "adabin"
+        or repair.downsample.startswith("conv1x1")
+    )
+
+
 def multiplies_wide(repair: Repair) -> bool:
-    """Whether wide numbers are multiplied, so that they must fit 16 bits."""
+    """Whether wide numbers are multiplied, by factors that need bits after the point."""
     return (
         repair.scaling == "spatial"
         or repair.activation != "none"
@@ -235,10 +251,16 @@ class IntegerNetwork:
     def __post_init__(self) -> None:
         formats = self.spec.formats
         wide = formats.residual_width + formats.guard
-        if multiplies_wide(self.spec.repair) and wide > WIDE_LIMIT:
+        if keeps_wide(self.spec.repair) and wide > WIDE_LIMIT:
             raise UserError(
-                f"residual_width + guard = {wide}: must be at most {WIDE_LIMIT} with activations, "
-                f"gates or spatial factors"
+                f"residual_width + guard = {wide}: must be at most {WIDE_LIMIT} where a repair "
+                f"method keeps sums between passes"
+            )
+        fine = formats.scale_fraction - formats.guard
+        if multiplies_wide(self.spec.repair) and fine < FINE_SLOPES:
+            raise UserError(
+                f"scale_fraction - guard = {fine}: must be at least {FINE_SLOPES} with "
+                f"activations, gates or spatial factors"
             )
         self.stem.check(self.spec)
         if tuple(conv.shape for conv in self.convolutions) != self.spec.convolutions():

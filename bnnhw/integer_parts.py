@@ -58,7 +58,6 @@ def saturation(width: int) -> tuple[int, int]:
 
 
 INT16 = saturation(16)
-SLOPE_FRACTION = 12  # bits after the point of an activation's slopes
 SPATIAL_FRACTION = 6
 GATE_FRACTION = 7
 
@@ -117,7 +116,7 @@ class IntegerTerm:
 class IntegerActivation:
     """shift_in, shift_out : int32 (C,) in signed 16 bits, wide units.
 
-    positive, negative : int32 (C,) in [0, 32767], 4096 is 1.0.
+    positive, negative : int32 (C,) in [0, 32767], scale_fraction - guard bits after the point.
     """
 
     shift_in: np.ndarray

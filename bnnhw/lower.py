@@ -12,6 +12,7 @@ from bnnhw import fixed
 from bnnhw.checkpoint import Checkpoint
 from bnnhw.errors import UserError
 from bnnhw.integer import (
+    FINE_SLOPES,
     WIDE_LIMIT,
     IntegerConvolution,
     IntegerHead,
@@ -19,6 +20,7 @@ from bnnhw.integer import (
     IntegerStem,
     IntegerTerm,
     Requantiser,
+    keeps_wide,
     multiplies_wide,
     saturation,
     structure,
@@ -210,22 +212,29 @@ def _formats(spec: NetworkSpec, width: int | None) -> Iterator[NumberFormats]:
     asked = spec.formats
     width = asked.residual_width if width is None else width
     guard = asked.guard
-    if multiplies_wide(spec.repair):
+    if keeps_wide(spec.repair):
         guard = min(guard, WIDE_LIMIT - width)
         if guard < 1:
             raise UserError(
-                f"residual_width={width}: must be less than {WIDE_LIMIT} with activations, gates "
-                f"or spatial factors"
+                f"residual_width={width}: must be less than {WIDE_LIMIT} where a repair method "
+                f"keeps sums between passes"
             )
+    fine = FINE_SLOPES if multiplies_wide(spec.repair) else 0
+    lowest = fine + 1 if fine else guard
+    if lowest > asked.scale_fraction:
+        raise UserError(
+            f"scale_fraction={asked.scale_fraction}: must be at least {lowest} with activations, "
+            f"gates or spatial factors"
+        )
     extra = width - asked.residual_width
     for more in range(extra, min(extra, 0) - 1, -1):
-        for fraction in range(asked.scale_fraction, guard - 1, -1):
+        for fraction in range(asked.scale_fraction, lowest - 1, -1):
             yield replace(
                 asked,
                 residual_width=width,
                 residual_fraction=max(0, asked.residual_fraction + more),
                 scale_fraction=fraction,
-                guard=guard,
+                guard=min(guard, fraction - fine),
             )
 
 
@@ -238,7 +247,7 @@ def lower(
     or go behind the point, so the stream saturates where it did in training.
     Where a scale or bias needs more than 16 bits, the whole network gets the next smaller
     formats.scale_fraction, then (if wider than trained) formats.residual_fraction; where wide
-    numbers are multiplied, formats.guard shrinks until they fit 16 bits.
+    numbers go from one operation to another, formats.guard shrinks until they fit 16 bits.
     UserError names the layer and value that no format can hold.
     """
     model = source.model() if isinstance(source, Checkpoint) else source

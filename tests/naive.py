@@ -27,10 +27,10 @@ def window_sum(x: np.ndarray, weights: np.ndarray, stride: int, outside: int) ->
     return out
 
 
-def act(v: int, part, c: int) -> int:
-    t = clip(v + int(part.shift_in[c]), 16)
+def act(v: int, part, c: int, one: int) -> int:
+    t = clip(clip(v, 16) + int(part.shift_in[c]), 16)
     slope = int(part.positive[c]) if t >= 0 else int(part.negative[c])
-    return t * slope // 4096 + int(part.shift_out[c])
+    return t * slope // one + int(part.shift_out[c])
 
 
 class Naive:
@@ -91,23 +91,28 @@ class Naive:
             return stream, self.keep_bits(name, accs[0], [part.threshold])
         scales = [part.requantiser.scale, *(term.scale for term in part.further)]
         u = np.zeros((shape.out_height, shape.out_width, shape.out_channels), np.int64)
+        added = self.shortcut(part, stream) if shape.shortcut else u
+        between = part.spatial is not None or part.before or part.gate
+        u = u if between else added
         for acc, scale in zip(accs, scales, strict=True):
             assert (acc % 2 == 0).all()
-            u += acc // 2 * scale.astype(int) // self.down
+            if acc is not accs[0]:
+                u = np.clip(u, -32768, 32767)
+            u = u + acc // 2 * scale.astype(int) // self.down
         for row, column, c in np.ndindex(*u.shape):
             value = int(u[row, column, c])
             if part.spatial is not None:
                 value = clip(value, 16) * int(part.spatial[row, column]) // 64
             value += int(part.requantiser.bias[c])
-            u[row, column, c] = act(value, part.before, c) if part.before else value
+            u[row, column, c] = act(value, part.before, c, self.down) if part.before else value
         if part.gate is not None:
             gates = self.gates(name, u, part.gate)
             for at in np.ndindex(*u.shape):
                 u[at] = clip(int(u[at]), 16) * gates[at[2]] // 128
-        v = u + (self.shortcut(part, stream) if shape.shortcut else 0)
+        v = u + added if between else u
         if part.after is not None:
             for at in np.ndindex(*v.shape):
-                v[at] = act(int(v[at]), part.after, at[2])
+                v[at] = act(int(v[at]), part.after, at[2], self.down)
         elif part.gate is not None:
             v += self.one // 2
         y = self.residual(v)
@@ -140,7 +145,8 @@ class Naive:
             acc = np.stack([(x * row.astype(int)).sum(2) for row in part.shortcut.weights], 2)
             self.taps[f"{part.shape.name}.shortcut.acc"] = acc
             half = acc // 2**part.shortcut.pre_shift
-            return half * part.shortcut.scale.astype(int) // self.down + part.shortcut.bias
+            r = half * part.shortcut.scale.astype(int) // self.down + part.shortcut.bias
+            return np.clip(r, -32768, 32767)
         if step == 2 and self.spec.repair.downsample == "avgpool-duplicate":
             height, width, channels = stream.shape
             for row, column, c in np.ndindex(*added.shape):

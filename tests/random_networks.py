@@ -53,7 +53,9 @@ class Random:
         return Requantiser(self.scale(half, channels), bias, threshold)
 
     def activation(self, channels: int) -> IntegerActivation:
-        slopes = self.rng.integers(0, 8192, (2, channels)).astype(np.int32)
+        formats = self.spec.formats
+        one = 2 ** (formats.scale_fraction - formats.guard)
+        slopes = self.rng.integers(0, 2 * one, (2, channels)).astype(np.int32)
         slopes.flat[:2] = 0, 32767
         shifts = self.normal(self.wide / 2, 2, channels)
         return IntegerActivation(shifts[0], *slopes, shifts[1])

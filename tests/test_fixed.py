@@ -72,10 +72,10 @@ def test_activations():
     assert fixed.activated(of(0.75, -3.0), part).tolist() == [0.125, 2.0]
     got = fixed.activation("layer", part, 16.0, FORMATS, carry_in=0.0, carry_out=8.0)
     assert got.shift_in.tolist() == [-128, 256]
-    assert got.positive.tolist() == [4096, 32727] and got.negative.tolist() == [1024, 0]
+    assert got.positive.tolist() == [256, 2045] and got.negative.tolist() == [64, 0]
     assert got.shift_out.tolist() == [-24, 520]
-    steep = FoldedActivation(of(0.0), of(1.0), of(9.0), of(0.0))
-    with pytest.raises(UserError, match=r"layer\.negative\[0\]=9: slopes must lie in 0 to 7\.99"):
+    steep = FoldedActivation(of(0.0), of(1.0), of(129.0), of(0.0))
+    with pytest.raises(UserError, match=r"layer\.negative\[0\]=129: slopes must lie in 0 to 127"):
         fixed.activation("layer", steep, 16.0, FORMATS, carry_in=0.0, carry_out=0.0)
 
 

@@ -180,14 +180,22 @@ def test_spatial_factors_cover_the_map():
         changed("spatial", 0, spatial=np.zeros((4, 3), np.uint8))
 
 
+def formatted(method: str, formats: NumberFormats) -> IntegerNetwork:
+    spec = NetworkSpec(depth=6, widths=(4, 6), input=(4, 4, 1), repair=METHODS[method],
+                       formats=formats)  # fmt: skip
+    return random_network(spec)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"plain", "single", "thermometer"}))
+def test_wide_numbers_between_operations_fit_16_bits(method):
+    for width, guard in ((11, 4), (14, 1)):
+        assert formatted(method, NumberFormats(width, 4, 12, guard)).spec.formats.guard == guard
+    with pytest.raises(UserError, match=r"residual_width \+ guard = 16: must be at most 15"):
+        formatted(method, NumberFormats(12, 4, 12, 4))
+
+
 @pytest.mark.parametrize("method", ["spatial", "after", "before", "gate"])
-def test_wide_numbers_that_are_multiplied_fit_16_bits(method):
-    for width, guard, fits in ((11, 4, True), (12, 4, False), (14, 1, True)):
-        formats = NumberFormats(width, 4, 8, guard)
-        spec = NetworkSpec(depth=6, widths=(4, 6), input=(4, 4, 1), repair=METHODS[method],
-                           formats=formats)  # fmt: skip
-        if fits:
-            random_network(spec)
-        else:
-            with pytest.raises(UserError, match=r"residual_width \+ guard = 16: must be at most"):
-                random_network(spec)
+def test_slopes_have_8_bits_after_the_point(method):
+    assert formatted(method, NumberFormats(8, 4, 11, 3)).spec.repair == METHODS[method]
+    with pytest.raises(UserError, match="scale_fraction - guard = 7: must be at least 8"):
+        formatted(method, NumberFormats(8, 4, 11, 4))

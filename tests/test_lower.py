@@ -125,14 +125,15 @@ def test_formats_of_the_spec_are_used():
     np.testing.assert_allclose(fine, rough * 8, rtol=0.05)
 
 
-def test_guard_shrinks_where_wide_numbers_are_multiplied():
+def test_guard_shrinks_until_wide_numbers_fit():
     repair = Repair(activation="rprelu")
     spec = NetworkSpec(depth=8, widths=(4, 4, 4), input=(8, 8, 1), repair=repair)
     model = untrained(spec)
     model.head.bias.data.zero_()
-    guards = [lower(model, residual_width=width).spec.formats.guard for width in (8, 11, 12, 14)]
-    assert guards == [4, 4, 3, 1]
-    with pytest.raises(UserError, match="residual_width=15: must be less than 15 with activations"):
+    for width in (8, 11, 12, 14):
+        formats = lower(model, residual_width=width).spec.formats
+        assert width + formats.guard <= 15 and formats.scale_fraction - formats.guard >= 8
+    with pytest.raises(UserError, match="residual_width=15: must be less than 15 where a repair"):
         lower(model, residual_width=15)
 
 
