@@ -105,7 +105,7 @@ def activation(where: str, part: FoldedActivation, step: float, formats: NumberF
     for kind, slope in zip(("positive", "negative"), slopes, strict=True):
         if slope.max() > INT16[1] or slope.min() < 0:
             at = int(np.argmax(np.abs(slope)))
-            raise UserError(
+            raise Overflow(
                 f"{where}.{kind}[{at}]={slope[at] / one:.6g}: slopes must lie in 0 to "
                 f"{INT16[1] / one:.6g}; train the model anew"
             )
