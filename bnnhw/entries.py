@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerConvolution, IntegerHead, IntegerStem, Requantiser
+from bnnhw.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
 from bnnhw.layout import GROUP, groups, pack_entries
 from bnnhw.spec import NumberFormats
 
@@ -15,7 +15,7 @@ MACS = 4
 def _parameters(part: Requantiser, channels: int) -> np.ndarray:
     """(padded channels, 3) of scale, bias and threshold; padded channels give y = 0, bit = 1."""
     table = np.zeros((GROUP * groups(channels), 3), np.int64)
-    table[:channels] = np.stack([part.scale, part.bias, part.threshold], axis=1)
+    table[:channels] = np.stack([part.scale, part.bias, part.thresholds[0]], axis=1)
     if table[:, 2].max() > 32767:
         raise UserError("threshold 32768 (never) does not fit 16 bits; use a residual_width of 15")
     return table
@@ -53,20 +53,25 @@ def binary_taps(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(bits).view("<u2")[..., 0]
 
 
-def convolution_entries(conv: IntegerConvolution, formats: NumberFormats) -> np.ndarray:
+def convolution_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
     """Words (3 * channels * folds,): entry c * folds + f is channel c, input group f."""
-    shape = conv.shape
-    part = conv.requantiser or threshold_parameters(shape.name, conv.threshold, formats)
-    taps = binary_taps(conv.weights)
+    taps = binary_taps(weights)
     folds = taps.shape[1]
-    table = np.repeat(_parameters(part, shape.out_channels), folds, axis=0)
+    table = np.repeat(_parameters(part, len(weights)), folds, axis=0)
     return pack_entries(taps.reshape(-1, 9), table)
 
 
-def shortcut_entries(channels: int) -> np.ndarray:
-    """Entries of a step that only moves a shortcut: y = r."""
-    size = GROUP * groups(channels)
-    return pack_entries(np.zeros((size, 9), np.int64), np.zeros((size, 3), np.int64))
+def scale_entries(part: Requantiser, act: IntegerActivation | None, folds: int) -> np.ndarray:
+    """Words (3 * channels * folds,) of a step without weights, each channel `folds` times.
+
+    The scale is the slope from zero up; the first taps are `shift_in` and the slope below zero.
+    """
+    channels = len(part.scale)
+    taps = np.zeros((GROUP * groups(channels), 9), np.int64)
+    if act is not None:
+        taps[:channels, 0], taps[:channels, 1] = act.shift_in, act.negative
+    table = np.repeat(_parameters(part, channels), folds, axis=0)
+    return pack_entries(np.repeat(taps, folds, axis=0), table)
 
 
 def _byte_entries(weights: np.ndarray) -> np.ndarray:

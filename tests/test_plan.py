@@ -81,14 +81,18 @@ def test_the_boot_image_is_the_program_and_the_weights(case):
         at += sources.weight_words
         got = plan.image[sources.weights :][: sources.weight_words]
         if step.kind == "conv":
-            want = entries.convolution_entries(parts[step.name], network.spec.formats)
+            conv = parts[step.name]
+            part = conv.requantiser or entries.threshold_parameters(
+                step.name, conv.threshold, network.spec.formats
+            )
+            want = entries.convolution_entries(conv.weights, part)
         elif step.kind == "stem":
             want = entries.stem_entries(network.stem)
         elif step.kind == "head":
             want = heads.pop(0)
         else:
             out = parts[step.name.removesuffix(".shortcut")].shape.out_channels
-            want = entries.shortcut_entries(out)
+            want = np.zeros(3 * layout.GROUP * layout.groups(out), np.uint64)
         assert np.array_equal(got, want), step.name
     assert at == places["weights"].stop and not heads
 
@@ -144,7 +148,7 @@ def test_steps_read_what_the_last_one_wrote(case):
             assert not geometry.add or sources.shortcut == stream
         out = shapes.get(step.name.removesuffix(".shortcut"))
         if geometry.emit:
-            bits = check_sink(step.bits, sinks.bits, "bits", sources.features, places)
+            bits = check_sink(step.bits[1], sinks.bits, "bits", sources.features, places)
         if geometry.keep:
             moved = out and (out.stride > 1 or out.in_channels != out.out_channels)
             if step.kind == "conv" and geometry.add and not moved:
@@ -154,10 +158,10 @@ def test_steps_read_what_the_last_one_wrote(case):
             stream = sinks.residual
             assert any(stream == places[f"residuals {index}"].start for index in (0, 1))
             if step.residual is not None:
-                assert step.residual.address == stream
+                assert step.residual[1].address == stream
         place = step.residual or step.bits
         if out and place:
-            assert size_of(place) == (out.out_height, out.out_width, out.out_channels)
+            assert size_of(place[1]) == (out.out_height, out.out_width, out.out_channels)
     last = [step for step in plan.steps if step.kind == "conv"][-1]
     assert not words_of(last)[0].emit  # nothing reads them
 
@@ -214,11 +218,12 @@ def test_tensors_finds_the_maps_in_memory(case):
         names = [f"{step.name}.{kind}" for kind in ("residual", "bits") if getattr(step, kind)]
         assert list(tensors) == names
         for kind in ("residual", "bits"):
-            place = getattr(step, kind)
-            if place is not None:
-                assert tensors[f"{step.name}.{kind}"].shape == size_of(place)
+            if (place := getattr(step, kind)) is not None:
+                assert place[0] == f"{step.name}.{kind}"
+                assert tensors[place[0]].shape == size_of(place[1])
         if step.bits is not None:  # its first bit is bit 0 of its first word
-            assert tensors[f"{step.name}.bits"][0, 0, 0] == memory[step.bits.address] & np.uint64(1)
+            name, place = step.bits
+            assert tensors[name][0, 0, 0] == memory[place.address] & np.uint64(1)
 
 
 def names_of(error: DoesNotFit) -> set[str]:

@@ -1,0 +1,175 @@
+"""The passes of the engine that one binary convolution takes.
+
+A pass convolves, or takes an operand from memory, scales it, adds a map and leaves a map. Between
+passes numbers are wide, of 16 bits; they lie where the residual stream does, or, where the stream
+is still needed as it was, in the other place for residuals: the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bnnhw.entries import threshold_parameters
+from bnnhw.integer import (
+    IntegerActivation,
+    IntegerConvolution,
+    IntegerNetwork,
+    IntegerShortcut,
+    Requantiser,
+)
+from bnnhw.layout import groups
+from bnnhw.spec import Convolution, NumberFormats
+
+STREAM, SUMS = "stream", "sums"
+SIGNS = -1  # in place of a bit's number: the stream's signs, where they are no feature
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the maps of a convolution.
+
+    name : what tells it from the convolution's other passes; "" for the one that leaves the
+        convolution's own numbers, which the golden has.
+    kind : conv; scale (of `operand`); shortcut or bits (nothing but the map that is added).
+    weights : int8 (O, 3, 3, I) of a conv, else None. feature : which of the input's bits it takes.
+    part : scale, bias and threshold (O,) each. act : of a scale: its other constants.
+    operand, adds, keeps : STREAM, SUMS or none of them.
+    moves : what is added is the stream before the convolution changed its shape.
+    strided : one output for each block of 2x2 inputs. centre : the middle tap counts alone.
+    wide_in, wide_out : what is added, and what is left, is wide.
+    emits : which of its bits are left, if any.
+    """
+
+    name: str
+    kind: str
+    part: Requantiser
+    weights: np.ndarray | None = None
+    feature: int = 0
+    act: IntegerActivation | None = None
+    operand: str | None = None
+    adds: str | None = None
+    keeps: str | None = None
+    moves: bool = False
+    strided: bool = False
+    centre: bool = False
+    wide_in: bool = False
+    wide_out: bool = False
+    emits: int | None = None
+
+    @property
+    def folds(self) -> int:
+        """Cycles of a channel: groups of its inputs; more reads than one take four."""
+        if self.weights is not None:
+            return groups(self.weights.shape[3])
+        return 4 if self.operand and self.adds else 1
+
+
+def needs_passes(network: IntegerNetwork) -> bool:
+    """Whether any convolution takes more than one pass that computes."""
+    return network.spec.repair.features > 1 or any(
+        conv.further or conv.before or conv.after or conv.shortcut for conv in network.convolutions
+    )
+
+
+def _reshapes(shape: Convolution) -> bool:
+    return shape.stride > 1 or shape.in_channels != shape.out_channels
+
+
+def moves_first(conv: IntegerConvolution) -> bool:
+    """Whether the stream is brought into this convolution's output's shape by a pass of its own:
+    it is not added here, or not as it is, or not to the convolution's sums."""
+    alone = not conv.shape.shortcut or conv.shortcut or conv.before
+    return _reshapes(conv.shape) and bool(alone)
+
+
+def move(conv: IntegerConvolution, part: IntegerShortcut | None, feature: int) -> Pass:
+    """That pass. part : a 1x1 convolution, of these bits, which leaves wide numbers."""
+    strided = conv.shape.stride > 1
+    if part is None:
+        return Pass(
+            "shortcut", "shortcut", _compared(np.zeros(conv.shape.out_channels)), adds=STREAM,
+            keeps=STREAM, moves=True, strided=strided,
+        )  # fmt: skip
+    weights = np.ones((len(part.weights), 3, 3, part.weights.shape[1]), np.int8)
+    weights[:, 1, 1] = part.weights
+    constants = Requantiser(part.scale, part.bias, np.zeros_like(part.bias))
+    return Pass(
+        "shortcut", "conv", constants, weights, feature, keeps=STREAM, moves=True,
+        strided=strided, centre=True, wide_out=True,
+    )  # fmt: skip
+
+
+def _compared(threshold: np.ndarray) -> Requantiser:
+    """Leaves what is added as it is."""
+    zero = np.zeros(threshold.shape, np.int32)
+    return Requantiser(zero, zero, threshold.astype(np.int32))
+
+
+def signs(channels: int) -> Pass:
+    """The stream's signs as bits."""
+    return Pass("signs", "bits", _compared(np.zeros(channels)), adds=STREAM, emits=SIGNS)
+
+
+def further_bits(part: Requantiser, place: str, features: int) -> Iterator[Pass]:
+    """Compares the map at `place` with each threshold but the first."""
+    for at in range(1, features):
+        yield Pass(f"bits{at}", "bits", _compared(part.thresholds[at]), adds=place, emits=at)
+
+
+def convolution_passes(
+    conv: IntegerConvolution, formats: NumberFormats, *, wide: bool, features: int
+) -> Iterator[Pass]:
+    """The passes after `move`, if that came first.
+
+    wide : whether the stream, already of the output's shape, is wide.
+    features : how many bits the next convolution takes of each number; 0 if there is none.
+    """
+    if conv.requantiser is None:
+        part = threshold_parameters(conv.shape.name, conv.threshold, formats)
+        yield Pass("", "conv", part, conv.weights, strided=conv.shape.stride > 1, emits=0)
+        return
+    *before, last = _sums(conv, conv.requantiser, wide)
+    yield from before
+    place = STREAM if conv.shape.shortcut else SUMS
+    keeps = place if conv.shape.shortcut or features > 1 else None
+    yield replace(last, name="", keeps=keeps, emits=0 if features else None)
+    yield from further_bits(conv.requantiser, place, features)
+
+
+def _sums(conv: IntegerConvolution, last: Requantiser, wide: bool) -> Iterator[Pass]:
+    """Every term, then the activation."""
+    shape, act = conv.shape, conv.before or conv.after
+    terms = [(conv.weights, last.scale, 0)]
+    terms += [(term.weights, term.scale, term.feature) for term in conv.further]
+    place = STREAM if shape.shortcut and conv.before is None else SUMS
+    moves = place == STREAM and _reshapes(shape) and not moves_first(conv)
+    for at, (weights, scale, feature) in enumerate(terms):
+        first, final = at == 0, at == len(terms) - 1
+        yield Pass(
+            f"term{at}",
+            "conv",
+            Requantiser(scale, last.bias if final else 0 * last.bias, last.thresholds[0]),
+            np.broadcast_to(weights, (shape.out_channels, *weights.shape[1:])),
+            feature,
+            adds=None if first and place == SUMS else place,
+            keeps=place,
+            moves=moves and first,
+            strided=shape.stride > 1,
+            wide_in=not first or (place == STREAM and wide),
+            wide_out=not final or act is not None,
+        )
+    if act is not None:
+        adds = conv.before is not None and shape.shortcut
+        yield Pass(
+            "activation",
+            "scale",
+            Requantiser(act.positive, act.shift_out, last.thresholds[0]),
+            act=act,
+            operand=place,
+            adds=STREAM if adds else None,
+            keeps=place,
+            wide_in=adds and wide,
+        )

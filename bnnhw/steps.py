@@ -1,0 +1,152 @@
+"""A schedule with its addresses: the engine's program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bnnhw import layout
+from bnnhw.estimate import StepCycles, convolution_cycles, head_cycles, stem_cycles
+from bnnhw.integer import IntegerNetwork
+from bnnhw.layout import GROUP, groups
+from bnnhw.passes import SIGNS, STREAM
+from bnnhw.schedule import IMAGE, Schedule, Task
+from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
+
+
+@dataclass(frozen=True)
+class Map:
+    """A feature map in memory: where, and its true size."""
+
+    address: int
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the program.
+
+    kind : stem, head, or as bnnhw.passes.Pass: conv, scale, shortcut or bits.
+    bits, residual : what it leaves of what the golden has, by the golden's names; name and map.
+    """
+
+    name: str
+    kind: str
+    words: tuple[int, ...]
+    cycles: StepCycles
+    bits: tuple[str, Map] | None = None
+    residual: tuple[str, Map] | None = None
+
+
+class Program:
+    """The steps of a network; `places` has each map's first word and size."""
+
+    def __init__(self, network: IntegerNetwork) -> None:
+        self.network = network
+        self.schedule = schedule = Schedule(network)
+        self.width = schedule.width
+        self.per_word = layout.word_channels(self.width)
+        self.contents = [task.contents for task in schedule.tasks]
+        self.weights_at = [DESCRIPTOR_WORDS * len(self.contents)]
+        for words in self.contents:
+            self.weights_at.append(self.weights_at[-1] + len(words))
+        self.places: dict[str, tuple[int, int]] = {}
+        self.end = self.weights_at[-1]
+        for name, size in schedule.places.items():
+            self.places[name] = (self.end, size)
+            self.end += size
+
+    def steps(self) -> tuple[Step, ...]:
+        """Every step, encoded."""
+        encoders = dict(stem=self._stem, head=self._head)
+        return tuple(
+            self._pass(index, task) if task.work else encoders[task.name.split(".")[0]](index, task)
+            for index, task in enumerate(self.schedule.tasks)
+        )
+
+    def address(self, place: str) -> int:
+        """First word of a place; 0 for none."""
+        return self.places[place][0] if place else 0
+
+    def _sources(self, index: int, task: Task, **addresses: int) -> dict[str, int]:
+        return dict(
+            weights=self.weights_at[index], weight_words=len(task.contents),
+            features=self.address(task.features), **addresses,
+        )  # fmt: skip
+
+    def _map(self, name: str, place: str, task: Task) -> tuple[str, Map]:
+        return name, Map(self.address(place), *task.size)
+
+    def _stem(self, index: int, task: Task) -> Step:
+        height, width, out = task.size
+        words = _descriptor(
+            dict(kind=Kind.STEM, single=1, keep=1, emit=1, columns=width - 1, rows=height - 1,
+                 groups=groups(out) - 1),
+            self._sources(index, task),
+            dict(bits=self.address(task.bits), residual=self.address(task.residual)),
+        )  # fmt: skip
+        cycles = stem_cycles(height, width, task.inside[2], out, len(task.contents))
+        return Step(
+            task.name, "stem", words, cycles, self._map("stem.bits", task.bits, task),
+            self._map("stem.residual", task.residual, task),
+        )  # fmt: skip
+
+    def _pass(self, index: int, task: Task) -> Step:
+        work = task.work
+        assert work is not None
+        (height, width, inside), out = task.inside, task.size[2]
+        rows, columns = layout.blocks(height, width)
+        shortcut = GROUP * groups(inside if work.moves else out)
+        geometry = dict(
+            kind=Kind.CONV, single=work.strided, add=bool(task.adds), keep=bool(task.residual),
+            emit=bool(task.bits), mask=self.network.spec.repair.padding == "zero",
+            columns=columns - 1, rows=rows - 1, odd_columns=width % 2, odd_rows=height % 2,
+            folds=work.folds - 1, groups=groups(out) - 1,
+            shortcut_first=task.offset // self.per_word,
+            shortcut_end=(task.offset + shortcut) // self.per_word, wide_in=work.wide_in,
+            wide_out=work.wide_out, scaled=work.kind == "scale", centre=work.centre,
+        )  # fmt: skip
+        words = _descriptor(
+            geometry,
+            self._sources(index, task, shortcut=self.address(task.adds)),
+            dict(bits=self.address(task.bits), residual=self.address(task.residual),
+                 operand=self.address(task.operand)),
+        )  # fmt: skip
+        cycles = convolution_cycles(
+            rows, columns, work.folds, groups(out), reads=bool(task.adds),
+            writes=bool(task.residual), per_word=self.per_word, single=work.strided,
+            weight_words=len(task.contents),
+        )  # fmt: skip
+        bits = residual = None
+        if work.emits is not None and work.emits != SIGNS:
+            bits = self._map(f"{task.layer}.bits{work.emits or ''}", task.bits, task)
+        if not work.name and work.keeps == STREAM:
+            residual = self._map(f"{task.layer}.residual", task.residual, task)
+        return Step(task.name, work.kind, words, cycles, bits, residual)
+
+    def _head(self, index: int, task: Task) -> Step:
+        count = layout.residual_words(*task.inside, self.width)
+        weight_words = len(task.contents)
+        quads = weight_words // 3 // (GROUP * groups(task.inside[2]) + 1)
+        words = _descriptor(
+            dict(kind=Kind.HEAD, last=index == len(self.contents) - 1, columns=quads - 1,
+                 groups=groups(task.inside[2]) - 1),
+            self._sources(index, task),
+            dict(head_words=count - 1),
+        )  # fmt: skip
+        return Step(
+            task.name, "head", words, head_cycles(count, self.per_word, quads, weight_words)
+        )
+
+    @property
+    def image_base(self) -> int:
+        """First word of the image."""
+        return self.address(IMAGE)
+
+
+def _descriptor(geometry: dict, sources: dict, sinks: dict) -> tuple[int, ...]:
+    return tuple(
+        kind.const(fields).as_value().value
+        for kind, fields in ((Geometry, geometry), (Sources, sources), (Sinks, sinks))
+    )
