@@ -82,7 +82,7 @@ def reach(name: str) -> set[str]:
 def test_every_module_is_read():
     assert {"gateware.engine", "bnnhw.golden", "bnnhw.nn", "boards.icebreaker"} <= set(SOURCES)
     assert "gateware.array" in IMPORTS["gateware.engine"]
-    assert {"bnnhw.entries", "bnnhw.layout"} <= IMPORTS["bnnhw.plan"]
+    assert {"bnnhw.steps", "bnnhw.layout"} <= IMPORTS["bnnhw.plan"]
 
 
 def test_no_module_reaches_itself():
@@ -145,10 +145,26 @@ def test_nothing_imports_a_command():
             ),
         ),
         (
+            "bnnhw.passes",
+            ("bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.entries"),
+        ),
+        (
+            "bnnhw.schedule",
+            ("bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.entries", "bnnhw.passes"),
+        ),
+        (
+            "bnnhw.steps",
+            (
+                "bnnhw.integer", "bnnhw.layout", "bnnhw.estimate", "bnnhw.passes",
+                "bnnhw.schedule", "gateware.program",
+            ),
+        ),
+        (
             "bnnhw.plan",
             (
-                "bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.entries",
-                "bnnhw.estimate", "boards.board", "gateware.parameters", "gateware.program",
+                "bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.passes",
+                "bnnhw.schedule", "bnnhw.steps", "boards.board", "gateware.parameters",
+                "gateware.program",
             ),
         ),
         (

@@ -7,8 +7,8 @@ import pytest
 
 from bnnhw import entries, layout
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerConvolution, IntegerHead, IntegerStem, Requantiser
-from bnnhw.spec import Convolution, NumberFormats
+from bnnhw.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
+from bnnhw.spec import NumberFormats
 
 SIZES = [(2, 2, 16), (4, 6, 16), (5, 3, 32), (1, 7, 48), (3, 4, 6), (2, 3, 24)]
 
@@ -102,17 +102,12 @@ def requantiser(rng: np.random.Generator, channels: int) -> Requantiser:
     return Requantiser(scale, bias, rng.integers(-128, 128, channels).astype(np.int32))
 
 
-def shape_of(inputs: int, outputs: int, shortcut: bool = True) -> Convolution:
-    return Convolution("stage0.0.conv1", inputs, outputs, 4, 4, 1, shortcut, 1, inputs)
-
-
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (32, 48), (6, 10), (18, 4)])
 def test_convolution_entries_hold_taps_by_channel_and_fold(inputs, outputs):
     rng = np.random.default_rng(inputs)
     weights = rng.choice(np.array([-1, 1], np.int8), (outputs, 3, 3, inputs))
     part = requantiser(rng, outputs)
-    conv = IntegerConvolution(shape_of(inputs, outputs), weights, part, None)
-    taps, parameters = table(entries.convolution_entries(conv, NumberFormats()))
+    taps, parameters = table(entries.convolution_entries(weights, part))
     folds = padded(inputs) // 16
     assert len(taps) == padded(outputs) * folds
     for out, fold, tap in np.ndindex(padded(outputs), folds, 9):
@@ -147,14 +142,27 @@ def test_faults_of_entries_are_explained():
     with pytest.raises(UserError, match=r"stage1\.0\.conv1: thresholds need more than 16 bits"):
         entries.threshold_parameters("stage1.0.conv1", np.array([1026], np.int32), formats)
     never = Requantiser(*np.array([[0], [0], [32768]], np.int32))
-    conv = IntegerConvolution(shape_of(2, 1), np.ones((1, 3, 3, 2), np.int8), never, None)
     with pytest.raises(UserError, match="does not fit 16 bits"):
-        entries.convolution_entries(conv, formats)
+        entries.convolution_entries(np.ones((1, 3, 3, 2), np.int8), never)
 
 
-def test_a_moved_shortcut_has_no_weights_and_no_parameters():
-    assert not entries.shortcut_entries(24).any()
-    assert len(entries.shortcut_entries(24)) == 3 * 32
+@pytest.mark.parametrize("folds", [1, 4])
+def test_scale_entries_hold_an_activation_and_no_weights(folds):
+    rng = np.random.default_rng(folds)
+    part = requantiser(rng, 20)
+    shift_in, negative = rng.integers(-32768, 32768, (2, 20)).astype(np.int32)
+    act = IntegerActivation(shift_in, part.scale, negative, part.bias)
+    taps, parameters = table(entries.scale_entries(part, act, folds))
+    assert len(taps) == 32 * folds and not taps[:, 2:].any()
+    for entry in range(32 * folds):
+        channel = entry // folds
+        want = [0, 0, 0, 0, 0]
+        if channel < 20:
+            want = [shift_in[channel], negative[channel], part.scale[channel],
+                    part.bias[channel], part.threshold[channel]]  # fmt: skip
+        got = [signed(int(tap), 16) for tap in taps[entry, :2]]
+        assert [*got, *parameters[entry].tolist()] == want
+    assert not table(entries.scale_entries(part, None, folds))[0].any()
 
 
 def bytes_of(taps: np.ndarray) -> list[int]:

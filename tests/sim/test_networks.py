@@ -29,7 +29,24 @@ NETWORKS = {
         8, (16, 16, 32), (11, 9, 3), 6, Repair(double_residual=False, padding="minus-one"), WIDE
     ),
     "two stages, many classes": NetworkSpec(10, (16, 32), (12, 8, 4), 100, Repair()),
-}
+    "an ensemble of features, PReLU, single residual": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5,
+        Repair(double_residual=False, ensemble="features-2", activation="prelu"),
+    ),
+    "groups, RPReLU, binary 1x1 shortcuts, rsign, minus-one": NetworkSpec(
+        6, (18, 34), (9, 10, 2), 5,
+        Repair("rsign", padding="minus-one", downsample="conv1x1-binary", ensemble="group-2",
+               activation="rprelu"),
+    ),
+    "AdaBin, maxout before the addition": NetworkSpec(
+        6, (16, 32), (8, 6, 1), 3,
+        Repair(binary_sets="adabin", activation="maxout", activation_position="before-add"),
+    ),
+    "an ensemble of weights, binary 1x1 shortcuts, single residual": NetworkSpec(
+        6, (16, 32), (8, 6, 1), 3,
+        Repair(double_residual=False, ensemble="weights-3", downsample="conv1x1-binary"),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NETWORKS)

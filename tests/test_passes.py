@@ -1,0 +1,129 @@
+"""Which passes a convolution takes, and how they hand numbers on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bnnhw.lower import lower
+from bnnhw.nn.untrained import untrained
+from bnnhw.passes import SIGNS, STREAM, SUMS, convolution_passes, move, moves_first, needs_passes
+from bnnhw.schedule import Schedule
+from bnnhw.spec import NetworkSpec, Repair
+from tests.random_networks import random_network
+
+SPEC = NetworkSpec(depth=6, widths=(4, 6), input=(5, 4, 1))
+
+
+def network_of(**repair):
+    return random_network(replace(SPEC, repair=Repair(**repair)))
+
+
+def passes_of(name: str, features: int = 1, wide: bool = False, **repair):
+    """(name, kind, operand, adds, keeps, wide in, wide out, emits) of each pass."""
+    network = network_of(**repair)
+    conv = next(conv for conv in network.convolutions if conv.shape.name == name)
+    works = convolution_passes(conv, network.spec.formats, wide=wide, features=features)
+    return [
+        (w.name, w.kind, w.operand, w.adds, w.keeps, w.wide_in, w.wide_out, w.emits) for w in works
+    ]
+
+
+def test_a_plain_convolution_is_one_pass():
+    assert passes_of("stage0.0.conv1") == [
+        ("", "conv", None, STREAM, STREAM, False, False, 0),
+    ]
+    assert passes_of("stage0.0.conv1", double_residual=False) == [
+        ("", "conv", None, None, None, False, False, 0),
+    ]
+    assert passes_of("stage1.0.conv2", features=0)[0][-1] is None
+
+
+def test_terms_add_to_the_stream_where_nothing_comes_between():
+    assert passes_of("stage0.0.conv2", ensemble="weights-3") == [
+        ("term0", "conv", None, STREAM, STREAM, False, True, None),
+        ("term1", "conv", None, STREAM, STREAM, True, True, None),
+        ("", "conv", None, STREAM, STREAM, True, False, 0),
+    ]
+
+
+def test_terms_without_a_shortcut_add_up_beside_the_stream():
+    passes = passes_of("stage0.0.conv1", 2, ensemble="features-2", double_residual=False)
+    assert passes == [
+        ("term0", "conv", None, None, SUMS, False, True, None),
+        ("", "conv", None, SUMS, SUMS, True, False, 0),
+        ("bits1", "bits", None, SUMS, None, False, False, 1),
+    ]
+
+
+def test_activations_scale_what_the_sums_left():
+    assert passes_of("stage0.0.conv1", activation="prelu") == [
+        ("term0", "conv", None, STREAM, STREAM, False, True, None),
+        ("", "scale", STREAM, None, STREAM, False, False, 0),
+    ]
+    before = dict(activation="prelu", activation_position="before-add")
+    assert passes_of("stage0.0.conv1", **before) == [
+        ("term0", "conv", None, None, SUMS, False, True, None),
+        ("", "scale", SUMS, STREAM, STREAM, False, False, 0),
+    ]
+    assert passes_of("stage0.0.conv1", wide=True, **before)[-1][5]
+
+
+@pytest.mark.parametrize(
+    ("repair", "expected"),
+    [
+        (dict(), [False, False]),
+        (dict(double_residual=False), [True, False]),
+        (dict(downsample="conv1x1-binary"), [True, False]),
+        (dict(activation="prelu"), [False, False]),
+        (dict(activation="prelu", activation_position="before-add"), [True, False]),
+    ],
+)
+def test_when_the_stream_moves_in_a_pass_of_its_own(repair, expected):
+    network = network_of(**repair)
+    assert [moves_first(conv) for conv in network.convolutions[2:]] == expected
+    assert not any(moves_first(conv) for conv in network.convolutions[:2])
+
+
+def test_a_binary_shortcut_is_a_convolution_of_the_middle_tap():
+    conv = network_of(downsample="conv1x1-binary").convolutions[2]
+    work = move(conv, conv.shortcut, SIGNS)
+    assert (work.kind, work.centre, work.strided, work.wide_out) == ("conv", True, True, True)
+    assert (work.weights[:, 1, 1] == conv.shortcut.weights).all()
+    assert work.feature == SIGNS and work.keeps == STREAM and work.adds is None
+
+
+def test_what_needs_passes():
+    assert not needs_passes(network_of())
+    assert not needs_passes(network_of(feature_binarizer="rsign", scaling="channel-mean"))
+    for repair in (dict(ensemble="features-2"), dict(activation="maxout"),
+                   dict(binary_sets="adabin"), dict(downsample="conv1x1-binary")):  # fmt: skip
+        assert needs_passes(network_of(**repair)), repair
+
+
+def test_signs_are_compared_where_bits_have_other_thresholds():
+    rsign = Schedule(network_of(feature_binarizer="rsign", downsample="conv1x1-binary"))
+    names = [task.name for task in rsign.tasks]
+    at = names.index("stage1.0.conv1.signs")
+    signs, shortcut, conv = rsign.tasks[at : at + 3]
+    assert shortcut.name == "stage1.0.conv1.shortcut"
+    assert shortcut.features == signs.bits == "signs"
+    assert conv.features.startswith("bits") and conv.features != signs.bits
+    spec = replace(SPEC, repair=Repair(downsample="conv1x1-binary"))
+    plain = Schedule(lower(untrained(spec)))  # its thresholds are zero
+    assert "stage1.0.conv1.signs" not in [task.name for task in plain.tasks]
+
+
+def test_every_feature_has_a_map_of_its_own():
+    schedule = Schedule(network_of(ensemble="features-3"))
+    written: dict[str, str] = {}
+    for task in schedule.tasks:
+        if task.work and task.work.kind == "conv":
+            at = task.work.feature
+            assert written[task.features].endswith(f".bits{at}" if at else "0") or not at
+        if task.bits:
+            written[task.bits] = task.name
+    assert {place for place in schedule.places if place.startswith("bits")} == {
+        f"bits {index}" for index in range(6)
+    }
