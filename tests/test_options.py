@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from bnnhw import checkpoint, train
+from bnnhw.nn.recipe import Recipe
+from bnnhw.options import SETTINGS, given_tables, read_config, settle
 from bnnhw.spec import NumberFormats, Repair
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+ARGUMENTS = [setting.argument for setting in SETTINGS]
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +99,14 @@ def test_every_repair_method_is_listed_with_its_default_marked():
     assert "off a shortcut round every two convolutions (1512.03385)" in lines
     assert "squeeze_excitation= topology" in lines and "optimizer= training only" in lines
     assert sum(" * " in line for line in lines) == len(dataclasses.fields(Repair))
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_along_are_ones(path):
+    spec, recipe = settle(read_config(path), given_tables(dict.fromkeys(ARGUMENTS), ()))
+    assert Recipe(**recipe).settled(spec.repair).dataset == "cifar10"
+    assert spec.depth == 20
+
+
+def test_a_recipe_comes_along():
+    assert (RECIPES / "resnet20-cifar10.toml").is_file()
