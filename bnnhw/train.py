@@ -35,8 +35,8 @@ def train(
 ) -> Trainer:  # fmt: skip
     """Train and leave model.pt at `out` after every epoch, its training state in `out`.state.
 
-    resume : go on from that state. start : a model.pt to begin with, of the same spec but for its
-    formats. teacher : a file of python -m bnnhw.teach, for spec.repair.teacher_student.
+    resume : go on from that state. start : a model.pt of the same parameters to begin with.
+    teacher : a file of python -m bnnhw.teach, for spec.repair.teacher_student.
     board : directory of TensorBoard's files. The metrics of each epoch go to `out`.log.jsonl, too.
     team : of which this process is one; each must make the same call.
     """
@@ -74,9 +74,14 @@ def train(
 
 
 def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
-    """Take over the parameters of `start`; returns what its file says of their training."""
+    """Take over the parameters of `start`; returns what its file says of their training.
+
+    Formats and repair methods may differ as far as the parameters are the same.
+    """
     loaded, spec = checkpoint.load(start), trainer.model.spec
-    if replace(loaded.spec, formats=spec.formats) != spec:
+    alike = replace(loaded.spec, formats=spec.formats, repair=spec.repair) == spec
+    mine = {name: tensor.shape for name, tensor in trainer.model.state_dict().items()}
+    if not alike or mine != {name: tensor.shape for name, tensor in loaded.state.items()}:
         raise UserError(f"{start}: its network is {loaded.spec}, asked for is {spec}")
     trainer.model.load_state_dict(loaded.state)
     return loaded.metrics

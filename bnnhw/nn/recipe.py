@@ -11,7 +11,7 @@ from bnnhw.repair import Repair
 
 LEARNING_RATES = dict(adam=1e-2, sgd=0.1, bop=1e-2)
 WEIGHT_DECAYS = dict(adam=0.0, sgd=1e-4, bop=0.0)
-PENALTIES = dict(none=0.0, l2=5e-5, r1=1e-6, r2=1e-6, kurtosis=1.0)
+PENALTIES = dict(none=0.0, l2=5e-5, r1=1e-5, r2=1e-5, kurtosis=0.01)
 DISTIL = 0.5
 EXACT_RATE = 0.02  # of the peak, where the exact epochs begin
 

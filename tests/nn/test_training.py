@@ -57,7 +57,7 @@ def test_the_exact_epochs_have_a_schedule_of_their_own():
         (dict(optimizer="sgd"), dict(lr=0.1, weight_decay=1e-4)),
         (dict(optimizer="bop"), dict(lr=1e-2, weight_decay=0.0)),
         (dict(teacher_student="attention"), dict(distil=0.5)),
-        (dict(regularization="kurtosis"), dict(penalty=1.0)),
+        (dict(regularization="kurtosis"), dict(penalty=0.01)),
     ],
 )
 def test_repair_methods_settle_what_a_recipe_leaves_open(repair, expected):
