@@ -15,6 +15,7 @@ from boards.board import Board
 PNR_SECONDS = 300
 LIVELOCK_LINES = 12
 SEEDS = 4
+CELLS = dict(lc="ICESTORM_LC", ebr="ICESTORM_RAM", spram="ICESTORM_SPRAM", dsp="ICESTORM_DSP")
 
 # No memory here is read where it is written in the same cycle, so what a collision gives need not
 # be emulated; and wires are split before technology mapping, whose names for single bits clash
@@ -86,7 +87,20 @@ def livelock(log: str) -> str | None:
     return None
 
 
-def _place_once(board: Board, folder: Path, seed: int, clock_hz: float) -> Placed:
+def packed(log: str) -> dict[str, int]:
+    """{"lc", "ebr", "spram", "dsp": used}, those that a log of nextpnr tells.
+
+    A design that is too large has no report, but this table in its log.
+    """
+    found = {kind: re.search(rf"\b{cell}: +(\d+)/", log) for kind, cell in CELLS.items()}
+    return {kind: int(match[1]) for kind, match in found.items() if match}
+
+
+def place(board: Board, folder: Path, seed: int, clock_hz: float) -> Placed:
+    """top.json to top-<seed>.asc with one seed, whether or not it meets the clock.
+
+    Raises ToolStopped after PNR_SECONDS or in a livelock, ToolError where nextpnr fails.
+    """
     report = folder / f"pnr-{seed}.json"
     report.unlink(missing_ok=True)
     tools.run(
@@ -98,12 +112,11 @@ def _place_once(board: Board, folder: Path, seed: int, clock_hz: float) -> Place
     )  # fmt: skip
     found = json.loads(report.read_text())
     used = found["utilization"]
-    kinds = dict(lc="ICESTORM_LC", ebr="ICESTORM_RAM", spram="ICESTORM_SPRAM", dsp="ICESTORM_DSP")
     return Placed(
         seed=seed,
         fmax_mhz=round(min(clock["achieved"] for clock in found["fmax"].values()), 2),
         clock_mhz=clock_hz / 1e6,
-        utilisation={name: used[cell]["used"] for name, cell in kinds.items()},
+        utilisation={name: used[cell]["used"] for name, cell in CELLS.items()},
         tried=(),
     )
 
@@ -125,7 +138,7 @@ def place_and_route(
     best = 0.0
     for attempt in range(seed, seed + SEEDS):
         try:
-            placed = _place_once(board, folder, attempt, clock_hz)
+            placed = place(board, folder, attempt, clock_hz)
         except tools.ToolError as fault:
             tried.append(f"seed {attempt}: {fault}")
         else:
