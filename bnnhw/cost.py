@@ -1,0 +1,191 @@
+"""What one repair method costs on a board: its network is built, proved and measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import boards
+import gateware
+from bnnhw import implement, tools
+from bnnhw.design import BOARDS, write_design
+from bnnhw.errors import UserError
+from bnnhw.experiment import read_json, write_text
+from bnnhw.integer import IntegerNetwork
+from bnnhw.lower import lower
+from bnnhw.nn.untrained import untrained
+from bnnhw.plan import DoesNotFit, Plan, check_methods, make_plan
+from bnnhw.prove import prove
+from bnnhw.spec import NetworkSpec
+from bnnhw.traffic import traffic
+from boards.board import Board, baud_divisor
+
+BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact"
+IMAGE_SEED = 1
+_ALONE = threading.Lock()  # the simulator's environment is the process's
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network whose cost is asked; the same asked for again has the same file.
+
+    method, settings : name, and what differs from the baseline. seeds : how often it is placed
+    and routed, from seed 1 on; 0 stops after synthesis. images : random ones of the proof.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    spec: NetworkSpec
+    board: str
+    seeds: int
+    images: int
+    out: Path
+
+    @cached_property
+    def path(self) -> Path:
+        asked = json.dumps([self.spec.to_dict(), self.board, self.seeds, self.images])
+        slug = re.sub(r"[^a-z0-9_]+", "-", self.method)
+        return self.out / "rows" / f"{slug}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
+
+    def row(self) -> dict[str, Any]:
+        """What `perform` has left."""
+        return read_json(self.path)
+
+
+def perform(case: Case) -> None:
+    """Leave the row of a case; one that stands is kept if the same hardware was measured.
+
+    The weights are random, which no cell or cycle depends on. UserError where a tool fails;
+    what cannot be built is a row that says why.
+    """
+    with _ALONE:
+        started = time.monotonic()
+        head = dict(method=case.method, settings=dict(case.settings), spec=case.spec.to_dict())
+        try:
+            check_methods(case.spec.repair)
+            network = lower(untrained(case.spec))
+            plan = make_plan(network, BOARDS[case.board].BOARD)
+        except DoesNotFit as fault:
+            over = {part.name: part.used - part.available for part in fault.resources}
+            over = {name: number for name, number in over.items() if number > 0}
+            row = head | dict(status=OVER, reason=str(fault), over=over)
+        except UserError as fault:
+            row = head | dict(status=REFUSED, reason=str(fault))
+        else:
+            design = _digest(plan)
+            if case.path.exists() and case.row().get("design") == design:
+                return
+            row = head | dict(design=design) | _Bench(case, plan).measure(network)
+        row["seconds"] = round(time.monotonic() - started, 1)
+        write_text(case.path, json.dumps(row, indent=2) + "\n")
+
+
+def _digest(plan: Plan) -> str:
+    """Of all that shapes what is measured: program, parameters, gateware, tools."""
+    result = hashlib.sha256(plan.image.tobytes())
+    asked = [asdict(plan.parameters), plan.image_base, tools.versions()]
+    result.update(json.dumps(asked).encode())
+    folders = [Path(str(package.__file__)).parent for package in (boards, gateware)]
+    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    for file in (*files, Path(implement.__file__)):
+        result.update(file.read_bytes())
+    return result.hexdigest()
+
+
+class _Bench:
+    """Builds one plan in a folder that this process keeps, with its compiled simulator."""
+
+    def __init__(self, case: Case, plan: Plan) -> None:
+        self.case, self.plan = case, plan
+        self.module = BOARDS[case.board]
+        self.board: Board = self.module.BOARD
+        self.clock_hz = self.module.pll(self.board.clock_hz).output_hz
+        self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}"
+
+    def measure(self, network: IntegerNetwork) -> dict[str, Any]:
+        """All figures of the row, as far as they can be had."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        engine = write_design(self.plan, network.spec, self.module, self.clock_hz, self.folder)
+        images = np.random.default_rng(IMAGE_SEED).integers(
+            0, 256, (self.case.images, *network.spec.input), np.uint8
+        )
+        _, divisor = baud_divisor(self.clock_hz, self.board.max_baud)
+        proof = prove(self.plan, network, engine, images, self.folder / "sim",
+                      byte_cycles=10 * divisor)  # fmt: skip
+        if not proof.bit_exact:
+            return dict(status=WRONG, reason=str(proof.mismatch))
+        cells = implement.synthesise(self.board, self.folder)
+        row = dict(
+            cells=cells, cycles=dict(busy=proof.busy, latency=proof.latency),
+            traffic=traffic(self.plan), fps=round(self.clock_hz / proof.busy, 2),
+            clock_mhz=self.clock_hz / 1e6, memory_words=self._memory_words(),
+            steps=len(self.plan.steps),
+            verification=dict(
+                bit_exact=True, images=proof.images, tensors=proof.tensors,
+                simulator=proof.simulator,
+            ),
+            tools=tools.versions(),
+        )  # fmt: skip
+        return row | self._placed(cells)
+
+    def _memory_words(self) -> int:
+        """Of the large memory, all maps and weights together."""
+        return max(first + size for _, first, size in self.plan.memory_map)
+
+    def _placed(self, cells: dict[str, int]) -> dict[str, Any]:
+        """Status and, unless synthesis was the end, logic cells and clock of every seed."""
+        over = _excess(self.board, cells | {"lc": cells["lut"]})
+        if over or not self.case.seeds:
+            return _fits(over)
+        results, faults = [], []
+        for seed in range(1, self.case.seeds + 1):
+            try:
+                results.append(self._place(seed))
+            except tools.ToolError as fault:
+                faults.append(f"seed {seed}: {fault}")
+        if not results:
+            log = (self.folder / "nextpnr-1.log").read_text(errors="replace")
+            over = _excess(self.board, implement.packed(log))
+            return _fits(over) if over else dict(status=OVER, reason="; ".join(faults), over={})
+        clocks = [entry["fmax_mhz"] for entry in results]
+        fmax = dict(median=round(median(clocks), 2), min=min(clocks), max=max(clocks))
+        return dict(
+            status=BUILT, cells=cells | results[0]["utilisation"], fmax_mhz=fmax,
+            placements=results, unplaced=faults,
+        )  # fmt: skip
+
+    def _place(self, seed: int) -> dict[str, Any]:
+        """A placement of the netlist; equal netlists, of whatever method, share it."""
+        netlist = hashlib.sha256((self.folder / "top.json").read_bytes()).hexdigest()
+        path = self.case.out / "placements" / f"{netlist}-{seed}.json"
+        if not path.exists():
+            placed = implement.place(self.board, self.folder, seed, self.clock_hz)
+            entry = dict(seed=seed, fmax_mhz=placed.fmax_mhz, utilisation=placed.utilisation)
+            write_text(path, json.dumps(entry) + "\n")
+        return read_json(path)
+
+
+def _excess(board: Board, used: Mapping[str, int]) -> dict[str, int]:
+    """How much more than the device has of each resource that there is too little of."""
+    more = {name: used.get(name, 0) - total for name, total in asdict(board.budget).items()}
+    return {name: number for name, number in more.items() if number > 0}
+
+
+def _fits(over: Mapping[str, int]) -> dict[str, Any]:
+    if not over:
+        return dict(status=BUILT)
+    needs = ", ".join(f"{number} {name.upper()}" for name, number in over.items())
+    return dict(status=OVER, reason=f"too large for the device by {needs}", over=dict(over))

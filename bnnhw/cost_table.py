@@ -1,0 +1,184 @@
+"""The costs of methods against the baseline's: as JSON, as CSV and as a Markdown table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bnnhw.cost import BUILT
+from bnnhw.methods import BASE
+from bnnhw.repair import CATEGORIES, TOPOLOGY
+
+CELLS = ("lc", "lut", "ff", "ebr", "spram", "dsp")
+FIGURES = dict(
+    lc="LC", lut="LUT", ff="FF", ebr="EBR", spram="SPRAM", dsp="DSP", fmax_mhz="Fmax, MHz",
+    busy_cycles="cycles", latency_cycles="cycles after the last byte", fps="images/s",
+    reads="reads", writes="writes", memory_words="words of memory", accuracy="top-1, %",
+)  # fmt: skip
+KINDS = ("program", "weights", "image", "features", "residuals")
+NOT_TRAINED = "not trained"
+Entry = dict[str, Any]
+
+
+def entries(
+    rows: Sequence[Mapping[str, Any]], accuracy: Mapping[str, Mapping[str, Any]]
+) -> list[Entry]:
+    """What the rows of `bnnhw.cost` say, with accuracies by method, and beside each figure its
+    difference from the baseline's.
+
+    kind : the method's cost by the catalogue. cells_equal : whether every cell count is the
+    baseline's; None where either was not built.
+    """
+    kinds = {category.name: category.cost for category in CATEGORIES}
+    base = next((_figures(row, accuracy) for row in rows if row["method"] == BASE.name), {})
+    result = []
+    for row in rows:
+        mine = _figures(row, accuracy)
+        delta = {
+            name: round(mine[name] - base[name], 2)
+            for name in FIGURES
+            if row["method"] != BASE.name and None not in (mine[name], base.get(name))
+        }
+        costs = {kinds[name] for name in row["settings"]}
+        kind = max(costs, key=lambda cost: cost == TOPOLOGY, default="")
+        equal = [delta[name] == 0 for name in CELLS if name in delta]
+        result.append(
+            dict(method=row["method"], settings=row["settings"], kind=kind, status=row["status"])
+            | mine
+            | dict(
+                fmax_range=_range(row.get("fmax_mhz")), delta=delta,
+                accuracy_range=accuracy.get(row["method"]), traffic=row.get("traffic"),
+                cells_equal=all(equal) if equal else None,
+                bit_exact=row.get("verification", {}).get("bit_exact"),
+                reason=row.get("reason"), over=row.get("over", {}),
+                placements=row.get("placements", []), unplaced=row.get("unplaced", []),
+            )
+        )  # fmt: skip
+    return result
+
+
+def _figures(
+    row: Mapping[str, Any], accuracy: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """Every figure of a row by its name in FIGURES; None where there is none."""
+    cells, cycles = row.get("cells", {}), row.get("cycles", {})
+    found = {name: cells.get(name) for name in CELLS}
+    found |= dict(fmax_mhz=row.get("fmax_mhz", {}).get("median"))
+    found |= {f"{name}_cycles": cycles.get(name) for name in ("busy", "latency")}
+    found |= {name: row.get(name) for name in ("fps", "memory_words")}
+    for way in ("reads", "writes"):
+        words = row.get("traffic", {}).get(way)
+        found[way] = sum(words.values()) if words else None
+    return found | dict(accuracy=accuracy.get(row["method"], {}).get("mean"))
+
+
+def _range(fmax: Mapping[str, float] | None) -> list[float] | None:
+    return [fmax["min"], fmax["max"]] if fmax else None
+
+
+def comma_separated(table: Sequence[Entry]) -> str:
+    """One line a method; a figure that there is not is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    deltas = [f"delta_{name}" for name in FIGURES]
+    moved = [f"{kind}_{way}" for way in ("reads", "writes") for kind in KINDS]
+    writer.writerow(
+        ["method", "kind", "status", *FIGURES, *deltas, "fmax_min", "fmax_max", "accuracy_min",
+         "accuracy_max", "accuracy_runs", *moved, "bit_exact", "cells_equal", "reason"]
+    )  # fmt: skip
+    for entry in table:
+        accuracy, traffic = entry["accuracy_range"] or {}, entry["traffic"] or {}
+        writer.writerow(
+            [entry["method"], entry["kind"], entry["status"]]
+            + [entry[name] for name in FIGURES]
+            + [entry["delta"].get(name) for name in FIGURES]
+            + (entry["fmax_range"] or [None, None])
+            + [accuracy.get(name) for name in ("min", "max", "runs")]
+            + [traffic.get(way, {}).get(kind) for way in ("reads", "writes") for kind in KINDS]
+            + [entry["bit_exact"], entry["cells_equal"], entry["reason"]]
+        )
+    return text.getvalue()
+
+
+def number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def difference(value: float) -> str:
+    return f"{value:+,}" if isinstance(value, int) else f"{value:+,.2f}"
+
+
+def cell(entry: Entry, name: str) -> str:
+    """A figure and, if it is another, its difference from the baseline's."""
+    value, delta = entry[name], entry["delta"].get(name)
+    if value is None:
+        return NOT_TRAINED if name == "accuracy" else "-"
+    text = number(value)
+    if name == "fmax_mhz" and entry["fmax_range"][0] != entry["fmax_range"][1]:
+        low, high = entry["fmax_range"]
+        text += f" [{low:.2f} to {high:.2f}]"
+    if name == "accuracy" and entry["accuracy_range"]["runs"] > 1:
+        known = entry["accuracy_range"]
+        text += f" [{known['min']:.2f} to {known['max']:.2f}]"
+    return f"{text} ({difference(delta)})" if delta else text
+
+
+def columns(table: Sequence[Entry]) -> list[str]:
+    """The figures that any method has; accuracy always."""
+    return [n for n in FIGURES if n == "accuracy" or any(e[n] is not None for e in table)]
+
+
+def measured(table: Sequence[Entry]) -> list[Entry]:
+    """Those with figures of the hardware."""
+    return [entry for entry in table if entry["lut"] is not None]
+
+
+def remarks(table: Sequence[Entry]) -> list[str]:
+    """Why a method was not built, and what did not go as it should."""
+    lines = [f"{e['method']}: {e['status']}: {e['reason']}" for e in table if e["status"] != BUILT]
+    return lines + [f"{e['method']}: {line}" for e in table for line in e["unplaced"]]
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The table, and under it what has no row in it and why."""
+    table = content["methods"]
+    shown = columns(table)
+    titles = ["method", "cost", *(FIGURES[name] for name in shown), "bit-exact", "cells"]
+    lines = [
+        f"# Cost of repair methods: {content['network']} on {content['board']}",
+        "",
+        *explanation(content),
+        "",
+        f"| {' | '.join(titles)} |",
+        "|" + "---|" * len(titles),
+    ]
+    for entry in measured(table):
+        row = [entry["method"], entry["kind"], *(cell(entry, name) for name in shown)]
+        lines.append(f"| {' | '.join([*row, *_proved(entry)])} |")
+    notes = [f"- {line}" for line in remarks(table)]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def _proved(entry: Entry) -> tuple[str, str]:
+    equal = {True: "as the baseline", False: "differ", None: ""}
+    return ("yes" if entry["bit_exact"] else "no", equal[entry["cells_equal"]])
+
+
+def explanation(content: Mapping[str, Any]) -> list[str]:
+    """What the figures are, one sentence or two a line."""
+    seeds, images = content["seeds"], content["images"]
+    lines = [
+        "Every method alone, added to the baseline; in parentheses the difference from it, where "
+        "there is one. The weights are random.",
+        f"Cells are those of {'placement' if seeds else 'synthesis'}"
+        + (f", Fmax is the median (least to greatest) of {seeds} placements." if seeds else "."),
+        f"Cycles are those of the simulated Verilog, compared tensor by tensor with the golden on "
+        f"{images} random image{'s' * (images > 1)}; images/s is the clock of "
+        f"{content['clock_mhz']:g} MHz over them.",
+        "Reads and writes are accesses to the large memory for an image.",
+    ]
+    if content["protocol"]:
+        lines.append(f"Top-1 is of the integer network: {content['protocol']}.")
+    return lines

@@ -1,0 +1,39 @@
+"""A plan's hardware as files: the engine's Verilog for the proof, the board's top for the tools."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import ModuleType
+
+from bnnhw.plan import Plan
+from bnnhw.spec import NetworkSpec
+from bnnhw.verilog import rtlil_to_verilog, to_verilog
+from boards import icebreaker
+from gateware.engine import Engine
+from gateware.flash import boot_image
+
+BOARDS = {"icebreaker": icebreaker}
+
+
+def write_design(
+    plan: Plan, spec: NetworkSpec, board: ModuleType, clock_hz: float, folder: Path
+) -> Path:
+    """Write engine.v, top.il, top.v, top.pcf and flash.bin; returns the path of engine.v.
+
+    board : a module of `BOARDS`. Files whose content would not change are left as they are.
+    """
+    payload = plan.image.astype("<u8").tobytes()
+    (folder / "flash.bin").write_bytes(boot_image(payload))
+    engine = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", folder)
+    top = board.Top(
+        Engine(plan.parameters, image_base=plan.image_base),
+        frame_bytes=math.prod(spec.input),
+        n_results=spec.classes + 2,
+        boot_length=len(payload),
+        clock_hz=clock_hz,
+    )
+    files = board.prepare(top)
+    (folder / "top.pcf").write_text(files["top.pcf"])
+    rtlil_to_verilog(files["top.il"], "top", folder)
+    return engine

@@ -1,0 +1,189 @@
+"""python -m bnnhw.measure: build every repair method alone, and compare its cost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bnnhw import checkpoint, tools
+from bnnhw.accuracies import accuracies
+from bnnhw.cli import Command
+from bnnhw.cost import Case, perform
+from bnnhw.cost_page import page
+from bnnhw.cost_table import comma_separated, entries, markdown
+from bnnhw.design import BOARDS
+from bnnhw.errors import UserError
+from bnnhw.experiment import write_text
+from bnnhw.methods import BASE, Method, isolated
+from bnnhw.workers import MEMORY, fault, workers
+
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+STOPS = ("synth", "pnr")
+NAME = "repair-cost"
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is asked: `cases`, the baseline first, of one network on one board."""
+
+    network: str
+    board: str
+    seeds: int
+    images: int
+    out: Path
+    cases: tuple[Case, ...]
+    protocol: str | None
+    accuracy: dict[str, dict[str, Any]]
+
+    def publish(self, ended: Sequence[Case]) -> None:
+        """Write the four files of the cases that have ended."""
+        rows = [case.row() for case in self.cases if case in ended]
+        clock = BOARDS[self.board].BOARD.clock_hz
+        content = dict(
+            network=self.network, board=self.board, spec=self.cases[0].spec.to_dict(),
+            seeds=self.seeds, images=self.images,
+            clock_mhz=BOARDS[self.board].pll(clock).output_hz / 1e6, protocol=self.protocol,
+            tools=tools.versions(), methods=entries(rows, self.accuracy),
+        )  # fmt: skip
+        texts = {".json": json.dumps(content, indent=2) + "\n", ".html": page(content),
+                 ".csv": comma_separated(content["methods"]), ".md": markdown(content)}  # fmt: skip
+        for suffix, text in texts.items():
+            write_text(self.out / f"{NAME}{suffix}", text)
+
+
+def choose(wanted: str) -> list[Method]:
+    """The baseline and what a list such as `stem,padding=minus-one` names; `all` is every one."""
+    methods = isolated()
+    if wanted == "all":
+        return list(methods)
+    names = [name.strip() for name in wanted.split(",")]
+    known = {m.name for m in methods} | {m.category for m in methods}
+    for name in names:
+        if not name or name not in known:
+            raise UserError(
+                f"--methods {name!r}: no such method; python -m bnnhw.train --list-repairs"
+            )
+    return [m for m in methods if m is BASE or {m.name, m.category} & {*names}]
+
+
+def plan(
+    network: str, board: str, methods: Sequence[Method], seeds: int, images: int, out: Path,
+    models: Path | None,
+) -> Measurement:  # fmt: skip
+    """Every method on the shape of a bundled network."""
+    shape = checkpoint.load(checkpoint.bundled(network)).spec
+    specs = {method.name: replace(shape, repair=method.repair) for method in methods}
+    protocol, accuracy = accuracies(models, specs) if models else (None, {})
+    cases = tuple(
+        Case(method.name, method.settings, specs[method.name], board, seeds, images, out)
+        for method in methods
+    )
+    return Measurement(network, board, seeds, images, out, cases, protocol, accuracy)
+
+
+class Follower:
+    """Follows cases to their end: a bar with the time left, a line for each that ends."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self.cases = cases
+        self.ended: list[Case] = []
+        self.failed: list[str] = []
+        self.bar = progress.Progress(
+            "{task.description}", progress.BarColumn(), progress.MofNCompleteColumn(), "methods",
+            progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn(),
+            console=Console(stderr=True), speed_estimate_period=MEMORY,
+        )  # fmt: skip
+        self.task = self.bar.add_task("measure", total=len(cases))
+
+    def run(self, executor: Executor, publish: Callable[[Sequence[Case]], None]) -> None:
+        """Measure all; `publish` is given those that have ended after each."""
+        futures = {executor.submit(perform, case): case for case in self.cases}
+        waiting: set[Future[None]] = set(futures)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, 1.0, FIRST_COMPLETED)
+                for future in done:
+                    self._tell_of(futures[future], fault(future))
+                if done:
+                    publish(self.ended)
+                self.bar.update(self.task, completed=len(self.cases) - len(waiting))
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _tell_of(self, case: Case, error: BaseException | None) -> None:
+        if error is None:
+            self.ended.append(case)
+            line = _line(case.row())
+        else:
+            line = "failed, " + " ".join(f"{type(error).__name__}: {error}".split())
+            self.failed.append(f"{case.method}: {line}")
+        self.bar.console.print(
+            f"{case.method}: {line}", highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def _line(row: dict[str, Any]) -> str:
+    """What a row says, in a line."""
+    if "cells" not in row:
+        return f"{row['status']}: {row['reason']}"
+    cells = ", ".join(f"{number} {name.upper()}" for name, number in row["cells"].items())
+    fmax = f", {row['fmax_mhz']['median']} MHz" if "fmax_mhz" in row else ""
+    return f"{row['status']}: {cells}{fmax}, {row['cycles']['busy']} cycles; {row['seconds']} s"
+
+
+@click.command(cls=Command)
+@click.option("--board", type=click.Choice(sorted(BOARDS)), required=True)
+@click.option("--network", type=click.Choice(checkpoint.bundled_names()), required=True,
+              help="Whose shape and number formats the baseline has.")  # fmt: skip
+@click.option("--methods", default="all", show_default=True, metavar="all|A,B=C,...",
+              help="Names of methods or of their categories.")  # fmt: skip
+@click.option("--stop-after", type=click.Choice(STOPS), default="pnr", show_default=True)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
+              help="Placements of each network.")  # fmt: skip
+@click.option("--images", type=click.IntRange(1), default=1, show_default=True,
+              help="Random images that each network is proved on.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True,
+              help="Methods at a time on this machine.")  # fmt: skip
+@click.option("--out", type=DIRECTORY, help="[default: build/repair-cost-NETWORK]")
+@click.option("--models", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Where trained networks of these methods or a study's results are.")  # fmt: skip
+@click.option("--scheduler", help="Address of a Dask scheduler whose workers measure.")
+def main(
+    board: str, network: str, methods: str, stop_after: str, seeds: int, images: int, jobs: int,
+    out: Path | None, models: Path | None, scheduler: str | None,
+) -> None:  # fmt: skip
+    """Measure what each method adds to the baseline; what stands is not measured again."""
+    out = (out or Path("build") / f"{NAME}-{network}").resolve()
+    seeds = 0 if stop_after == "synth" else seeds
+    measurement = plan(network, board, choose(methods), seeds, images, out, models)
+    follower = Follower(measurement.cases)
+    try:
+        with workers(jobs, scheduler) as executor, follower.bar:
+            follower.run(executor, measurement.publish)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    if follower.failed:
+        raise UserError(
+            f"{len(follower.failed)} of {len(measurement.cases)} methods failed, "
+            f"{follower.failed[0]}; the same command tries them again"
+        )
+    shutil.rmtree(out / "work", ignore_errors=True)
+    click.echo(out / f"{NAME}.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Accesses to the large memory that a plan makes for one image, from its program."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bnnhw.plan import Plan
+from gateware.parameters import EngineParameters
+from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
+
+GROUP = 16
+
+
+def traffic(plan: Plan) -> dict[str, dict[str, int]]:
+    """{"reads": {what: number}, "writes": {what: number}}, each of one word of up to 64 bits.
+
+    program : descriptors. weights : with scales, biases and thresholds. image : written a byte at
+    a time. features : bits. residuals : the stream and the sums between passes.
+    """
+    p = plan.parameters
+    reads: Counter[str] = Counter()
+    writes = Counter(image=p.image_height * p.image_width * p.image_channels)
+    for step in plan.steps:
+        first, second, third = step.words
+        geometry, sinks = Geometry.from_bits(first), Sinks.from_bits(third)
+        reads["program"] += DESCRIPTOR_WORDS
+        reads["weights"] += Sources.from_bits(second).weight_words
+        if geometry.kind == Kind.STEM:
+            reads["image"] += _image_reads(geometry)
+        elif geometry.kind == Kind.CONV:
+            reads.update(_map_reads(geometry, p))
+        else:
+            reads["residuals"] += (geometry.columns + 1) * (sinks.head_words + 1)
+        if geometry.kind != Kind.HEAD:
+            writes.update(_map_writes(geometry, p))
+    return dict(reads=dict(reads), writes=dict(writes))
+
+
+def _positions(geometry: Geometry) -> int:
+    return (geometry.rows + 1) * (geometry.columns + 1)
+
+
+def _stream_words(geometry: Geometry, p: EngineParameters) -> int:
+    """Words of a position's numbers, those of all its channels."""
+    return (geometry.groups + 1) * GROUP // p.word_channels
+
+
+def _image_reads(geometry: Geometry) -> int:
+    """A word for each tap that lies inside the image, for each four channels."""
+    height, width = geometry.rows + 1, geometry.columns + 1
+    return (3 * height - 2) * (3 * width - 2) * 4 * (geometry.groups + 1)
+
+
+def _map_reads(geometry: Geometry, p: EngineParameters) -> dict[str, int]:
+    """The window is filled in every step, those that use no feature too."""
+    words = _stream_words(geometry, p)
+    added = min(geometry.shortcut_end, words) - geometry.shortcut_first if geometry.add else 0
+    operand = words if geometry.scaled else 0
+    return dict(
+        features=_positions(geometry) * (geometry.folds + 1),
+        residuals=_positions(geometry) * (added + operand),
+    )
+
+
+def _map_writes(geometry: Geometry, p: EngineParameters) -> dict[str, int]:
+    """A position with a single pixel writes one lane of each word."""
+    return dict(
+        features=_positions(geometry) * (geometry.groups + 1) * geometry.emit,
+        residuals=_positions(geometry) * _stream_words(geometry, p) * geometry.keep,
+    )
