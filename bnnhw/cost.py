@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -128,10 +129,9 @@ class _Bench:
         if not proof.bit_exact:
             return dict(status=WRONG, reason=str(proof.mismatch))
         cells = implement.synthesise(self.board, self.folder)
-        row = dict(
+        row: dict[str, Any] = dict(
             cells=cells, cycles=dict(busy=proof.busy, latency=proof.latency),
-            traffic=traffic(self.plan), fps=round(self.clock_hz / proof.busy, 2),
-            clock_mhz=self.clock_hz / 1e6, memory_words=self._memory_words(),
+            traffic=traffic(self.plan), memory_words=self._memory_words(),
             steps=len(self.plan.steps),
             verification=dict(
                 bit_exact=True, images=proof.images, tensors=proof.tensors,
@@ -139,7 +139,9 @@ class _Bench:
             ),
             tools=tools.versions(),
         )  # fmt: skip
-        return row | self._placed(cells)
+        row |= self._placed(cells)
+        clock_mhz = min(self.clock_hz / 1e6, row.get("fmax_mhz", {}).get("max", math.inf))
+        return row | dict(clock_mhz=clock_mhz, fps=round(1e6 * clock_mhz / proof.busy, 2))
 
     def _memory_words(self) -> int:
         """Of the large memory, all maps and weights together."""

@@ -20,7 +20,7 @@ from bnnhw.cost_table import (
 )
 
 WIDTH = 360  # of a chart, which is never scaled: one fits a telephone
-LABELS, ROW = 196, 18
+LABELS, ROW = 184, 18
 ROOM = 56  # for a bar's number, on either side of the bars
 PLOT = dict(left=44, right=348, top=12, bottom=216)
 BARS = tuple(name for name in FIGURES if name not in ("fps", "accuracy"))
@@ -43,7 +43,7 @@ def page(content: Mapping[str, Any]) -> str:
         plots=plots,
         titles=[FIGURES[name] for name in shown],
         rows=[(entry, [(entry[name], cell(entry, name)) for name in shown]) for entry in table],
-        remarks=remarks(table),
+        remarks=remarks(table, content["clock_mhz"]),
     )
 
 

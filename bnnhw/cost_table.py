@@ -17,6 +17,7 @@ FIGURES = dict(
     busy_cycles="cycles", latency_cycles="cycles after the last byte", fps="images/s",
     reads="reads", writes="writes", memory_words="words of memory", accuracy="top-1, %",
 )  # fmt: skip
+WAYS = ("reads", "writes")
 KINDS = ("program", "weights", "image", "features", "residuals")
 NOT_TRAINED = "not trained"
 Entry = dict[str, Any]
@@ -68,7 +69,7 @@ def _figures(
     found |= dict(fmax_mhz=row.get("fmax_mhz", {}).get("median"))
     found |= {f"{name}_cycles": cycles.get(name) for name in ("busy", "latency")}
     found |= {name: row.get(name) for name in ("fps", "memory_words")}
-    for way in ("reads", "writes"):
+    for way in WAYS:
         words = row.get("traffic", {}).get(way)
         found[way] = sum(words.values()) if words else None
     return found | dict(accuracy=accuracy.get(row["method"], {}).get("mean"))
@@ -83,7 +84,7 @@ def comma_separated(table: Sequence[Entry]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     deltas = [f"delta_{name}" for name in FIGURES]
-    moved = [f"{kind}_{way}" for way in ("reads", "writes") for kind in KINDS]
+    moved = [f"{kind}_{way}" for way in WAYS for kind in KINDS]
     writer.writerow(
         ["method", "kind", "status", *FIGURES, *deltas, "fmax_min", "fmax_max", "accuracy_min",
          "accuracy_max", "accuracy_runs", *moved, "bit_exact", "cells_equal", "reason"]
@@ -96,7 +97,7 @@ def comma_separated(table: Sequence[Entry]) -> str:
             + [entry["delta"].get(name) for name in FIGURES]
             + (entry["fmax_range"] or [None, None])
             + [accuracy.get(name) for name in ("min", "max", "runs")]
-            + [traffic.get(way, {}).get(kind) for way in ("reads", "writes") for kind in KINDS]
+            + [traffic.get(way, {}).get(kind) for way in WAYS for kind in KINDS]
             + [entry["bit_exact"], entry["cells_equal"], entry["reason"]]
         )
     return text.getvalue()
@@ -135,9 +136,14 @@ def measured(table: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in table if entry["lut"] is not None]
 
 
-def remarks(table: Sequence[Entry]) -> list[str]:
+def remarks(table: Sequence[Entry], clock_mhz: float) -> list[str]:
     """Why a method was not built, and what did not go as it should."""
     lines = [f"{e['method']}: {e['status']}: {e['reason']}" for e in table if e["status"] != BUILT]
+    lines += [
+        f"{e['method']}: no placement reaches {clock_mhz:g} MHz; images/s are at its fastest clock"
+        for e in table
+        if e["fmax_range"] and e["fmax_range"][1] < clock_mhz
+    ]
     return lines + [f"{e['method']}: {line}" for e in table for line in e["unplaced"]]
 
 
@@ -157,8 +163,21 @@ def markdown(content: Mapping[str, Any]) -> str:
     for entry in measured(table):
         row = [entry["method"], entry["kind"], *(cell(entry, name) for name in shown)]
         lines.append(f"| {' | '.join([*row, *_proved(entry)])} |")
-    notes = [f"- {line}" for line in remarks(table)]
-    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+    notes = [f"- {line}" for line in remarks(table, content["clock_mhz"])]
+    return "\n".join([*lines, "", *_accesses(table), *([""] if notes else []), *notes]) + "\n"
+
+
+def _accesses(table: Sequence[Entry]) -> list[str]:
+    """The table of what is read from the large memory and written to it."""
+    ways = [(way, kind) for way in WAYS for kind in KINDS]
+    moved = [e["traffic"] for e in measured(table)]
+    ways = [(way, kind) for way, kind in ways if any(kind in words[way] for words in moved)]
+    titles = ["accesses for an image", *(f"{kind}, {way}" for way, kind in ways)]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for entry in measured(table):
+        words = [f"{entry['traffic'][way].get(kind, 0):,}" for way, kind in ways]
+        lines.append(f"| {' | '.join([entry['method'], *words])} |")
+    return lines
 
 
 def _proved(entry: Entry) -> tuple[str, str]:

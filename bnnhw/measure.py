@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from bnnhw.design import BOARDS
 from bnnhw.errors import UserError
 from bnnhw.experiment import write_text
 from bnnhw.methods import BASE, Method, isolated
+from bnnhw.spec import NetworkSpec, NumberFormats
 from bnnhw.workers import MEMORY, fault, workers
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
@@ -75,13 +76,21 @@ def choose(wanted: str) -> list[Method]:
     return [m for m in methods if m is BASE or {m.name, m.category} & {*names}]
 
 
-def plan(
-    network: str, board: str, methods: Sequence[Method], seeds: int, images: int, out: Path,
-    models: Path | None,
-) -> Measurement:  # fmt: skip
-    """Every method on the shape of a bundled network."""
+def specifications(
+    network: str, methods: Sequence[Method], fraction: int
+) -> dict[str, NetworkSpec]:
+    """Every method on the shape of a bundled network, with the study's number formats but for
+    the bits after the point of the residual stream."""
     shape = checkpoint.load(checkpoint.bundled(network)).spec
-    specs = {method.name: replace(shape, repair=method.repair) for method in methods}
+    formats = NumberFormats(residual_fraction=fraction)
+    return {m.name: replace(shape, repair=m.repair, formats=formats) for m in methods}
+
+
+def plan(
+    network: str, board: str, methods: Sequence[Method], specs: Mapping[str, NetworkSpec],
+    seeds: int, images: int, out: Path, models: Path | None,
+) -> Measurement:  # fmt: skip
+    """What is to be measured, and what is known already."""
     protocol, accuracy = accuracies(models, specs) if models else (None, {})
     cases = tuple(
         Case(method.name, method.settings, specs[method.name], board, seeds, images, out)
@@ -147,7 +156,7 @@ def _line(row: dict[str, Any]) -> str:
 @click.command(cls=Command)
 @click.option("--board", type=click.Choice(sorted(BOARDS)), required=True)
 @click.option("--network", type=click.Choice(checkpoint.bundled_names()), required=True,
-              help="Whose shape and number formats the baseline has.")  # fmt: skip
+              help="Whose shape the baseline has.")  # fmt: skip
 @click.option("--methods", default="all", show_default=True, metavar="all|A,B=C,...",
               help="Names of methods or of their categories.")  # fmt: skip
 @click.option("--stop-after", type=click.Choice(STOPS), default="pnr", show_default=True)
@@ -160,15 +169,22 @@ def _line(row: dict[str, Any]) -> str:
 @click.option("--out", type=DIRECTORY, help="[default: build/repair-cost-NETWORK]")
 @click.option("--models", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Where trained networks of these methods or a study's results are.")  # fmt: skip
-@click.option("--scheduler", help="Address of a Dask scheduler whose workers measure.")
+@click.option("--residual-fraction", "fraction", type=click.IntRange(0, 7), show_default=True,
+              default=NumberFormats.residual_fraction,
+              help="Bits after the point of the residual stream, as trained.")  # fmt: skip
+@click.option(
+    "--scheduler", help="Address of a Dask scheduler whose workers measure, in the same OUT."
+)
 def main(
     board: str, network: str, methods: str, stop_after: str, seeds: int, images: int, jobs: int,
-    out: Path | None, models: Path | None, scheduler: str | None,
+    out: Path | None, models: Path | None, fraction: int, scheduler: str | None,
 ) -> None:  # fmt: skip
     """Measure what each method adds to the baseline; what stands is not measured again."""
     out = (out or Path("build") / f"{NAME}-{network}").resolve()
     seeds = 0 if stop_after == "synth" else seeds
-    measurement = plan(network, board, choose(methods), seeds, images, out, models)
+    chosen = choose(methods)
+    specs = specifications(network, chosen, fraction)
+    measurement = plan(network, board, chosen, specs, seeds, images, out, models)
     follower = Follower(measurement.cases)
     try:
         with workers(jobs, scheduler) as executor, follower.bar:

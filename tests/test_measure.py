@@ -204,6 +204,17 @@ def test_a_tool_that_fails_leaves_no_row_and_is_tried_again(fakes, tmp_path):
     assert by_method(tmp_path)["baseline"]["status"] == "built"
 
 
+def test_an_interruption_is_one_line_and_keeps_what_stands(fakes, tmp_path, monkeypatch):
+    def stop(board, folder):
+        raise KeyboardInterrupt
+
+    run(tmp_path, "baseline", "--stop-after", "synth")
+    monkeypatch.setattr(implement, "synthesise", stop)
+    result = run(tmp_path, "padding", "--stop-after", "synth")
+    assert result.exit_code == 130 and "goes on where it stopped" in result.stderr
+    assert [*by_method(tmp_path)] == ["baseline"] and len([*tmp_path.glob("rows/*")]) == 1
+
+
 def test_a_network_that_is_not_bit_exact_has_no_cost(fakes, tmp_path):
     fakes.mismatch = Mismatch(0, "stem.bits", (1, 2, 3), 1, 0)
     cost.perform(case(tmp_path))
@@ -246,6 +257,15 @@ def test_a_seed_without_a_result_is_told_and_counts_nowhere(fakes, tmp_path):
     assert len(base["placements"]) == 3 and base["fmax_mhz"] == 26.0
     assert base["unplaced"] == ["seed 4: nextpnr-ice40: stopped after 300 s, its time limit"]
     assert "baseline: seed 4: nextpnr-ice40" in (tmp_path / "repair-cost.md").read_text()
+
+
+def test_images_a_second_are_no_more_than_the_fastest_placement_gives(fakes, tmp_path, monkeypatch):
+    monkeypatch.setitem(CLOCKS, 1, 21.0)
+    run(tmp_path, "baseline", "--seeds", 1)
+    base = by_method(tmp_path)["baseline"]
+    assert (base["status"], base["fmax_mhz"], base["fps"]) == ("built", 21.0, 21e6 / 12000)
+    text = (tmp_path / "repair-cost.md").read_text()
+    assert "- baseline: no placement reaches 24 MHz" in text
 
 
 def test_packed_reads_the_table_of_a_log():
@@ -382,11 +402,14 @@ def test_csv_has_a_line_for_each_method_and_no_made_up_figures(fakes, tmp_path):
     assert (base["lc"], padding["lc"], padding["delta_lc"]) == ("4500", "4564", "64")
     assert base["image_reads"] == "1936" and base["delta_lc"] == ""
     lines = (tmp_path / "out/repair-cost.md").read_text().splitlines()
-    (row,) = [line for line in lines if line.startswith("| padding=minus-one")]
+    row = next(line for line in lines if line.startswith("| padding=minus-one"))
     for word in ("4,564 (+64)", "12,001 (+1)", "26.00 [25.00 to 30.00]", "not trained", "differ"):
         assert f" {word} |" in row, word
     assert "180 validation images of digits" in "\n".join(lines)
-    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    accesses = lines.index(next(line for line in lines if line.startswith("| accesses")))
+    for table in (lines[:accesses], lines[accesses:]):
+        assert len({line.count("|") for line in table if line.startswith("|")}) == 1
+    assert "| baseline | 30 | 2,517 | 1,936 | 88 | 512 | 64 | 152 | 1,120 |" in lines[accesses:]
 
 
 class Page(HTMLParser):
