@@ -20,7 +20,7 @@ from bnnhw.cost_table import (
 )
 
 WIDTH = 360  # of a chart, which is never scaled: one fits a telephone
-LABELS, ROW = 184, 18
+LABELS, ROW = 192, 18
 ROOM = 56  # for a bar's number, on either side of the bars
 PLOT = dict(left=44, right=348, top=12, bottom=216)
 BARS = tuple(name for name in FIGURES if name not in ("fps", "accuracy"))
