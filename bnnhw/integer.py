@@ -31,7 +31,7 @@ term or with spatial factors (r = 0 where there is no shortcut):
     v = act(v)                                        activation after the addition
     y = saturate_W(v >> G)                            (v + 2**(G-1)) >> G if a gate was the last
     bit_n = y >= threshold_n                          2**(W-1) means never
-With several terms, spatial factors, activations, gates or 1x1 convolutions W + G is at most 15;
+With several terms, spatial factors, activations, gates or shortcuts but pad W + G is at most 15;
 with spatial factors, activations or gates S - G is at least 8.
 The rounding half 2**(G-1) is part of the constant that was added last: an activation's shift_out,
 else the bias. y continues as the residual stream if there is a shortcut, and is used for nothing
@@ -156,7 +156,7 @@ def keeps_wide(repair: Repair) -> bool:
         multiplies_wide(repair)
         or repair.ensemble != "none"
         or repair.binary_sets == "adabin"
-        or repair.downsample.startswith("conv1x1")
+        or repair.downsample != "pad"
     )
 
 

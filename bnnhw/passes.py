@@ -19,9 +19,10 @@ from bnnhw.integer import (
     IntegerNetwork,
     IntegerShortcut,
     Requantiser,
+    structure,
 )
 from bnnhw.layout import groups
-from bnnhw.spec import Convolution, NumberFormats
+from bnnhw.spec import Convolution, NumberFormats, Repair
 
 STREAM, SUMS = "stream", "sums"
 SIGNS = -1  # in place of a bit's number: the stream's signs, where they are no feature
@@ -39,6 +40,7 @@ class Pass:
     operand, adds, keeps : STREAM, SUMS or none of them.
     moves : what is added is the stream before the convolution changed its shape.
     strided : one output for each block of 2x2 inputs. centre : the middle tap counts alone.
+    mean : what is added is the means of 2x2 blocks, with the output's channels.
     wide_in, wide_out : what is added, and what is left, is wide.
     emits : which of its bits are left, if any.
     """
@@ -55,6 +57,7 @@ class Pass:
     moves: bool = False
     strided: bool = False
     centre: bool = False
+    mean: bool = False
     wide_in: bool = False
     wide_out: bool = False
     emits: int | None = None
@@ -69,29 +72,38 @@ class Pass:
 
 def needs_passes(network: IntegerNetwork) -> bool:
     """Whether any convolution takes more than one pass that computes."""
-    return network.spec.repair.features > 1 or any(
-        conv.further or conv.before or conv.after or conv.shortcut for conv in network.convolutions
+    repair = network.spec.repair
+    return repair.features > 1 or any(
+        conv.further or conv.before or conv.after or conv.shortcut or averages(conv, repair)
+        for conv in network.convolutions
     )
+
+
+def averages(conv: IntegerConvolution, repair: Repair) -> bool:
+    """Whether it adds the means of the stream's 2x2 blocks."""
+    return structure(conv.shape, repair).averages
 
 
 def _reshapes(shape: Convolution) -> bool:
     return shape.stride > 1 or shape.in_channels != shape.out_channels
 
 
-def moves_first(conv: IntegerConvolution) -> bool:
+def moves_first(conv: IntegerConvolution, repair: Repair) -> bool:
     """Whether the stream is brought into this convolution's output's shape by a pass of its own:
     it is not added here, or not as it is, or not to the convolution's sums."""
-    alone = not conv.shape.shortcut or conv.shortcut or conv.before
+    alone = not conv.shape.shortcut or conv.shortcut or conv.before or averages(conv, repair)
     return _reshapes(conv.shape) and bool(alone)
 
 
-def move(conv: IntegerConvolution, part: IntegerShortcut | None, feature: int) -> Pass:
-    """That pass. part : a 1x1 convolution, of these bits, which leaves wide numbers."""
+def move(
+    conv: IntegerConvolution, part: IntegerShortcut | None, feature: int, *, mean: bool = False
+) -> Pass:
+    """That pass. part : a 1x1 convolution, of these bits; it and a mean leave wide numbers."""
     strided = conv.shape.stride > 1
     if part is None:
         return Pass(
             "shortcut", "shortcut", _compared(np.zeros(conv.shape.out_channels)), adds=STREAM,
-            keeps=STREAM, moves=True, strided=strided,
+            keeps=STREAM, moves=True, strided=strided, mean=mean, wide_in=mean, wide_out=mean,
         )  # fmt: skip
     weights = np.ones((len(part.weights), 3, 3, part.weights.shape[1]), np.int8)
     weights[:, 1, 1] = part.weights
@@ -145,7 +157,7 @@ def _sums(conv: IntegerConvolution, last: Requantiser, wide: bool) -> Iterator[P
     terms = [(conv.weights, last.scale, 0)]
     terms += [(term.weights, term.scale, term.feature) for term in conv.further]
     place = STREAM if shape.shortcut and conv.before is None else SUMS
-    moves = place == STREAM and _reshapes(shape) and not moves_first(conv)
+    moves = place == STREAM and _reshapes(shape) and not wide
     for at, (weights, scale, feature) in enumerate(terms):
         first, final = at == 0, at == len(terms) - 1
         yield Pass(

@@ -10,7 +10,7 @@ from bnnhw import layout
 from bnnhw.errors import UserError
 from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import groups
-from bnnhw.passes import needs_passes
+from bnnhw.passes import averages, needs_passes
 from bnnhw.schedule import WEIGHT_DEPTH
 from bnnhw.spec import Repair
 from bnnhw.steps import Program, Step
@@ -23,7 +23,7 @@ WINDOW_ROWS = 4
 RUNS = dict(
     scaling=("none", "channel-mean", "channel-learned"),
     squeeze_excitation=("none",),
-    downsample=("pad", "conv1x1-binary"),
+    downsample=("pad", "avgpool-duplicate", "conv1x1-binary"),
     stem=("8-bit",),
 )  # the methods that add to the hardware, and what the engine has of them
 
@@ -112,6 +112,7 @@ def _parameters(network: IntegerNetwork) -> EngineParameters:
         window_depth=WINDOW_DEPTH,
         weight_depth=WEIGHT_DEPTH,
         passes=needs_passes(network),
+        averages=any(averages(conv, spec.repair) for conv in network.convolutions),
     )
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnnhw import entries, layout
-from bnnhw.integer import IntegerConvolution, IntegerNetwork, IntegerShortcut
+from bnnhw.integer import IntegerConvolution, IntegerNetwork
 from bnnhw.passes import (
     SIGNS,
     STREAM,
     Pass,
+    averages,
     convolution_passes,
     further_bits,
     move,
@@ -92,10 +93,10 @@ class Schedule:
             yield self._task("stem", work, size, size, self._bits)
         wide, thresholds = False, stem.threshold
         for conv, after in zip(convolutions, (*convolutions[1:], None), strict=True):
-            if moves_first(conv):
+            if moves_first(conv, self.spec.repair):
                 adder = conv if conv.shape.shortcut or after is None else after
-                yield from self._moved(conv, adder.shortcut, thresholds)
-                wide = adder.shortcut is not None
+                yield from self._moved(conv, adder, thresholds)
+                wide = adder.shortcut is not None or averages(adder, self.spec.repair)
             works = convolution_passes(
                 conv, self.spec.formats, wide=wide, features=self.spec.repair.features * bool(after)
             )
@@ -106,15 +107,17 @@ class Schedule:
             if conv.requantiser is not None:
                 thresholds = conv.requantiser.threshold
 
-    def _moved(self, conv: IntegerConvolution, part: IntegerShortcut | None,
+    def _moved(self, conv: IntegerConvolution, adder: IntegerConvolution,
                thresholds: np.ndarray) -> Iterator[Task]:  # fmt: skip
-        """thresholds : of the bits at hand, which are the stream's signs if all are zero."""
-        feature = 0
+        """adder : where the stream is added. thresholds : of the bits at hand, which are the
+        stream's signs if all are zero."""
+        part, feature = adder.shortcut, 0
         if part is not None and thresholds.any():
             shape, feature = conv.shape, SIGNS
             inside = (shape.height, shape.width, shape.in_channels)
             yield self._task(shape.name, signs(shape.in_channels), inside, inside, self._bits)
-        yield self._shaped(conv, move(conv, part, feature))
+        mean = averages(adder, self.spec.repair)
+        yield self._shaped(conv, move(conv, part, feature, mean=mean))
 
     def _shaped(self, conv: IntegerConvolution, work: Pass) -> Task:
         """A pass of a convolution: all but the first to use its input stay at its output."""
@@ -122,7 +125,7 @@ class Schedule:
         size = (shape.out_height, shape.out_width, shape.out_channels)
         before = work.weights is not None or work.moves
         inside = (shape.height, shape.width, shape.in_channels) if before else size
-        offset = shape.shortcut_offset if work.moves else 0
+        offset = shape.shortcut_offset if work.moves and not work.mean else 0
         return self._task(shape.name, work, inside, size, 1 - self._bits, offset)
 
     def _task(

@@ -69,10 +69,10 @@ class Program:
         """First word of a place; 0 for none."""
         return self.places[place][0] if place else 0
 
-    def _sources(self, index: int, task: Task, **addresses: int) -> dict[str, int]:
+    def _sources(self, index: int, task: Task, **others: int) -> dict[str, int]:
         return dict(
             weights=self.weights_at[index], weight_words=len(task.contents),
-            features=self.address(task.features), **addresses,
+            features=self.address(task.features), **others,
         )  # fmt: skip
 
     def _map(self, name: str, place: str, task: Task) -> tuple[str, Map]:
@@ -97,19 +97,21 @@ class Program:
         assert work is not None
         (height, width, inside), out = task.inside, task.size[2]
         rows, columns = layout.blocks(height, width)
-        shortcut = GROUP * groups(inside if work.moves else out)
+        added, period = GROUP * groups(inside if work.moves else out), 0
+        if work.mean:
+            added, period = out, inside - 1
         geometry = dict(
             kind=Kind.CONV, single=work.strided, add=bool(task.adds), keep=bool(task.residual),
             emit=bool(task.bits), mask=self.network.spec.repair.padding == "zero",
             columns=columns - 1, rows=rows - 1, odd_columns=width % 2, odd_rows=height % 2,
             folds=work.folds - 1, groups=groups(out) - 1,
             shortcut_first=task.offset // self.per_word,
-            shortcut_end=(task.offset + shortcut) // self.per_word, wide_in=work.wide_in,
-            wide_out=work.wide_out, scaled=work.kind == "scale", centre=work.centre,
+            shortcut_end=(task.offset + added) // self.per_word, wide_in=work.wide_in,
+            wide_out=work.wide_out, scaled=work.kind == "scale", centre=work.centre, mean=work.mean,
         )  # fmt: skip
         words = _descriptor(
             geometry,
-            self._sources(index, task, shortcut=self.address(task.adds)),
+            self._sources(index, task, shortcut=self.address(task.adds), period=period),
             dict(bits=self.address(task.bits), residual=self.address(task.residual),
                  operand=self.address(task.operand)),
         )  # fmt: skip

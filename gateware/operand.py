@@ -1,5 +1,7 @@
 """What a step scales instead of an accumulator: a wide number from memory, shifted."""
 
+from dataclasses import replace
+
 from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -41,7 +43,8 @@ class OperandReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.reader = reader = ShortcutReader(self._parameters)
+        parameters = replace(self._parameters, averages=False)
+        m.submodules.reader = reader = ShortcutReader(parameters)
         m.submodules.wait = wait = Delay(Token, 2)
         m.d.comb += [
             wait.i.eq(self.token),

@@ -24,6 +24,7 @@ class EngineParameters:
     window_depth, weight_depth : entries of the window and weight buffers.
     passes : whether a layer may take several steps, between which its sums lie in memory as wide
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
+    averages : whether a step may add the mean of each block; with `passes`.
     """
 
     residual_width: int
@@ -42,6 +43,7 @@ class EngineParameters:
     window_depth: int = 256
     weight_depth: int = 256
     passes: bool = False
+    averages: bool = False
 
     def __post_init__(self):
         if not 8 <= self.residual_width <= 16:
@@ -50,6 +52,8 @@ class EngineParameters:
             raise ValueError(
                 f"passes: residual_width + guard = {self.residual_width + self.guard}, not 15"
             )
+        if self.averages and not self.passes:
+            raise ValueError("averages: need passes")
         if not 1 <= self.image_channels <= 8:
             raise ValueError(f"image_channels={self.image_channels} is not in [1, 8]")
         for name in ("window_depth", "weight_depth"):

@@ -6,6 +6,7 @@ from amaranth.lib import data, enum
 from gateware.memory import ADDRESS_WIDTH
 
 DESCRIPTOR_WORDS = 3
+PERIOD_WIDTH = 8  # bits: as many channels as 16 folds have
 
 
 class Kind(enum.Enum, shape=2):
@@ -30,6 +31,7 @@ class Geometry(data.Struct):
     wide_in, wide_out : what is added, and what is written, is a wide number (bits are not).
     scaled : the operand from memory is scaled in place of the accumulator.
     centre : only the middle tap of each window counts; with `single` alone.
+    mean : what is added is the mean of the position's block, wide; with `single` and `wide_in`.
     """
 
     kind: Kind
@@ -51,18 +53,21 @@ class Geometry(data.Struct):
     wide_out: 1
     scaled: 1
     centre: 1
-    _unused: 4
+    mean: 1
+    _unused: 3
 
 
 class Sources(data.Struct):
     """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
-    `features` (bits; in the head residuals) and `shortcut`."""
+    `features` (bits; in the head residuals) and `shortcut`, of which a mean has `period` + 1
+    channels: the output's after these have them from the first on."""
 
     weights: unsigned(ADDRESS_WIDTH)
     weight_words: 12
     features: unsigned(ADDRESS_WIDTH)
     shortcut: unsigned(ADDRESS_WIDTH)
-    _unused: 10
+    period: PERIOD_WIDTH
+    _unused: 2
 
 
 class Sinks(data.Struct):

@@ -3,10 +3,12 @@
 from amaranth import Array, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from gateware.lane import Token
 from gateware.memory import ADDRESS_WIDTH, FetchRequest
-from gateware.parameters import LANES
+from gateware.parameters import GROUP, LANES
+from gateware.program import PERIOD_WIDTH
 from gateware.writers import BlockAddress
 
 
@@ -16,6 +18,10 @@ class ShortcutReader(wiring.Component):
     Words are read in memory order from `base`, one for each memory word of channels that has a
     shortcut. The request comes with the token and cannot wait. With `in_place` they are read as
     a step with single pixels writes its map: the pixel of the position, in lane 0.
+    With `mean` lane 0 is the mean of the block as a wide number, past an odd map's edge the edge
+    again; the words are those of the position's first `period` + 1 channels, over and over. Tokens
+    then come two cycles apart at least. `period` is taken with `base`.
+    Golden: bnnhw.golden_parts.averaged.
     """
 
     def __init__(self, parameters):
@@ -25,8 +31,10 @@ class ShortcutReader(wiring.Component):
             {
                 "load": In(1),
                 "base": In(unsigned(ADDRESS_WIDTH)),
+                "period": In(PERIOD_WIDTH),
                 "token": In(Token),
                 "in_place": In(1),
+                "mean": In(1),
                 "residual": Out(residual),
                 "memory": Out(FetchRequest()),
             }
@@ -50,13 +58,31 @@ class ShortcutReader(wiring.Component):
             m.d.comb += now.eq(Mux(token.odd, odd, self.memory.data[:32]))
         else:
             m.d.comb += now.eq(self.memory.data)
+        taken = Signal.like(self.residual)
+        m.d.comb += self.residual.eq(taken)
         with m.If(token.shortcut):
             for index in range(LANES):
-                m.d.sync += self.residual[index].eq(now[index])
-            m.d.sync += self.residual[0].eq(Array(now)[lane] if p.passes else now[0])
+                m.d.sync += taken[index].eq(now[index])
+            m.d.sync += taken[0].eq(Array(now)[lane] if p.passes else now[0])
+            if p.averages:
+                self._rows(m, token, now, taken)
         with m.Else():
-            m.d.sync += self.residual.eq(0)
+            m.d.sync += taken.eq(0)
+        if p.averages:
+            with m.If(self.mean):
+                m.d.comb += self.residual[0].eq(((taken[0] + taken[1]) << p.guard) >> 2)
         return m
+
+    def _rows(self, m, token, now, taken):
+        """In place of the upper lanes the sums of the block's rows."""
+        p = self._parameters
+        values = [now[lane][: p.residual_width].as_signed() for lane in range(LANES)]
+        right_edge, lower_edge = token.edge_column & p.odd_maps, token.edge_row & p.odd_maps
+        upper, lower = (
+            left + Mux(right_edge, left, right) for left, right in (values[:2], values[2:])
+        )
+        with m.If(self.mean):
+            m.d.sync += [taken[0].eq(upper), taken[1].eq(Mux(lower_edge, upper, lower))]
 
     def _walk(self, m):
         """Addresses; returns the lane that lane 0 takes of the word that arrives."""
@@ -73,9 +99,32 @@ class ShortcutReader(wiring.Component):
                 self.memory.address.eq(place.address),
             ]
             m.d.sync += lane.eq(place.lane)
+            if self._parameters.averages:
+                self._again(m, place)
         else:
             with m.If(self.memory.request):
                 m.d.sync += self.memory.address.eq(self.memory.address + 1)
             with m.If(self.load):
                 m.d.sync += self.memory.address.eq(self.base)
         return lane
+
+    def _again(self, m, place):
+        """After the last channel of the shortcut, and for each position, loads the block's first
+        word's address; every load is a cycle late."""
+        token = self.token
+        first = Signal.like(self.base)
+        channel, period = Signal(PERIOD_WIDTH), Signal(PERIOD_WIDTH)
+        again = Signal()
+        m.d.sync += again.eq(0)
+        with m.If(self.mean & self.memory.request):
+            m.d.sync += channel.eq(channel + 1)
+            with m.If(channel == period):
+                m.d.sync += [channel.eq(0), again.eq(1)]
+        with m.If(self.mean & token.valid & token.position_end):
+            groups = exact_log2(GROUP)
+            m.d.sync += first[groups:].eq(first[groups:] + period[groups:] + 1)
+            m.d.sync += [channel.eq(0), again.eq(1)]
+        with m.If(self.load):
+            m.d.sync += [first.eq(self.base), period.eq(self.period)]
+            m.d.sync += [channel.eq(0), again.eq(1)]
+        m.d.comb += [place.load.eq(again), place.base.eq(first)]

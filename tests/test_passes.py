@@ -76,14 +76,15 @@ def test_activations_scale_what_the_sums_left():
         (dict(), [False, False]),
         (dict(double_residual=False), [True, False]),
         (dict(downsample="conv1x1-binary"), [True, False]),
+        (dict(downsample="avgpool-duplicate"), [True, False]),
         (dict(activation="prelu"), [False, False]),
         (dict(activation="prelu", activation_position="before-add"), [True, False]),
     ],
 )
 def test_when_the_stream_moves_in_a_pass_of_its_own(repair, expected):
     network = network_of(**repair)
-    assert [moves_first(conv) for conv in network.convolutions[2:]] == expected
-    assert not any(moves_first(conv) for conv in network.convolutions[:2])
+    moves = [moves_first(conv, network.spec.repair) for conv in network.convolutions]
+    assert moves == [False, False, *expected]
 
 
 def test_a_binary_shortcut_is_a_convolution_of_the_middle_tap():
@@ -94,12 +95,31 @@ def test_a_binary_shortcut_is_a_convolution_of_the_middle_tap():
     assert work.feature == SIGNS and work.keeps == STREAM and work.adds is None
 
 
+@pytest.mark.parametrize("double", [True, False])
+def test_means_are_wide_until_the_convolution_with_the_shortcut(double):
+    repair = dict(downsample="avgpool-duplicate", double_residual=double)
+    tasks = Schedule(network_of(**repair)).tasks
+    at = [task.name for task in tasks].index("stage1.0.conv1.shortcut")
+    shortcut, *convs = (task.work for task in tasks[at : at + 3])
+    assert (shortcut.mean, shortcut.strided, shortcut.adds, shortcut.keeps) == (
+        True, True, STREAM, STREAM,
+    )  # fmt: skip
+    assert shortcut.wide_in and shortcut.wide_out and not shortcut.operand
+    adder, other = convs if double else convs[::-1]
+    assert (adder.adds, adder.wide_in, adder.wide_out, adder.moves) == (STREAM, True, False, False)
+    assert not other.wide_in and not other.mean and not adder.mean
+    assert tasks[at].residual != tasks[at].adds
+
+
 def test_what_needs_passes():
     assert not needs_passes(network_of())
     assert not needs_passes(network_of(feature_binarizer="rsign", scaling="channel-mean"))
     for repair in (dict(ensemble="features-2"), dict(activation="maxout"),
-                   dict(binary_sets="adabin"), dict(downsample="conv1x1-binary")):  # fmt: skip
+                   dict(binary_sets="adabin"), dict(downsample="conv1x1-binary"),
+                   dict(downsample="avgpool-duplicate")):  # fmt: skip
         assert needs_passes(network_of(**repair)), repair
+    stage = replace(SPEC, depth=4, widths=(4,), repair=Repair(downsample="avgpool-duplicate"))
+    assert not needs_passes(random_network(stage))  # nothing is moved
 
 
 def test_signs_are_compared_where_bits_have_other_thresholds():

@@ -210,6 +210,25 @@ def test_geometry_of_convolutions(case):
         assert geometry.shortcut_end * per_word == first + (moved + 15) // 16 * 16
 
 
+@pytest.mark.parametrize("double", [True, False])
+def test_means_go_to_every_channel_of_the_output_and_no_further(double):
+    repair = Repair(downsample="avgpool-duplicate", double_residual=double)
+    spec = NetworkSpec(depth=8, widths=(16, 18, 34), input=(9, 10, 2), repair=repair)
+    plan = make_plan(network_of(spec), BOARD)
+    assert plan.parameters.passes and plan.parameters.averages
+    moves = [step for step in plan.steps if step.kind == "shortcut"]
+    assert [step.name for step in moves] == ["stage1.0.conv1.shortcut", "stage2.0.conv1.shortcut"]
+    for step, inside, out in zip(moves, (16, 18), (18, 34), strict=True):
+        geometry, sources, _ = words_of(step)
+        assert geometry.mean and geometry.single and geometry.wide_in and geometry.wide_out
+        assert (geometry.shortcut_first, geometry.shortcut_end) == (0, out)
+        assert sources.period == inside - 1
+    others = [words_of(step) for step in plan.steps if step not in moves]
+    assert not any(geometry.mean or sources.period for geometry, sources, _ in others)
+    plain = replace(spec, repair=Repair(double_residual=double))
+    assert not make_plan(network_of(plain), BOARD).parameters.averages
+
+
 def test_tensors_finds_the_maps_in_memory(case):
     _, plan = case
     memory = np.random.default_rng(0).integers(0, 2**64, BOARD.memory_words, dtype=np.uint64)

@@ -17,10 +17,11 @@ FIELDS = {
         ("emit", 6, 1), ("mask", 7, 1), ("columns", 8, 8), ("rows", 16, 8),
         ("odd_columns", 24, 1), ("odd_rows", 25, 1), ("folds", 26, 4), ("groups", 30, 6),
         ("shortcut_first", 36, 10), ("shortcut_end", 46, 10), ("wide_in", 56, 1),
-        ("wide_out", 57, 1), ("scaled", 58, 1), ("centre", 59, 1),
+        ("wide_out", 57, 1), ("scaled", 58, 1), ("centre", 59, 1), ("mean", 60, 1),
     ],
     Sources: [
         ("weights", 0, 14), ("weight_words", 14, 12), ("features", 26, 14), ("shortcut", 40, 14),
+        ("period", 54, 8),
     ],
     Sinks: [("bits", 0, 14), ("residual", 14, 14), ("head_words", 28, 14), ("operand", 42, 14)],
 }  # fmt: skip
@@ -70,6 +71,7 @@ def test_software_and_gateware_agree():
         (dict(window_depth=48), "window_depth=48 is not a power of two from 16"),
         (dict(weight_depth=100), "weight_depth=100 is not a power of two from 16"),
         (dict(passes=True, residual_width=12), r"passes: residual_width \+ guard = 16, not 15"),
+        (dict(averages=True), "averages: need passes"),
     ],
 )
 def test_wrong_parameters_are_explained(changes, message):

@@ -86,3 +86,53 @@ def test_single_pixels_are_read_where_they_are_written():
 
     simulate(m, bench)
     assert {cycle: samples[cycle] for cycle in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "out", "bits"),
+    [
+        (5, 3, 18, 34, 8),
+        (4, 4, 16, 34, 8),
+        (3, 2, 6, 16, 12),
+        (2, 5, 34, 36, 12),
+        (3, 3, 16, 16, 8),
+    ],
+)
+def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, bits):
+    """A map of few channels for one of many, both of whole groups of 16 in memory."""
+    rng = np.random.default_rng(channels)
+    inside, outside = -(-channels // 16) * 16, -(-out // 16) * 16
+    rows, columns = -(-height // 2), -(-width // 2)
+    # Of what is past an odd edge, and past the last channel, anything may be in memory.
+    limit = 1 << (bits - 1)
+    memory = rng.integers(-limit, limit, (2 * rows, 2 * columns, inside))
+    memory[:2, :2, 0], memory[:2, :2, 1] = -limit, limit - 1
+    odd = height % 2 or width % 2
+    parameters = engine_parameters(bits, passes=True, averages=True, odd_maps=bool(odd))
+    dut = ShortcutReader(parameters)
+    words = [1, 2, 3, *residual_words(memory, 16)]
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, source = dut, Memory(words, depth=512)
+    connect(m, dut.memory, source.fetch)
+    load = [(dut.base, 3), (dut.period, channels - 1), (dut.mean, 1), (dut.in_place, 0)]
+    cycles = [[(dut.load, 1), *load], [(dut.load, 0), (dut.base, 0), (dut.period, 0)]]
+    expected = {}
+    for y, x, c in np.ndindex(rows, columns, outside):
+        has, last = c < out, c == outside - 1
+        block = [
+            int(memory[min(row, height - 1), min(column, width - 1), c % channels])
+            for row in (2 * y, 2 * y + 1)
+            for column in (2 * x, 2 * x + 1)
+        ]
+        expected[len(cycles) + 2] = (sum(block) << parameters.guard) >> 2 if has else 0
+        edges = dict(edge_row=2 * y + 1 == height, edge_column=2 * x + 1 == width)
+        ends = dict(position_end=last, row_end=last and x == columns - 1)
+        cycles += [[(dut.token, dict(valid=1, shortcut=has, **ends, **edges))], [(dut.token, {})]]
+    samples = []
+
+    async def bench(ctx):
+        ctx.set(source.allow, 1)
+        samples.extend(await play(ctx, [*cycles, []], lambda ctx: ctx.get(dut.residual[0])))
+
+    simulate(m, bench)
+    assert {cycle: samples[cycle] for cycle in expected} == expected

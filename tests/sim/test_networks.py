@@ -46,6 +46,15 @@ NETWORKS = {
         6, (16, 32), (8, 6, 1), 3,
         Repair(double_residual=False, ensemble="weights-3", downsample="conv1x1-binary"),
     ),
+    "averages, rsign": NetworkSpec(
+        8, (16, 18, 34), (9, 10, 2), 5, Repair("rsign", downsample="avgpool-duplicate")
+    ),
+    "averages, an ensemble of weights, RPReLU, single residual": NetworkSpec(
+        8, (6, 18, 40), (10, 9, 2), 5,
+        Repair(double_residual=False, ensemble="weights-2", activation="rprelu",
+               downsample="avgpool-duplicate"),
+        NumberFormats(residual_width=10, residual_fraction=5),
+    ),
 }  # fmt: skip
 
 
