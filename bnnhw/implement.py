@@ -96,10 +96,12 @@ def packed(log: str) -> dict[str, int]:
     return {kind: int(match[1]) for kind, match in found.items() if match}
 
 
-def place(board: Board, folder: Path, seed: int, clock_hz: float) -> Placed:
+def place(
+    board: Board, folder: Path, seed: int, clock_hz: float, seconds: float = PNR_SECONDS
+) -> Placed:
     """top.json to top-<seed>.asc with one seed, whether or not it meets the clock.
 
-    Raises ToolStopped after PNR_SECONDS or in a livelock, ToolError where nextpnr fails.
+    Raises ToolStopped after so many seconds or in a livelock, ToolError where nextpnr fails.
     """
     report = folder / f"pnr-{seed}.json"
     report.unlink(missing_ok=True)
@@ -108,7 +110,7 @@ def place(board: Board, folder: Path, seed: int, clock_hz: float) -> Placed:
         [*board.nextpnr_opts, "--json", "top.json", "--pcf", "top.pcf", "--asc", f"top-{seed}.asc",
          "--freq", f"{clock_hz / 1e6:g}", "--seed", str(seed), "--timing-allow-fail",
          "--report", report.name],
-        cwd=folder, log=f"nextpnr-{seed}.log", timeout=PNR_SECONDS, hopeless=livelock,
+        cwd=folder, log=f"nextpnr-{seed}.log", timeout=seconds, hopeless=livelock,
     )  # fmt: skip
     found = json.loads(report.read_text())
     used = found["utilization"]

@@ -72,9 +72,10 @@ class Tools:
         more = "minus_one=True" in (folder / "top.json").read_text()
         return dict(lut=self.luts + 64 * more, ff=2000, ebr=27, spram=4, dsp=8)
 
-    def place(self, board, folder, seed, clock_hz):
+    def place(self, board, folder, seed, clock_hz, seconds):
         self.calls.append(f"place {seed}")
         if seed not in CLOCKS:
+            (folder / f"nextpnr-{seed}.log").write_text("Info: ICESTORM_LC:  4500/ 5280  85%")
             raise tools.ToolStopped("nextpnr-ice40: stopped after 300 s, its time limit")
         lc = 64 * ("minus_one=True" in (folder / "top.json").read_text()) + 4500
         used = dict(lc=lc, ebr=27, spram=4, dsp=8)
@@ -242,7 +243,7 @@ def test_more_luts_than_cells_are_not_placed(fakes, tmp_path):
 
 
 def test_cells_that_only_the_placer_counts(fakes, tmp_path, monkeypatch):
-    def place(board, folder, seed, clock_hz):
+    def place(board, folder, seed, clock_hz, seconds):
         (folder / f"nextpnr-{seed}.log").write_text("Info: \t  ICESTORM_LC:    5300/   5280   100%")
         raise tools.ToolError("nextpnr: failed to place")
 
@@ -257,6 +258,17 @@ def test_a_seed_without_a_result_is_told_and_counts_nowhere(fakes, tmp_path):
     assert len(base["placements"]) == 3 and base["fmax_mhz"] == 26.0
     assert base["unplaced"] == ["seed 4: nextpnr-ice40: stopped after 300 s, its time limit"]
     assert "baseline: seed 4: nextpnr-ice40" in (tmp_path / "repair-cost.md").read_text()
+
+
+def test_what_no_seed_places_has_its_other_figures_and_is_tried_again(fakes, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.delitem(CLOCKS, 1)
+        assert run(tmp_path, "baseline", "--seeds", 1).exit_code == 0
+    base = by_method(tmp_path)["baseline"]
+    assert (base["status"], base["lut"], base["lc"]) == ("not placed", 4000, None)
+    assert base["reason"].startswith("seed 1: nextpnr-ice40: stopped") and base["over"] == {}
+    run(tmp_path, "baseline", "--seeds", 1)
+    assert by_method(tmp_path)["baseline"]["status"] == "built"
 
 
 def test_images_a_second_are_no_more_than_the_fastest_placement_gives(fakes, tmp_path, monkeypatch):
