@@ -16,18 +16,14 @@ from rich.table import Table
 
 from bnnhw import checkpoint, data, implement, report, tools
 from bnnhw.cli import Command
+from bnnhw.design import BOARDS, write_design
 from bnnhw.errors import UserError
 from bnnhw.lower import lower
 from bnnhw.plan import DoesNotFit, make_plan
 from bnnhw.progress import Stages
 from bnnhw.prove import Proof, prove
-from bnnhw.verilog import rtlil_to_verilog, to_verilog
-from boards import icebreaker
 from boards.board import baud_divisor
-from gateware.engine import Engine
-from gateware.flash import boot_image
 
-BOARDS = {"icebreaker": icebreaker}
 DEFAULT_MODEL = "resnet20-cifar10"
 STOPS = ("plan", "verilog", "synth", "pnr")
 PRODUCTS = {"flash.bin": "verilog", "top.v": "verilog", "top.bin": "pack"}  # and their stages
@@ -135,23 +131,9 @@ class Build:
 
     def write_verilog(self) -> None:
         """engine.v for the proof; top.il, top.pcf and top.v for the board; flash.bin."""
-        payload = self.plan.image.astype("<u8").tobytes()
-        (self.work / "flash.bin").write_bytes(boot_image(payload))
-        spec = self.network.spec
-        self.engine_verilog = to_verilog(self._engine(), "engine", self.work)
-        top = self.board_module.Top(
-            self._engine(),
-            frame_bytes=int(np.prod(spec.input)),
-            n_results=spec.classes + 2,
-            boot_length=len(payload),
-            clock_hz=self.clock_hz,
+        self.engine_verilog = write_design(
+            self.plan, self.network.spec, self.board_module, self.clock_hz, self.work
         )
-        files = self.board_module.prepare(top)
-        (self.work / "top.pcf").write_text(files["top.pcf"])
-        rtlil_to_verilog(files["top.il"], "top", self.work)
-
-    def _engine(self) -> Engine:
-        return Engine(self.plan.parameters, image_base=self.plan.image_base)
 
     def prove(self) -> None:
         """Simulate the engine's Verilog on the images."""
