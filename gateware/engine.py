@@ -143,9 +143,7 @@ class Engine(wiring.Component):
     def _operand(self, m, sequencer, token, weights, shortcut, lanes):
         """In steps that scale an operand it is read two cycles before the lanes' token."""
         g = sequencer.geometry
-        m.submodules.operand = operand = OperandReader(
-            self._parameters, entry=weights.weight_entry.shape()
-        )
+        m.submodules.operand = operand = OperandReader(entry=weights.weight_entry.shape())
         late = Signal(Token)
         m.d.comb += [
             operand.load.eq(sequencer.load_sinks),

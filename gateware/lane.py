@@ -79,13 +79,9 @@ class Requantiser(wiring.Component):
         ]
         total = Signal(signed(max(len(base), len(product) - self._shift) + 1))
         m.d.comb += total.eq((product >> self._shift) + base)
-        if self._passes:
-            wide = Signal(signed(16))  # exact: more than width + guard bits
-            m.d.comb += wide.eq(saturate(total, 16))
-            total = wide
         y = saturate(total >> self._guard, self._width).as_signed()
         if self._passes:
-            y = Mux(self.wide_out, total, y)
+            y = Mux(self.wide_out, saturate(total, 16).as_signed(), y)
         m.d.comb += self.y.eq(y)
         return m
 

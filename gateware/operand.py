@@ -1,7 +1,5 @@
 """What a step scales instead of an accumulator: a wide number from memory, shifted."""
 
-from dataclasses import replace
-
 from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -10,21 +8,19 @@ from gateware.delay import Delay
 from gateware.lane import Token, saturate
 from gateware.memory import ADDRESS_WIDTH, FetchRequest
 from gateware.parameters import LANES
-from gateware.shortcut import ShortcutReader
 
 
 class OperandReader(wiring.Component):
-    """t = saturate(operand + shift_in) for the token in cycle c, four lanes, in c + 3.
+    """t = saturate(operand + shift_in) for the token in cycle c, four lanes, in c + 2 and c + 3.
 
     One word a token, in memory order from `base`; the request comes with the token and cannot
-    wait. `late` is the token in c + 2, for the lanes, which want operands a cycle after tokens.
-    The channel's `shift_in` and `negative` slope are read from `entry`, given in c + 1, and
-    are there in c + 2; `slope` is `negative` in c + 3.
+    wait. Tokens come two cycles apart at least. `late` is the token in c + 2, for the lanes,
+    which want operands a cycle after tokens. The channel's `shift_in` and `negative` slope are
+    read from `entry`, given in c, and are there in c + 1; `slope` is `negative` with the operand.
     Golden: bnnhw.golden_parts.activate.
     """
 
-    def __init__(self, parameters, *, entry):
-        self._parameters = parameters
+    def __init__(self, *, entry):
         super().__init__(
             {
                 "load": In(1),
@@ -43,29 +39,26 @@ class OperandReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        parameters = replace(self._parameters, averages=False)
-        m.submodules.reader = reader = ShortcutReader(parameters)
         m.submodules.wait = wait = Delay(Token, 2)
+        arrived = Signal()
         m.d.comb += [
             wait.i.eq(self.token),
             self.late.eq(wait.o),
-            reader.load.eq(self.load),
-            reader.base.eq(self.base),
-            reader.token.eq(self.token),
-            reader.token.shortcut.eq(1),
-            self.memory.request.eq(reader.memory.request),
-            self.memory.address.eq(reader.memory.address),
-            reader.memory.grant.eq(self.memory.grant),
-            reader.memory.data.eq(self.memory.data),
+            self.memory.request.eq(self.token.valid),
         ]
-        after = Signal.like(self.entry)
-        with m.If(self.load):
-            m.d.sync += after.eq(0)
+        m.d.sync += arrived.eq(self.memory.request)
         with m.If(self.token.valid):
-            m.d.sync += [self.entry.eq(after), after.eq(after + self.step)]
+            m.d.sync += [
+                self.memory.address.eq(self.memory.address + 1),
+                self.entry.eq(self.entry + self.step),
+            ]
             with m.If(self.token.position_end):
-                m.d.sync += after.eq(0)
-        for lane in range(LANES):
-            m.d.sync += self.operand[lane].eq(saturate(reader.residual[lane] + self.shift_in, 16))
-        m.d.sync += self.slope.eq(self.negative)
+                m.d.sync += self.entry.eq(0)
+        with m.If(self.load):
+            m.d.sync += [self.memory.address.eq(self.base), self.entry.eq(0)]
+        with m.If(arrived):
+            m.d.sync += self.slope.eq(self.negative)
+            for lane in range(LANES):
+                slot = self.memory.data.word_select(lane, 16).as_signed()
+                m.d.sync += self.operand[lane].eq(saturate(slot + self.shift_in, 16))
         return m

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, connect
 from bnnhw import golden_parts
 from gateware.lane import Token
 from gateware.operand import OperandReader
-from tests.gateware.bench import Memory, engine_parameters, play, residual_words, simulate
+from tests.gateware.bench import Memory, play, residual_words, simulate
 
 CHANNELS, ENTRIES, BASE = 16, 4, 3
 
@@ -23,7 +23,7 @@ class Operands(wiring.Component):
     def __init__(self, words, shift_in, negative):
         super().__init__()
         self.memory = Memory(words)
-        self.reader = OperandReader(engine_parameters(passes=True), entry=unsigned(ENTRIES + 1))
+        self.reader = OperandReader(entry=unsigned(ENTRIES + 1))
         self.banks = [
             memory.Memory(shape=16, depth=2 << ENTRIES, init=[int(v) & 0xFFFF for v in values])
             for values in (shift_in, negative)
