@@ -33,9 +33,12 @@ class StepCycles:
 
 def convolution_cycles(
     rows: int, columns: int, folds: int, out_groups: int, *,
-    reads: bool, writes: bool, per_word: int, single: bool, weight_words: int,
+    reads: bool, writes: bool, per_word: int, single: bool, weight_words: int, fetches: int,
 ) -> StepCycles:  # fmt: skip
-    """A binary convolution: positions * channels * folds, plus what the residual stream needs."""
+    """A binary convolution: positions * channels * folds, plus what the residual stream needs.
+
+    fetches : words of a block that fill the window.
+    """
     positions = rows * columns
     channels = 16 * out_groups
     compute = positions * channels * folds
@@ -43,7 +46,7 @@ def convolution_cycles(
         idle = 2 * out_groups if folds == 1 else 0
     else:
         idle = channels * (folds % 2) + (2 * out_groups if folds <= 2 else 0)
-    fill = 3 * 2 * (columns + 2) * folds + rows * 3
+    fill = 3 * 2 * (columns + 2) * fetches + rows * 3
     return StepCycles(compute, positions * idle, weight_words, fill + STEP_OVERHEAD)
 
 

@@ -5,6 +5,7 @@ in the block. Channels are padded to groups of 16.
 Bits:       a word per block and group: lane l in bits 16l.., its channel c in bit 16l + c % 16.
 Residuals:  8-bit slots: a word per block and two channels, [channel][lane];
             16-bit slots: a word per block and channel, [lane].
+Factors:    a word per block, [lane] of 16 bits.
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ def bit_words(height: int, width: int, channels: int) -> int:
 def residual_words(height: int, width: int, channels: int, residual_width: int) -> int:
     """Words that a map of residuals takes."""
     return bit_words(height, width, channels) * GROUP // word_channels(residual_width)
+
+
+def pack_factors(factors: np.ndarray) -> np.ndarray:
+    """Factors (H, W), none negative, to uint64 words; lanes outside the map are 0."""
+    rows, columns = blocks(*factors.shape)
+    padded = np.zeros((2 * rows, 2 * columns), "<u2")
+    padded[: factors.shape[0], : factors.shape[1]] = factors
+    lanes = padded.reshape(rows, 2, columns, 2).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(lanes.reshape(-1, LANES)).view("<u8")[:, 0].astype(np.uint64)
 
 
 def _unblock(values: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:

@@ -37,6 +37,7 @@ class Pass:
     kind : conv; scale (of `operand`); shortcut or bits (nothing but the map that is added).
     weights : int8 (O, 3, 3, I) of a conv, else None. feature : which of the input's bits it takes.
     part : scale, bias and threshold (O,) each. act : of a scale: its other constants.
+    factors : uint8 (H, W), of a scale: a slope for each pixel in place of part.scale.
     operand, adds, keeps : STREAM, SUMS or none of them.
     moves : what is added is the stream before the convolution changed its shape.
     strided : one output for each block of 2x2 inputs. centre : the middle tap counts alone.
@@ -51,6 +52,7 @@ class Pass:
     weights: np.ndarray | None = None
     feature: int = 0
     act: IntegerActivation | None = None
+    factors: np.ndarray | None = None
     operand: str | None = None
     adds: str | None = None
     keeps: str | None = None
@@ -69,14 +71,24 @@ class Pass:
             return groups(self.weights.shape[3])
         return 4 if self.operand and self.adds else 1
 
+    @property
+    def fetches(self) -> int:
+        """Words of each block that fill the window."""
+        return self.folds if self.factors is None else 1
+
 
 def needs_passes(network: IntegerNetwork) -> bool:
     """Whether any convolution takes more than one pass that computes."""
     repair = network.spec.repair
     return repair.features > 1 or any(
-        conv.further or conv.before or conv.after or conv.shortcut or averages(conv, repair)
-        for conv in network.convolutions
+        conv.further or _adds_late(conv, repair) or conv.after for conv in network.convolutions
     )
+
+
+def _adds_late(conv: IntegerConvolution, repair: Repair) -> bool:
+    """Whether the stream is not added as it is, or not to the convolution's first sums."""
+    made = conv.shortcut is not None or averages(conv, repair)
+    return made or conv.before is not None or conv.spatial is not None
 
 
 def averages(conv: IntegerConvolution, repair: Repair) -> bool:
@@ -91,8 +103,7 @@ def _reshapes(shape: Convolution) -> bool:
 def moves_first(conv: IntegerConvolution, repair: Repair) -> bool:
     """Whether the stream is brought into this convolution's output's shape by a pass of its own:
     it is not added here, or not as it is, or not to the convolution's sums."""
-    alone = not conv.shape.shortcut or conv.shortcut or conv.before or averages(conv, repair)
-    return _reshapes(conv.shape) and bool(alone)
+    return _reshapes(conv.shape) and (not conv.shape.shortcut or _adds_late(conv, repair))
 
 
 def move(
@@ -152,26 +163,24 @@ def convolution_passes(
 
 
 def _sums(conv: IntegerConvolution, last: Requantiser, wide: bool) -> Iterator[Pass]:
-    """Every term, then the activation."""
+    """Every term, then the spatial factors, then the activation."""
     shape, act = conv.shape, conv.before or conv.after
-    terms = [(conv.weights, last.scale, 0)]
-    terms += [(term.weights, term.scale, term.feature) for term in conv.further]
-    place = STREAM if shape.shortcut and conv.before is None else SUMS
-    moves = place == STREAM and _reshapes(shape) and not wide
-    for at, (weights, scale, feature) in enumerate(terms):
-        first, final = at == 0, at == len(terms) - 1
+    wide = wide and shape.shortcut
+    here = shape.shortcut and conv.before is None
+    place = STREAM if here and conv.spatial is None else SUMS
+    yield from _terms(conv, last, place, wide)
+    if conv.spatial is not None:
+        place = STREAM if here else SUMS
         yield Pass(
-            f"term{at}",
-            "conv",
-            Requantiser(scale, last.bias if final else 0 * last.bias, last.thresholds[0]),
-            np.broadcast_to(weights, (shape.out_channels, *weights.shape[1:])),
-            feature,
-            adds=None if first and place == SUMS else place,
+            "spatial",
+            "scale",
+            replace(last, scale=0 * last.scale, threshold=last.thresholds[0]),
+            factors=conv.spatial,
+            operand=SUMS,
+            adds=STREAM if here else None,
             keeps=place,
-            moves=moves and first,
-            strided=shape.stride > 1,
-            wide_in=not first or (place == STREAM and wide),
-            wide_out=not final or act is not None,
+            wide_in=here and wide,
+            wide_out=act is not None,
         )
     if act is not None:
         adds = conv.before is not None and shape.shortcut
@@ -184,4 +193,28 @@ def _sums(conv: IntegerConvolution, last: Requantiser, wide: bool) -> Iterator[P
             adds=STREAM if adds else None,
             keeps=place,
             wide_in=adds and wide,
+        )
+
+
+def _terms(conv: IntegerConvolution, last: Requantiser, place: str, wide: bool) -> Iterator[Pass]:
+    """Each adds to what the one before left at `place`; the last has the bias, unless spatial
+    factors come first."""
+    shape, scaled = conv.shape, conv.spatial is not None
+    terms = [(conv.weights, last.scale, 0)]
+    terms += [(term.weights, term.scale, term.feature) for term in conv.further]
+    moves = place == STREAM and _reshapes(shape) and not wide
+    for at, (weights, scale, feature) in enumerate(terms):
+        first, final = at == 0, at == len(terms) - 1
+        yield Pass(
+            f"term{at}",
+            "conv",
+            Requantiser(scale, last.bias * int(final and not scaled), last.thresholds[0]),
+            np.broadcast_to(weights, (shape.out_channels, *weights.shape[1:])),
+            feature,
+            adds=None if first and place == SUMS else place,
+            keeps=place,
+            moves=moves and first,
+            strided=shape.stride > 1,
+            wide_in=not first or (place == STREAM and wide),
+            wide_out=not final or scaled or bool(conv.before or conv.after),
         )

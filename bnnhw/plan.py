@@ -21,7 +21,7 @@ from gateware.program import DESCRIPTOR_WORDS
 WINDOW_DEPTH = 256
 WINDOW_ROWS = 4
 RUNS = dict(
-    scaling=("none", "channel-mean", "channel-learned"),
+    scaling=("none", "channel-mean", "channel-learned", "spatial"),
     squeeze_excitation=("none",),
     downsample=("pad", "avgpool-duplicate", "conv1x1-binary"),
     stem=("8-bit",),
@@ -113,6 +113,7 @@ def _parameters(network: IntegerNetwork) -> EngineParameters:
         weight_depth=WEIGHT_DEPTH,
         passes=needs_passes(network),
         averages=any(averages(conv, spec.repair) for conv in network.convolutions),
+        spatial=any(conv.spatial is not None for conv in network.convolutions),
     )
 
 
@@ -174,11 +175,12 @@ def make_plan(network: IntegerNetwork, board: Board) -> Plan:
     if not all(part.fits for part in resources):
         raise DoesNotFit(board.name, resources)
     steps = program.steps()
+    factors = program.schedule.factors.values()
     descriptors = [np.array(step.words, np.uint64) for step in steps]
     return Plan(
         parameters=_parameters(network),
         image_base=program.image_base,
-        image=np.concatenate([*descriptors, *program.contents]),
+        image=np.concatenate([*descriptors, *program.contents, *factors]),
         steps=steps,
         resources=resources,
         slot_width=layout.slot_width(program.width),

@@ -56,6 +56,7 @@ class Task:
 
 class Schedule:
     """tasks : every step in order. places : size in words by name. `width` of slots in bits.
+    factors : words of spatial factors by name, constants in places of their own.
 
     Bits and residuals each alternate between two places (bits one a threshold): a pass that
     changes the stream's shape writes to the other, and a layer writes its bits to the other.
@@ -66,6 +67,7 @@ class Schedule:
         wide = needs_passes(network)
         self.width = 16 if wide else network.spec.formats.residual_width
         self._bits, self._stream = 0, 0
+        self.factors: dict[str, np.ndarray] = {}
         self.tasks = [self._stem(), *self._body(), *self._head()]
         self.places = self._places()
 
@@ -139,9 +141,12 @@ class Schedule:
             contents = entries.scale_entries(work.part, work.act, work.folds)
         else:
             contents = entries.convolution_entries(work.weights, work.part)
+        features = self._bit_map(work.feature, self._bits)
+        if work.factors is not None:
+            features = f"factors {layer}"
+            self.factors[features] = layout.pack_factors(work.factors)
         return Task(
-            layer, work, inside, size, contents, self._bit_map(work.feature, self._bits),
-            self._residuals(work.operand), adds,
+            layer, work, inside, size, contents, features, self._residuals(work.operand), adds,
             "" if work.emits is None else self._bit_map(work.emits, turn),
             self._residuals(work.keeps), offset,
         )  # fmt: skip

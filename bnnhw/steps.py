@@ -53,7 +53,8 @@ class Program:
             self.weights_at.append(self.weights_at[-1] + len(words))
         self.places: dict[str, tuple[int, int]] = {}
         self.end = self.weights_at[-1]
-        for name, size in schedule.places.items():
+        sizes = {name: len(words) for name, words in schedule.factors.items()} | schedule.places
+        for name, size in sizes.items():
             self.places[name] = (self.end, size)
             self.end += size
 
@@ -108,6 +109,7 @@ class Program:
             shortcut_first=task.offset // self.per_word,
             shortcut_end=(task.offset + added) // self.per_word, wide_in=work.wide_in,
             wide_out=work.wide_out, scaled=work.kind == "scale", centre=work.centre, mean=work.mean,
+            spatial=work.factors is not None,
         )  # fmt: skip
         words = _descriptor(
             geometry,
@@ -118,7 +120,7 @@ class Program:
         cycles = convolution_cycles(
             rows, columns, work.folds, groups(out), reads=bool(task.adds),
             writes=bool(task.residual), per_word=self.per_word, single=work.strided,
-            weight_words=len(task.contents),
+            weight_words=len(task.contents), fetches=work.fetches,
         )  # fmt: skip
         bits = residual = None
         if work.emits is not None and work.emits != SIGNS:

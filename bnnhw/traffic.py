@@ -15,7 +15,7 @@ def traffic(plan: Plan) -> dict[str, dict[str, int]]:
     """{"reads": {what: number}, "writes": {what: number}}, each of one word of up to 64 bits.
 
     program : descriptors. weights : with scales, biases and thresholds. image : written a byte at
-    a time. features : bits. residuals : the stream and the sums between passes.
+    a time. features : bits, spatial factors. residuals : the stream and the sums between passes.
     """
     p = plan.parameters
     reads: Counter[str] = Counter()
@@ -57,7 +57,7 @@ def _map_reads(geometry: Geometry, p: EngineParameters) -> dict[str, int]:
     added = min(geometry.shortcut_end, words) - geometry.shortcut_first if geometry.add else 0
     operand = words if geometry.scaled else 0
     return dict(
-        features=_positions(geometry) * (geometry.folds + 1),
+        features=_positions(geometry) * (1 if geometry.spatial else geometry.folds + 1),
         residuals=_positions(geometry) * (added + operand),
     )
 

@@ -13,7 +13,7 @@ from gateware.issue import ConvolutionIssue
 from gateware.lane import Lanes, Token
 from gateware.loader import WindowLoader, mask_lanes
 from gateware.memory import MemorySignature
-from gateware.operand import OperandReader
+from gateware.operand import Factors, OperandReader
 from gateware.parameters import LANES
 from gateware.program import Kind
 from gateware.results import Results
@@ -86,6 +86,8 @@ class Engine(wiring.Component):
         operand = None
         if p.passes:
             operand, token = self._operand(m, sequencer, token, weights, shortcut, lanes)
+        if p.spatial:
+            self._factors(m, sequencer, token, array, lanes)
         self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
         self._writers(m, sequencer, lanes, residuals, bits)
         self._memory(m, shortcut, residuals, bits, door, sequencer, dense, operand)
@@ -165,6 +167,17 @@ class Engine(wiring.Component):
         with m.If(g.scaled):
             m.d.comb += weights.weight_entry.eq(operand.entry)
         return operand, late
+
+    def _factors(self, m, sequencer, token, array, lanes):
+        """In steps with factors the window is filled with these."""
+        spatial = sequencer.geometry.spatial
+        m.submodules.factors = factors = Factors()
+        m.d.comb += [
+            factors.token.eq(Mux(spatial, token.as_value(), 0)),
+            factors.window.eq(array.window),
+            lanes.spatial.eq(spatial),
+            lanes.factors.eq(factors.factors),
+        ]
 
     def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
         """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""

@@ -117,14 +117,17 @@ class ConvolutionIssue(wiring.Component):
 
     def _addresses(self, m, issue, fold_end, position_end, row_end, slot):
         """Window columns advance by fold, back to the block's first for each channel."""
-        step = self.geometry.folds + 1
+        step, advance = self.geometry.folds + 1, 1
+        if self._parameters.spatial:  # one word a block, however many folds
+            advance = ~self.geometry.spatial
+            step = Mux(advance, step, 1)
         base = Signal.like(self.columns[0])
         entry = Signal.like(self.weight_entry)
         current = Signal.like(base)
         after = Signal.like(base)
         m.d.comb += after.eq(base + step)
         with m.If(issue):
-            m.d.sync += [entry.eq(entry + 1), current.eq(current + 1)]
+            m.d.sync += [entry.eq(entry + 1), current.eq(current + advance)]
             with m.If(fold_end):
                 m.d.sync += current.eq(base)
             with m.If(position_end):

@@ -1,10 +1,10 @@
 """The residual lane: scale, add to the residual stream, saturate, threshold."""
 
-from amaranth import Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.parameters import LANES
+from gateware.parameters import FACTOR_FRACTION, FACTOR_WIDTH, LANES
 
 
 class Token(data.Struct):
@@ -93,7 +93,7 @@ class Lanes(wiring.Component):
     `y`, `bits` and `y_token` follow in t + 3 and stay until the next valid token's. Thresholds
     are taken in t + 3. With `single` all lanes give lane 0's result. Lanes outside an odd map
     give 0. With `scaled`, `operand` is scaled instead of the accumulators, by `negative` instead
-    of `scale` where it is below zero.
+    of `scale` where it is below zero; with `spatial` by a pixel's own of `factors` instead.
     """
 
     def __init__(self, parameters):
@@ -108,6 +108,8 @@ class Lanes(wiring.Component):
                 "scaled": In(1),
                 "operand": In(data.ArrayLayout(signed(16), LANES)),
                 "negative": In(signed(16)),
+                "spatial": In(1),
+                "factors": In(data.ArrayLayout(unsigned(FACTOR_WIDTH), LANES)),
                 "first_half": In(signed(16)),
                 "other_halves": In(data.ArrayLayout(signed(parameters.acc_width), LANES - 1)),
                 "scale": In(signed(16)),
@@ -132,6 +134,9 @@ class Lanes(wiring.Component):
                 operand = self.operand[lane]
                 half = Mux(self.scaled, operand, half)
                 scale = Mux(self.scaled & operand[-1], self.negative, scale)
+            if p.spatial:
+                factor = self.factors[lane] << (p.shift - FACTOR_FRACTION)
+                scale = Mux(self.spatial, factor, scale)
             m.submodules[f"lane_{lane}"] = unit = Requantiser(
                 half_width=16 if p.passes or not lane else p.acc_width,
                 residual_width=p.residual_width,

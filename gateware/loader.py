@@ -16,7 +16,7 @@ class WindowLoader(wiring.Component):
     Blocks run over rows -1 .. rows and columns -1 .. columns of the map. Those inside are
     fetched: `request` stays up until `grant`, and the word is written a cycle later. Those
     outside, and lanes outside an odd map, are written as zeros with minus-one padding and left
-    alone with zero padding, where the array masks them.
+    alone with zero padding, where the array masks them. Factors are a word a block.
 
     `ahead` counts rows in the buffer: up with each row filled, down with `retire`; at most four.
     """
@@ -48,6 +48,7 @@ class WindowLoader(wiring.Component):
         inside, fold_end, row_end, last_row, room, step = (Signal() for _ in range(6))
         # A word takes two cycles: in the first it becomes known where it lies.
         within_rows, within_columns = Signal(), Signal()
+        folds = Mux(g.spatial, 0, g.folds) if self._parameters.spatial else g.folds
         m.d.comb += [
             within_rows.eq((row != 0) & (row != g.rows + 2)),
             within_columns.eq((column != 0) & (column != g.columns + 2)),
@@ -55,8 +56,8 @@ class WindowLoader(wiring.Component):
         m.d.sync += [
             known.eq(busy & ~step),
             inside.eq(within_rows & within_columns),
-            fold_end.eq(fold == g.folds),
-            row_end.eq((fold == g.folds) & (column == g.columns + 2)),
+            fold_end.eq(fold == folds),
+            row_end.eq((fold == folds) & (column == g.columns + 2)),
             last_row.eq(row == g.rows + 2),
             room.eq((self.ahead < ROWS) & ~filled),
         ]

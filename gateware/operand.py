@@ -1,13 +1,14 @@
-"""What a step scales instead of an accumulator: a wide number from memory, shifted."""
+"""What a step scales instead of an accumulator: a wide number from memory, shifted; its factors."""
 
 from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from gateware.array import WINDOW
 from gateware.delay import Delay
 from gateware.lane import Token, saturate
 from gateware.memory import ADDRESS_WIDTH, FetchRequest
-from gateware.parameters import LANES
+from gateware.parameters import FACTOR_WIDTH, LANES
 
 
 class OperandReader(wiring.Component):
@@ -61,4 +62,27 @@ class OperandReader(wiring.Component):
             for lane in range(LANES):
                 slot = self.memory.data.word_select(lane, 16).as_signed()
                 m.d.sync += self.operand[lane].eq(saturate(slot + self.shift_in, 16))
+        return m
+
+
+class Factors(wiring.Component):
+    """The position's four factors for the token in cycle t, in t + 1.
+
+    They are taken with the position's first token: its block is in the `window` by then, and
+    the window moves on before the position's last token is here.
+    """
+
+    token: In(Token)
+    window: In(WINDOW)
+    factors: Out(data.ArrayLayout(unsigned(FACTOR_WIDTH), LANES))
+
+    def elaborate(self, platform):
+        m = Module()
+        opens = Signal(init=1)
+        with m.If(self.token.valid):
+            m.d.sync += opens.eq(self.token.position_end)
+            with m.If(opens):
+                for lane in range(LANES):
+                    row, column = divmod(lane, 2)
+                    m.d.sync += self.factors[lane].eq(self.window[1 + row][1 + column])
         return m

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 LANES = 4  # pixels in parallel: a block of 2 x 2
 GROUP = 16  # channels in a feature word: synapses per tap and cycle
 TAPS = 9
+FACTOR_WIDTH, FACTOR_FRACTION = 8, 6  # bits of a spatial factor, and of them after the point
 MACS = 4  # 8-bit multiply-accumulators of the stem and the head
 
 
@@ -25,6 +26,7 @@ class EngineParameters:
     passes : whether a layer may take several steps, between which its sums lie in memory as wide
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
     averages : whether a step may add the mean of each block; with `passes`.
+    spatial : whether a step may scale by a factor for each pixel; with `passes`.
     """
 
     residual_width: int
@@ -44,6 +46,7 @@ class EngineParameters:
     weight_depth: int = 256
     passes: bool = False
     averages: bool = False
+    spatial: bool = False
 
     def __post_init__(self):
         if not 8 <= self.residual_width <= 16:
@@ -54,6 +57,10 @@ class EngineParameters:
             )
         if self.averages and not self.passes:
             raise ValueError("averages: need passes")
+        if self.spatial and not self.passes:
+            raise ValueError("spatial: needs passes")
+        if self.spatial and not FACTOR_FRACTION <= self.shift <= 13:
+            raise ValueError(f"spatial: shift={self.shift} is not in [{FACTOR_FRACTION}, 13]")
         if not 1 <= self.image_channels <= 8:
             raise ValueError(f"image_channels={self.image_channels} is not in [1, 8]")
         for name in ("window_depth", "weight_depth"):

@@ -32,6 +32,7 @@ class Geometry(data.Struct):
     scaled : the operand from memory is scaled in place of the accumulator.
     centre : only the middle tap of each window counts; with `single` alone.
     mean : what is added is the mean of the position's block, wide; with `single` and `wide_in`.
+    spatial : features are factors, a word a block, by which the operand is scaled; with `scaled`.
     """
 
     kind: Kind
@@ -54,13 +55,14 @@ class Geometry(data.Struct):
     scaled: 1
     centre: 1
     mean: 1
-    _unused: 3
+    spatial: 1
+    _unused: 2
 
 
 class Sources(data.Struct):
     """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
-    `features` (bits; in the head residuals) and `shortcut`, of which a mean has `period` + 1
-    channels: the output's after these have them from the first on."""
+    `features` (bits or factors; in the head residuals) and `shortcut`, of which a mean has
+    `period` + 1 channels: the output's after these have them from the first on."""
 
     weights: unsigned(ADDRESS_WIDTH)
     weight_words: 12

@@ -49,6 +49,19 @@ def test_bits_lie_by_block_group_and_lane(size):
         assert bits[y, x, c] == field(word, 16 * lane + c % 16, 1), (y, x, c)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_factors_lie_by_block_and_lane(size):
+    height, width, _ = size
+    factors = np.random.default_rng(0).integers(1, 256, (height, width)).astype(np.uint8)
+    words = layout.pack_factors(factors)
+    assert words.dtype == np.uint64 and len(words) == blocks(height, width)
+    want = [0] * len(words)
+    for y, x in np.ndindex(height, width):
+        block, lane = block_of(y, x, width)
+        want[block] |= int(factors[y, x]) << 16 * lane
+    assert words.tolist() == want
+
+
 @pytest.mark.parametrize("residual_width", [8, 9, 16])
 @pytest.mark.parametrize("size", SIZES)
 def test_residuals_lie_by_block_channel_and_lane(size, residual_width):

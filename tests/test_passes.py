@@ -70,6 +70,41 @@ def test_activations_scale_what_the_sums_left():
     assert passes_of("stage0.0.conv1", wide=True, **before)[-1][5]
 
 
+def test_spatial_factors_scale_sums_before_the_bias():
+    network = network_of(scaling="spatial", ensemble="weights-2")
+    conv = network.convolutions[1]
+    first, second, spatial = convolution_passes(conv, network.spec.formats, wide=False, features=1)
+    assert not first.part.bias.any() and not second.part.bias.any()
+    assert (spatial.part.bias == conv.requantiser.bias).all()
+    assert spatial.factors is conv.spatial and spatial.act is None
+    assert (spatial.folds, spatial.fetches) == (4, 1)
+    assert [work.keeps for work in (first, second, spatial)] == [SUMS, SUMS, STREAM]
+
+
+def test_spatial_factors_come_before_the_shortcut_and_activations():
+    term = ("term0", "conv", None, None, SUMS, False, True, None)
+    assert passes_of("stage0.0.conv1", scaling="spatial") == [
+        term,
+        ("", "scale", SUMS, STREAM, STREAM, False, False, 0),
+    ]
+    assert passes_of("stage0.0.conv1", 2, scaling="spatial", ensemble="features-2",
+                     double_residual=False)[2:] == [
+        ("", "scale", SUMS, None, SUMS, False, False, 0),
+        ("bits1", "bits", None, SUMS, None, False, False, 1),
+    ]  # fmt: skip
+    active = dict(scaling="spatial", activation="prelu")
+    assert passes_of("stage0.0.conv1", wide=True, **active) == [
+        term,
+        ("spatial", "scale", SUMS, STREAM, STREAM, True, True, None),
+        ("", "scale", STREAM, None, STREAM, False, False, 0),
+    ]
+    assert passes_of("stage0.0.conv1", activation_position="before-add", **active) == [
+        term,
+        ("spatial", "scale", SUMS, None, SUMS, False, True, None),
+        ("", "scale", SUMS, STREAM, STREAM, False, False, 0),
+    ]
+
+
 @pytest.mark.parametrize(
     ("repair", "expected"),
     [
@@ -78,6 +113,7 @@ def test_activations_scale_what_the_sums_left():
         (dict(downsample="conv1x1-binary"), [True, False]),
         (dict(downsample="avgpool-duplicate"), [True, False]),
         (dict(activation="prelu"), [False, False]),
+        (dict(scaling="spatial"), [True, False]),
         (dict(activation="prelu", activation_position="before-add"), [True, False]),
     ],
 )
@@ -116,7 +152,7 @@ def test_what_needs_passes():
     assert not needs_passes(network_of(feature_binarizer="rsign", scaling="channel-mean"))
     for repair in (dict(ensemble="features-2"), dict(activation="maxout"),
                    dict(binary_sets="adabin"), dict(downsample="conv1x1-binary"),
-                   dict(downsample="avgpool-duplicate")):  # fmt: skip
+                   dict(downsample="avgpool-duplicate"), dict(scaling="spatial")):  # fmt: skip
         assert needs_passes(network_of(**repair)), repair
     stage = replace(SPEC, depth=4, widths=(4,), repair=Repair(downsample="avgpool-duplicate"))
     assert not needs_passes(random_network(stage))  # nothing is moved

@@ -229,6 +229,28 @@ def test_means_go_to_every_channel_of_the_output_and_no_further(double):
     assert not make_plan(network_of(plain), BOARD).parameters.averages
 
 
+@pytest.mark.parametrize("double", [True, False])
+def test_factors_are_features_of_the_boot_image(double):
+    repair = Repair(scaling="spatial", double_residual=double)
+    spec = NetworkSpec(depth=6, widths=(16, 34), input=(9, 10, 2), repair=repair)
+    network = network_of(spec)
+    plan = make_plan(network, BOARD)
+    assert plan.parameters.passes and plan.parameters.spatial
+    assert len(plan.image) == plan.image_base == regions(plan)["image"].start
+    scales = [step for step in plan.steps if step.kind == "scale"]
+    for conv, step in zip(network.convolutions, scales, strict=True):
+        geometry, sources, _ = words_of(step)
+        assert step.name == conv.shape.name and geometry.spatial and not geometry.single
+        words = layout.pack_factors(conv.spatial)
+        place = regions(plan)[f"factors {step.name}"]
+        assert sources.features == place.start and len(place) == len(words)
+        assert plan.image[place.start : place.stop].tolist() == words.tolist()
+    others = [words_of(step)[0] for step in plan.steps if step not in scales]
+    assert not any(geometry.spatial for geometry in others)
+    plain = make_plan(network_of(replace(spec, repair=Repair(double_residual=double))), BOARD)
+    assert not plain.parameters.spatial and "factors" not in " ".join(regions(plain))
+
+
 def test_tensors_finds_the_maps_in_memory(case):
     _, plan = case
     memory = np.random.default_rng(0).integers(0, 2**64, BOARD.memory_words, dtype=np.uint64)

@@ -141,6 +141,35 @@ def test_lanes_scale_operands_by_their_sign(scaled):
     assert samples[3:63] == expected.tolist()
 
 
+@pytest.mark.parametrize("shift", [8, 13])
+def test_lanes_scale_operands_by_factors_of_pixels(shift):
+    rng = np.random.default_rng(shift)
+    dut = Lanes(engine_parameters(passes=True, spatial=True, shift=shift))
+    operand = rng.integers(-32768, 32768, (60, 4))
+    operand[0] = -32768, 32767, -1, 1
+    factors = rng.integers(0, 256, (60, 4))
+    factors[0] = 255, 255, 63, 0
+    scale, negative = rng.integers(-32768, 32768, (2, 60))
+    expected = np.clip(operand * factors >> 6, -32768, 32767)
+    cycles = [
+        [(dut.scaled, 1), (dut.spatial, 1), (dut.wide_out, 1), (dut.token, {"valid": at < 60})]
+        for at in range(64)
+    ]
+    for at in range(60):
+        cycles[at] += [
+            (dut.operand, operand[at].tolist()), (dut.factors, factors[at].tolist()),
+            (dut.scale, int(scale[at])), (dut.negative, int(negative[at])),
+        ]  # fmt: skip
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.y[lane] for lane in range(4)]
+        samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(y) for y in probe]))
+
+    simulate(dut, bench)
+    assert samples[3:63] == expected.tolist()
+
+
 def token(rng, *, edge):
     flags = ("shortcut", "odd", "group_end", "position_end", "row_end")
     fields = {flag: int(rng.integers(0, 2)) for flag in flags}

@@ -18,6 +18,7 @@ FIELDS = {
         ("odd_columns", 24, 1), ("odd_rows", 25, 1), ("folds", 26, 4), ("groups", 30, 6),
         ("shortcut_first", 36, 10), ("shortcut_end", 46, 10), ("wide_in", 56, 1),
         ("wide_out", 57, 1), ("scaled", 58, 1), ("centre", 59, 1), ("mean", 60, 1),
+        ("spatial", 61, 1),
     ],
     Sources: [
         ("weights", 0, 14), ("weight_words", 14, 12), ("features", 26, 14), ("shortcut", 40, 14),
@@ -72,6 +73,8 @@ def test_software_and_gateware_agree():
         (dict(weight_depth=100), "weight_depth=100 is not a power of two from 16"),
         (dict(passes=True, residual_width=12), r"passes: residual_width \+ guard = 16, not 15"),
         (dict(averages=True), "averages: need passes"),
+        (dict(spatial=True), "spatial: needs passes"),
+        (dict(spatial=True, passes=True, shift=14), r"spatial: shift=14 is not in \[6, 13\]"),
     ],
 )
 def test_wrong_parameters_are_explained(changes, message):

@@ -55,6 +55,14 @@ NETWORKS = {
                downsample="avgpool-duplicate"),
         NumberFormats(residual_width=10, residual_fraction=5),
     ),
+    "spatial factors, rsign": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5, Repair("rsign", scaling="spatial")
+    ),
+    "spatial factors, an ensemble of features, PReLU, single residual, averages": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5,
+        Repair(double_residual=False, scaling="spatial", ensemble="features-2",
+               activation="prelu", downsample="avgpool-duplicate", padding="minus-one"),
+    ),
 }  # fmt: skip
 
 
