@@ -152,6 +152,13 @@ def test_traffic_of_passes_is_of_wide_words_and_operands():
     assert wide["reads"]["program"] == 3 * 13
 
 
+def test_traffic_of_spatial_factors_is_a_word_a_block():
+    narrow = traffic(plan.make_plan(random_network(DIGITS), BOARD))
+    spec = replace(DIGITS, repair=replace(BASELINE, scaling="spatial"))
+    scaled = traffic(plan.make_plan(random_network(spec), BOARD))
+    assert scaled["reads"]["features"] == narrow["reads"]["features"] + 2 * (16 + 4 + 1)
+
+
 def test_a_table_of_all_figures(fakes, tmp_path, monkeypatch):
     monkeypatch.setitem(plan.RUNS, "scaling", ("none",))
     result = run(tmp_path, "optimizer=sgd,padding,scaling=spatial", "--seeds", 3)
