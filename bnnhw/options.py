@@ -69,6 +69,8 @@ SETTINGS = (
             "Bits of the residual stream. [default: 8]"),
     Setting("--residual-fraction", "formats", "residual_fraction", int,
             "How many of them are after the point. [default: 4]"),
+    Setting("--guard", "formats", "guard", int,
+            "Further bits after the point while they are added up. [default: 4]"),
     Setting("--epochs", "recipe", "epochs", int, "Epochs; 0 writes an untrained network."),
     Setting("--budget-minutes", "recipe", "minutes", float, "Schedule ends with this time."),
     Setting("--batch", "recipe", "batch", int, "Images per step. [default: 64]"),
