@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from bnnhw.errors import UserError
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 
 def lines_path(out: Path) -> Path:
@@ -93,10 +93,10 @@ class Terminal:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends a training with one line and the exit code that shells have for it."""
+def interruptible(line: str = "whole epochs are kept, go on with --resume") -> Iterator[None]:
+    """Ctrl-C ends a command with one line and the exit code that shells have for it."""
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted; whole epochs are kept, go on with --resume", file=sys.stderr)
+        print(f"interrupted; {line}", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
@@ -22,11 +21,11 @@ from bnnhw.cost_table import comma_separated, entries, markdown
 from bnnhw.design import BOARDS
 from bnnhw.errors import UserError
 from bnnhw.experiment import write_text
-from bnnhw.methods import BASE, Method, isolated
+from bnnhw.journal import interruptible
+from bnnhw.methods import Method, isolated, select
 from bnnhw.spec import NetworkSpec, NumberFormats
-from bnnhw.workers import MEMORY, fault, workers
+from bnnhw.workers import AGAIN, MEMORY, fault, workers
 
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 STOPS = ("synth", "pnr")
 NAME = "repair-cost"
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -63,17 +62,10 @@ class Measurement:
 
 def choose(wanted: str) -> list[Method]:
     """The baseline and what a list such as `stem,padding=minus-one` names; `all` is every one."""
-    methods = isolated()
     if wanted == "all":
-        return list(methods)
+        return list(isolated())
     names = [name.strip() for name in wanted.split(",")]
-    known = {m.name for m in methods} | {m.category for m in methods}
-    for name in names:
-        if not name or name not in known:
-            raise UserError(
-                f"--methods {name!r}: no such method; python -m bnnhw.train --list-repairs"
-            )
-    return [m for m in methods if m is BASE or {m.name, m.category} & {*names}]
+    return select(isolated(), names, "--methods {!r}")
 
 
 def specifications(
@@ -186,12 +178,8 @@ def main(
     specs = specifications(network, chosen, fraction)
     measurement = plan(network, board, chosen, specs, seeds, images, out, models)
     follower = Follower(measurement.cases)
-    try:
-        with workers(jobs, scheduler) as executor, follower.bar:
-            follower.run(executor, measurement.publish)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
+        follower.run(executor, measurement.publish)
     if follower.failed:
         raise UserError(
             f"{len(follower.failed)} of {len(measurement.cases)} methods failed, "

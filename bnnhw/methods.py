@@ -5,7 +5,7 @@ The protocol is de Putter and Corporaal's (arXiv:2206.12322): each method agains
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +53,20 @@ def isolated() -> tuple[Method, ...]:
                 settings = {name: value} | COMPANIONS.get((name, value), {})
                 methods.append(Method(setting(name, value), settings, name))
     return tuple(methods)
+
+
+def select(methods: Sequence[Method], names: Sequence[str], option: str) -> list[Method]:
+    """The baseline and the methods that are named, by themselves or by their category.
+
+    option : how a name was given, such as `--only {}`, for one that is no method's.
+    """
+    known = {m.name for m in methods} | {m.category for m in methods} - {""}
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"{option.format(name)}: no such method; python -m bnnhw.train --list-repairs"
+            )
+    return [m for m in methods if m is BASE or {m.name, m.category} & {*names}]
 
 
 @dataclass(frozen=True)

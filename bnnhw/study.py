@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,14 +14,15 @@ from bnnhw import data
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.experiment import Experiment, read_json, versions, write_text
-from bnnhw.methods import BASE, Method, combine, combined, isolated
+from bnnhw.journal import interruptible
+from bnnhw.methods import BASE, Method, combine, combined, isolated, select
 from bnnhw.nn.recipe import Recipe
 from bnnhw.options import TABLES, numbers, read_config, settle
 from bnnhw.repair import BASELINE
 from bnnhw.spec import NetworkSpec
 from bnnhw.summary import markdown, means, summarise
 from bnnhw.teachers import read_teacher
-from bnnhw.workers import Follower, workers
+from bnnhw.workers import AGAIN, Follower, workers
 
 PLANS = ("isolated", "combined")
 USUAL: dict[str, dict[str, dict[str, Any]]] = {
@@ -31,7 +31,6 @@ USUAL: dict[str, dict[str, dict[str, Any]]] = {
     "digits": dict(spec=dict(depth=8, widths=(16, 32, 64)), recipe=dict(crop=1)),
 }
 EPOCHS = 30
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 
@@ -79,7 +78,7 @@ class Study:
         """Those to train, those that need a teacher which is not there, and the choice made."""
         choice: dict[str, Any] = {}
         if self.plan == "isolated":
-            wanted = _only(isolated(), only)
+            wanted = self._chosen(only)
         else:
             source, accuracy = self._isolated(only)
             found = combine(accuracy, margin)
@@ -87,6 +86,10 @@ class Study:
             choice = dict(choice=asdict(found) | dict(source=source.name, margin=margin))
         ready = [m for m in wanted if self.teacher or m.repair.teacher_student == "none"]
         return ready, [method for method in wanted if method not in ready], choice
+
+    @staticmethod
+    def _chosen(only: Sequence[str]) -> list[Method]:
+        return select(isolated(), only, "--only {}") if only else list(isolated())
 
     def _isolated(self, only: Sequence[str]) -> tuple[Path, dict[str, float]]:
         """The file of the isolated study and the accuracies in it of the methods that count."""
@@ -96,7 +99,7 @@ class Study:
         accuracy = means(read_json(source)["methods"])
         if BASE.name not in accuracy:
             raise UserError(f"{source}: the baseline has no integer accuracy to compare with")
-        names = {method.name for method in _only(isolated(), only)}
+        names = {method.name for method in self._chosen(only)}
         return source, {name: value for name, value in accuracy.items() if name in names}
 
     def publish(
@@ -114,15 +117,6 @@ class Study:
         )  # fmt: skip
         write_text(self.path(self.plan, ".json"), json.dumps(content, indent=2) + "\n")
         write_text(self.path(self.plan, ".md"), markdown(content))
-
-
-def _only(methods: Sequence[Method], only: Sequence[str]) -> list[Method]:
-    """The baseline and the methods that `only` names, by themselves or by their category."""
-    known = {m.name for m in methods} | {m.category for m in methods[1:]}
-    for name in only:
-        if name not in known:
-            raise UserError(f"--only {name}: no such method; python -m bnnhw.train --list-repairs")
-    return [m for m in methods if not only or m is BASE or {m.name, m.category} & {*only}]
 
 
 def base(
@@ -196,12 +190,8 @@ def main(
         if experiment.teacher:
             read_teacher(experiment.teacher, experiment.spec)
     follower = Follower(experiments)
-    try:
-        with workers(jobs, scheduler) as executor, follower.bar:
-            follower.run(executor, lambda: study.publish(experiments, missing, choice))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
+        follower.run(executor, lambda: study.publish(experiments, missing, choice))
     study.publish(experiments, missing, choice)
     click.echo(study.path(plan, ".md"))
     if follower.failed:

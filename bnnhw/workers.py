@@ -20,6 +20,7 @@ from bnnhw.errors import UserError
 from bnnhw.experiment import Experiment, epochs_done, perform
 
 PATIENCE = 10  # seconds for a scheduler's answer
+AGAIN = "the same command goes on where it stopped"
 MEMORY = 3600.0  # seconds that the time left is reckoned from
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import pickle
 import re
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -26,22 +25,11 @@ from bnnhw.repair import BASELINE, CATEGORIES
 from bnnhw.spec import NetworkSpec
 from bnnhw.traffic import traffic
 from boards.icebreaker import BOARD
+from tests.executors import Here
 from tests.random_networks import random_network
 
 DIGITS = NetworkSpec(depth=8, input=(8, 8, 1), repair=BASELINE)
 CLOCKS = {1: 30.0, 2: 25.0, 3: 26.0}
-
-
-class Here(Executor):
-    """Runs everything at once in this process."""
-
-    def submit(self, work, /, *arguments, **settings):
-        future = Future()
-        try:
-            future.set_result(work(*arguments, **settings))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 class Tools:

@@ -18,12 +18,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 ARGUMENTS = [setting.argument for setting in SETTINGS]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def invoke(*words):

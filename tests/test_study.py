@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -20,21 +19,10 @@ from bnnhw.nn.inference import classify
 from bnnhw.nn.teacher import Teacher
 from bnnhw.repair import BASELINE, CATEGORIES
 from bnnhw.summary import markdown, means, spread, summarise
+from tests.executors import Here
 
 TINY = ("--dataset", "digits", "--widths", "4,4,4", "--epochs", 1, "--seeds", 1, "--images", 96,
         "--batch", 32)  # fmt: skip
-
-
-class Here(Executor):
-    """Runs everything at once in this process."""
-
-    def submit(self, work, /, *arguments, **settings):
-        future = Future()
-        try:
-            future.set_result(work(*arguments, **settings))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 @pytest.fixture
@@ -47,12 +35,8 @@ def here(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
+def alone(monkeypatch, one_thread):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def invoke(plan, out, *words):

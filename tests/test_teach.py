@@ -18,12 +18,7 @@ from bnnhw.spec import NetworkSpec
 SPEC = NetworkSpec(8, (4, 4, 6), (8, 8, 3), 3)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def invoke(command, *words):

@@ -19,12 +19,7 @@ from bnnhw.spec import NetworkSpec, Repair
 SPEC = NetworkSpec(depth=8, widths=(8, 8, 16), input=(8, 8, 1))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def invoke(*words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from bnnhw.nn.team import ALONE, Team
 Log = Callable[[dict[str, Any]], None]
 
 
-class Loop:
+class Loop(ABC):
     """What every training has in common; a subclass makes `model` and says what a step is.
 
     Making it seeds PyTorch with the recipe's seed, before the subclass makes its model.
@@ -92,9 +93,9 @@ class Loop:
         """Prepare the model."""
         self.model.train()
 
+    @abstractmethod
     def _step(self, batch: Batch, done: float) -> Tensor:
         """One step with `done` of the schedule over; returns the loss."""
-        raise NotImplementedError
 
     def _validate(self) -> float:
         """Top-1 of the validation set in percent."""
@@ -102,15 +103,16 @@ class Loop:
         return 100.0 * float((classes == self.validation.labels).mean())
 
     def _finish(self, after_epoch: Callable[[float], None]) -> None:
-        """What the first process does at the end."""
+        """What the first process does at the end: nothing, if the subclass has no more to do."""
+        return None
 
+    @abstractmethod
     def _network(self) -> dict[str, Any]:
         """What network it is, in plain values; a state fits no other."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _parts(self) -> dict[str, Any]:
         """All that has a state_dict."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Everything `restore` needs, as plain values and tensors."""

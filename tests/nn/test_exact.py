@@ -16,13 +16,7 @@ from bnnhw.repair import Repair
 from bnnhw.spec import NetworkSpec, NumberFormats
 from bnnhw.streams import integers
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(width: int = 4, **repair) -> NetworkSpec:

@@ -15,13 +15,7 @@ from bnnhw.nn.training import Trainer, random_images
 from bnnhw.repair import Repair
 from bnnhw.spec import NetworkSpec
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(**repair) -> NetworkSpec:
