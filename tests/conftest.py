@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
+
+from bnnhw import cost, implement, measure
+from bnnhw.cost_table import entries
+from tests.executors import Here
+from tests.measuring import Tools, figures
 
 
 @pytest.fixture
@@ -13,3 +20,32 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def fakes(monkeypatch, one_thread):
+    """Tools that only pretend, for measurements in this process."""
+    result = Tools()
+    monkeypatch.setattr(cost, "write_design", result.write_design)
+    monkeypatch.setattr(cost, "prove", result.prove)
+    monkeypatch.setattr(implement, "synthesise", result.synthesise)
+    monkeypatch.setattr(implement, "place", result.place)
+
+    @contextmanager
+    def one(jobs, scheduler):
+        yield Here()
+
+    monkeypatch.setattr(measure, "workers", one)
+    return result
+
+
+@pytest.fixture
+def table():
+    """Entries of five methods, of which the last was not trained."""
+    rows, known = [], {}
+    for arguments in (("baseline", 100, 80.0), ("a", 150, 90.0), ("b", 120, 85.0),
+                      ("c", 130, 84.0), ("d", 90, None)):  # fmt: skip
+        row, accuracy = figures(*arguments)
+        rows.append(row)
+        known |= accuracy
+    return entries(rows, known)

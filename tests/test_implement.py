@@ -78,3 +78,13 @@ def test_no_seed_meets_the_clock(monkeypatch, tmp_path):
 def test_no_seed_routes(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="no seed succeeded"):
         place(monkeypatch, tmp_path, [tools.ToolStopped("stopped")] * 4)
+
+
+def test_packed_reads_the_table_of_a_log():
+    log = (
+        "Info: Device utilisation:\n"
+        "Info: \t         ICESTORM_LC:    4531/   5280    85%\n"
+        "Info: \t        ICESTORM_RAM:      27/     30    90%\n"
+        "Info: \t      ICESTORM_SPRAM:       4/      4   100%\n"
+    )
+    assert implement.packed(log) == dict(lc=4531, ebr=27, spram=4)

@@ -1,0 +1,90 @@
+"""What tests of measurements share: tools that only pretend, the command, trained networks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from click.testing import CliRunner
+
+from bnnhw import cost, measure, tools
+from bnnhw.implement import Placed
+from bnnhw.prove import Proof
+from bnnhw.repair import BASELINE
+from bnnhw.spec import NetworkSpec
+
+DIGITS = NetworkSpec(depth=8, input=(8, 8, 1), repair=BASELINE)
+CLOCKS = {1: 30.0, 2: 25.0, 3: 26.0}
+
+
+class Tools:
+    """Stands for the tools: 4,000 LUTs, 64 more and a cycle more with a border of its own.
+
+    calls : what was run, in order. mismatch, luts, fault : what the next runs find.
+    """
+
+    def __init__(self):
+        self.calls = []
+        self.mismatch, self.luts, self.fault = None, 4000, None
+
+    def write_design(self, plan, spec, board, clock_hz, folder):
+        self.calls.append("design")
+        (folder / "top.json").write_text(repr(plan.parameters))
+        return folder / "engine.v"
+
+    def prove(self, plan, network, verilog, images, folder, *, byte_cycles):
+        assert images.shape[1:] == network.spec.input
+        self.calls.append("prove")
+        more = plan.parameters.minus_one
+        return Proof(len(images), 37, self.mismatch, 900, 12000 + more, {0: 12000}, "verilator 5")
+
+    def synthesise(self, board, folder):
+        self.calls.append("synth")
+        if self.fault:
+            raise tools.ToolError(self.fault)
+        more = "minus_one=True" in (folder / "top.json").read_text()
+        return dict(lut=self.luts + 64 * more, ff=2000, ebr=27, spram=4, dsp=8)
+
+    def place(self, board, folder, seed, clock_hz, seconds):
+        self.calls.append(f"place {seed}")
+        if seed not in CLOCKS:
+            (folder / f"nextpnr-{seed}.log").write_text("Info: ICESTORM_LC:  4500/ 5280  85%")
+            raise tools.ToolStopped("nextpnr-ice40: stopped after 300 s, its time limit")
+        lc = 64 * ("minus_one=True" in (folder / "top.json").read_text()) + 4500
+        used = dict(lc=lc, ebr=27, spram=4, dsp=8)
+        return Placed(seed, CLOCKS[seed], clock_hz / 1e6, used, ())
+
+
+def run(out, methods, *words):
+    arguments = ["--board", "icebreaker", "--network", "resnet8-digits", "--methods", methods,
+                 "--out", out, *words]  # fmt: skip
+    return CliRunner().invoke(measure.main, [str(word) for word in arguments])
+
+
+def content(out):
+    return json.loads((out / "repair-cost.json").read_text())
+
+
+def by_method(out):
+    return {entry["method"]: entry for entry in content(out)["methods"]}
+
+
+def case(out, seeds=1, **changes):
+    return cost.Case("mine", {}, replace(DIGITS, **changes), "icebreaker", seeds, 1, out)
+
+
+def trained(folder, spec, integer, seed=0, **changes):
+    run = dict(spec=spec.to_dict(), integer=integer, seed=seed, dataset="digits", epochs=10,
+               train_images=1257, split="validation", validation_images=180)  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    number = len([*folder.iterdir()])
+    (folder / f"run{number}.json").write_text(json.dumps(run | changes))
+
+
+def figures(method, lc, accuracy=None, **settings):
+    row = dict(method=method, settings=settings, status="built", fps=1.0, memory_words=9,
+               cells=dict(lc=lc, lut=lc - 9, ff=5, ebr=27, spram=4, dsp=8),
+               cycles=dict(busy=10 * lc, latency=7), fmax_mhz=dict(median=24.0, min=24.0, max=24.0),
+               traffic=dict(reads=dict(image=3, weights=4), writes=dict(image=2)))  # fmt: skip
+    known = dict(mean=accuracy, min=accuracy, max=accuracy, runs=1)
+    return row, {} if accuracy is None else {method: known}

@@ -1,0 +1,51 @@
+"""The cost of one method: what is counted, what cannot be built, what a worker gets."""
+
+from __future__ import annotations
+
+import pickle
+
+from bnnhw import cost, implement, tools
+from bnnhw.prove import Mismatch
+from tests.measuring import case
+
+
+def test_a_network_that_is_not_bit_exact_has_no_cost(fakes, tmp_path):
+    fakes.mismatch = Mismatch(0, "stem.bits", (1, 2, 3), 1, 0)
+    cost.perform(case(tmp_path))
+    row = case(tmp_path).row()
+    assert row["status"] == "not bit-exact" and "stem.bits[1, 2, 3] is 0" in row["reason"]
+    assert "cells" not in row and "synth" not in fakes.calls
+
+
+def test_a_plan_that_does_not_fit_says_by_how_much(fakes, tmp_path):
+    wide = case(tmp_path, widths=(16, 32, 128))
+    cost.perform(wide)
+    row = wide.row()
+    assert row["status"] == "does not fit" and not fakes.calls
+    assert row["over"]["weight buffer (entries of a layer)"] == 128 * 128 // 16 - 256
+    assert "needs 1024, has 256" in row["reason"]
+
+
+def test_more_luts_than_cells_are_not_placed(fakes, tmp_path):
+    fakes.luts = 5280 + 7
+    cost.perform(case(tmp_path))
+    row = case(tmp_path).row()
+    assert row["status"] == "does not fit" and row["over"] == {"lc": 7}
+    assert row["reason"] == "too large for the device by 7 LC"
+    assert row["cells"]["lut"] == 5287 and "place 1" not in fakes.calls
+
+
+def test_cells_that_only_the_placer_counts(fakes, tmp_path, monkeypatch):
+    def place(board, folder, seed, clock_hz, seconds):
+        (folder / f"nextpnr-{seed}.log").write_text("Info: \t  ICESTORM_LC:    5300/   5280   100%")
+        raise tools.ToolError("nextpnr: failed to place")
+
+    monkeypatch.setattr(implement, "place", place)
+    cost.perform(case(tmp_path))
+    assert case(tmp_path).row()["over"] == {"lc": 20}
+
+
+def test_a_case_travels_to_a_worker(tmp_path):
+    mine = case(tmp_path)
+    assert pickle.loads(pickle.dumps(mine)).path == mine.path
+    assert case(tmp_path, 2).path != mine.path

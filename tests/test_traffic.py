@@ -1,0 +1,50 @@
+"""Accesses to the large memory, worked out by hand for two convolutions in each of three stages of
+16, 32 and 64 channels: 16, 4 and 1 blocks of 2 x 2 pixels. The second and third stage start with a
+step that moves the stream; four classes at a time make three rounds in the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bnnhw import plan
+from bnnhw.repair import BASELINE
+from bnnhw.traffic import traffic
+from boards.icebreaker import BOARD
+from tests.measuring import DIGITS
+from tests.random_networks import random_network
+
+
+def test_traffic_of_single_residuals():
+    counted = traffic(plan.make_plan(random_network(DIGITS), BOARD))
+    entries_ = 4 * 9 + 16 + 16 + 32 + 32 + 2 * 32 + 64 + 2 * 64 + 4 * 64 + 3 * (64 + 1)
+    assert counted["reads"] == dict(
+        program=3 * 10,
+        weights=3 * entries_,
+        image=(3 * 8 - 2) * (3 * 8 - 2) * 4,
+        features=16 + 16 + 16 + 16 + 4 * 2 + 4 + 4 * 2 + 1 * 4,
+        residuals=16 * 8 + 16 * 8 + 4 * 16 + 4 * 16 + 1 * 32 + 3 * 32,
+    )
+    assert counted["writes"] == dict(
+        image=64,
+        features=64 + 16 + 16 + 16 * 2 + 4 * 2 + 4 * 4,
+        residuals=64 * 8 + 16 * 8 + 16 * 16 + 4 * 16 + 4 * 32 + 1 * 32,
+    )
+
+
+def test_traffic_of_passes_is_of_wide_words_and_operands():
+    narrow = traffic(plan.make_plan(random_network(DIGITS), BOARD))
+    spec = replace(DIGITS, repair=replace(BASELINE, activation="prelu"))
+    wide = traffic(plan.make_plan(random_network(spec), BOARD))
+    scaled = 16 * 16 + 4 * 32 + 1 * 64  # an activation reads and writes a block's every channel
+    for way in ("reads", "writes"):
+        assert wide[way]["residuals"] == 2 * narrow[way]["residuals"] + scaled
+    assert wide["reads"]["features"] == narrow["reads"]["features"] + 16 + 4 + 1
+    assert wide["reads"]["program"] == 3 * 13
+
+
+def test_traffic_of_spatial_factors_is_a_word_a_block():
+    narrow = traffic(plan.make_plan(random_network(DIGITS), BOARD))
+    spec = replace(DIGITS, repair=replace(BASELINE, scaling="spatial"))
+    scaled = traffic(plan.make_plan(random_network(spec), BOARD))
+    assert scaled["reads"]["features"] == narrow["reads"]["features"] + 2 * (16 + 4 + 1)
