@@ -114,14 +114,20 @@ def _digest(plan: Plan) -> str:
 
 
 class _Bench:
-    """Builds one plan in a folder that this process keeps, with its compiled simulator."""
+    """Builds one plan in a folder that this process keeps for all plans of the same engine.
+
+    There its compiled simulator serves them all. What is known of a hardware, cells and
+    placements, is kept beside the rows, by a digest of the generated design, for every process.
+    """
 
     def __init__(self, case: Case, plan: Plan) -> None:
         self.case, self.plan = case, plan
         self.module = BOARDS[case.board]
         self.board: Board = self.module.BOARD
         self.clock_hz = self.module.pll(self.board.clock_hz).output_hz
-        self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}"
+        engine = json.dumps([asdict(plan.parameters), plan.image_base, len(plan.image)])
+        name = hashlib.sha256(engine.encode()).hexdigest()[:16]
+        self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}" / name
 
     def measure(self, network: IntegerNetwork) -> dict[str, Any]:
         """All figures of the row, as far as they can be had."""
@@ -135,9 +141,10 @@ class _Bench:
                       byte_cycles=10 * divisor)  # fmt: skip
         if not proof.bit_exact:
             return dict(status=WRONG, reason=str(proof.mismatch))
-        cells = implement.synthesise(self.board, self.folder)
+        cells = self._cells()
         row: dict[str, Any] = dict(
-            cells=cells, cycles=dict(busy=proof.busy, latency=proof.latency),
+            hardware=self.hardware, cells=cells,
+            cycles=dict(busy=proof.busy, latency=proof.latency),
             traffic=traffic(self.plan), memory_words=self._memory_words(),
             steps=len(self.plan.steps),
             verification=dict(
@@ -149,6 +156,30 @@ class _Bench:
         row |= self._placed(cells)
         clock_mhz = min(self.clock_hz / 1e6, row.get("fmax_mhz", {}).get("max", math.inf))
         return row | dict(clock_mhz=clock_mhz, fps=round(1e6 * clock_mhz / proof.busy, 2))
+
+    @cached_property
+    def hardware(self) -> str:
+        """Digest of the generated design and of the tools: memory contents have no part in it."""
+        result = hashlib.sha256(json.dumps(tools.versions()).encode())
+        for file in (self.folder / "top.il", self.folder / "top.pcf", Path(implement.__file__)):
+            result.update(file.read_bytes())
+        return result.hexdigest()
+
+    @property
+    def shared(self) -> Path:
+        return self.case.out / "hardware" / self.hardware
+
+    def _cells(self) -> dict[str, int]:
+        """Of the netlist; equal hardware, of whatever method, is synthesised once."""
+        path = self.shared / "cells.json"
+        if not path.exists():
+            write_text(path, json.dumps(self._synthesise()) + "\n")
+        return read_json(path)
+
+    def _synthesise(self) -> dict[str, int]:
+        cells = implement.synthesise(self.board, self.folder)
+        write_text(self.folder / "netlist", self.hardware)
+        return cells
 
     def _memory_words(self) -> int:
         """Of the large memory, all maps and weights together."""
@@ -177,10 +208,12 @@ class _Bench:
         )  # fmt: skip
 
     def _place(self, seed: int) -> dict[str, Any]:
-        """A placement of the netlist; equal netlists, of whatever method, share it."""
-        netlist = hashlib.sha256((self.folder / "top.json").read_bytes()).hexdigest()
-        path = self.case.out / "placements" / f"{netlist}-{seed}.json"
+        """A placement; equal hardware, of whatever method, shares it."""
+        path = self.shared / f"seed-{seed}.json"
         if not path.exists():
+            netlist = self.folder / "netlist"
+            if not netlist.exists() or netlist.read_text() != self.hardware:
+                self._synthesise()
             placed = implement.place(self.board, self.folder, seed, self.clock_hz, PLACE_SECONDS)
             entry = dict(seed=seed, fmax_mhz=placed.fmax_mhz, utilisation=placed.utilisation)
             write_text(path, json.dumps(entry) + "\n")

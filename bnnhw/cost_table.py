@@ -51,7 +51,7 @@ def entries(
             | dict(
                 fmax_range=_range(row.get("fmax_mhz")), delta=delta,
                 accuracy_range=accuracy.get(row["method"]), traffic=row.get("traffic"),
-                cells_equal=all(equal) if equal else None,
+                cells_equal=all(equal) if equal else None, hardware=row.get("hardware"),
                 bit_exact=row.get("verification", {}).get("bit_exact"),
                 reason=row.get("reason"), over=row.get("over", {}),
                 placements=row.get("placements", []), unplaced=row.get("unplaced", []),

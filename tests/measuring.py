@@ -29,7 +29,8 @@ class Tools:
 
     def write_design(self, plan, spec, board, clock_hz, folder):
         self.calls.append("design")
-        (folder / "top.json").write_text(repr(plan.parameters))
+        (folder / "top.il").write_text(repr(plan.parameters))
+        (folder / "top.pcf").write_text("")
         return folder / "engine.v"
 
     def prove(self, plan, network, verilog, images, folder, *, byte_cycles):
@@ -42,7 +43,7 @@ class Tools:
         self.calls.append("synth")
         if self.fault:
             raise tools.ToolError(self.fault)
-        more = "minus_one=True" in (folder / "top.json").read_text()
+        more = "minus_one=True" in (folder / "top.il").read_text()
         return dict(lut=self.luts + 64 * more, ff=2000, ebr=27, spram=4, dsp=8)
 
     def place(self, board, folder, seed, clock_hz, seconds):
@@ -50,7 +51,7 @@ class Tools:
         if seed not in CLOCKS:
             (folder / f"nextpnr-{seed}.log").write_text("Info: ICESTORM_LC:  4500/ 5280  85%")
             raise tools.ToolStopped("nextpnr-ice40: stopped after 300 s, its time limit")
-        lc = 64 * ("minus_one=True" in (folder / "top.json").read_text()) + 4500
+        lc = 64 * ("minus_one=True" in (folder / "top.il").read_text()) + 4500
         used = dict(lc=lc, ebr=27, spram=4, dsp=8)
         return Placed(seed, CLOCKS[seed], clock_hz / 1e6, used, ())
 

