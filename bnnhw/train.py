@@ -40,6 +40,9 @@ def train(
     board : directory of TensorBoard's files. The metrics of each epoch go to `out`.log.jsonl, too.
     team : of which this process is one; each must make the same call.
     """
+    logs = [log] if team.rank == 0 else []
+    if board is not None and team.rank == 0:
+        logs.append(Board(board))
     parts = [data.load(recipe.dataset, directory, split) for split in ("train", "validation")]
     for option, mine, theirs in (
         ("--input", spec.input, parts[0].pixels.shape[1:]),
@@ -65,10 +68,8 @@ def train(
         checkpoint.save(out, trainer.model, metrics)
         checkpoint.write_atomic(trainer.state(), kept)
 
-    logs = []
     if team.rank == 0:
-        logs = [log, Lines(lines_path(out), trainer.epoch)]
-        logs += [] if board is None else [Board(board)]
+        logs.append(Lines(lines_path(out), trainer.epoch))
     trainer.run(lambda entry: [tell(entry) for tell in logs], keep)
     return trainer
 

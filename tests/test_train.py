@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -55,6 +56,13 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
     whole, parts = ([json.loads(line) for line in text.splitlines()] for text in lines)
     assert [line["epoch"] for line in parts] == [1, 2, 3]
     assert [line["loss"] for line in parts] == [line["loss"] for line in whole]
+
+
+def test_a_log_that_cannot_be_written_is_told_of_before_anything_is_read(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    recipe = Recipe("cifar10", epochs=1)
+    with pytest.raises(UserError, match="needs the package tensorboard"):
+        train.train(SPEC, recipe, "nowhere", tmp_path / "net.pt", board=tmp_path / "curves")
 
 
 @pytest.mark.parametrize("repair", [Repair("rsign", False, "minus-one"), Repair()],
