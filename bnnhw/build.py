@@ -18,6 +18,7 @@ from bnnhw import checkpoint, data, implement, report, tools
 from bnnhw.cli import Command
 from bnnhw.design import BOARDS, write_design
 from bnnhw.errors import UserError
+from bnnhw.families import FAMILIES
 from bnnhw.lower import lower
 from bnnhw.plan import DoesNotFit, make_plan
 from bnnhw.progress import Stages
@@ -26,7 +27,6 @@ from boards.board import baud_divisor
 
 DEFAULT_MODEL = "resnet20-cifar10"
 STOPS = ("plan", "verilog", "synth", "pnr")
-PRODUCTS = {"flash.bin": "verilog", "top.v": "verilog", "top.bin": "pack"}  # and their stages
 RANDOM_SEED = 1
 
 
@@ -58,6 +58,7 @@ class Build:
         self.stages = Stages(console)
         self.board_module = BOARDS[request.board]
         self.board = self.board_module.BOARD
+        self.family = FAMILIES[self.board.family]
         self.proof: Proof | None = None
         self.cells: dict[str, int] | None = None
         self.placed: implement.Placed | None = None
@@ -77,7 +78,7 @@ class Build:
             ("prove", "compile the simulator, compare with the golden", self.prove),
             ("synth", "Yosys", self.synthesise),
             ("pnr", "nextpnr", self.place_and_route),
-            ("pack", "icepack", self.pack),
+            ("pack", "bitstream", self.pack),
         ]
         last = {"plan": 0, "verilog": 2, "synth": 3, "pnr": 4}.get(stop or "", len(steps))
         for name, what, action in steps[:last]:
@@ -88,7 +89,8 @@ class Build:
         return self.publish()
 
     def _cold(self, stage: str) -> str:
-        used = dict(verilog=tools.YOSYS, pnr=tools.NEXTPNR_ICE40, pack=tools.ICEPACK).get(stage)
+        family = self.family
+        used = dict(verilog=tools.YOSYS, pnr=family.nextpnr, pack=family.packer).get(stage)
         first = used is not None and tools.is_cold(used)
         return " (its first run compiles it: about a minute)" if first else ""
 
@@ -130,7 +132,7 @@ class Build:
         return data.load(self.source, self.request.data, "test").first(count).pixels
 
     def write_verilog(self) -> None:
-        """engine.v for the proof; top.il, top.pcf and top.v for the board; flash.bin."""
+        """engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
         self.engine_verilog = write_design(
             self.plan, self.network.spec, self.board_module, self.clock_hz, self.work
         )
@@ -157,19 +159,21 @@ class Build:
 
     def pack(self) -> None:
         if self.placed is not None:
-            implement.pack(self.work, self.placed.seed)
+            implement.pack(self.board, self.work, self.placed.seed)
 
     def publish(self) -> dict[str, Any]:
         """Copy what this build made to OUT, the report last; what it did not make goes."""
         stages = self.stages.seconds
-        made = [self.work / name for name, stage in PRODUCTS.items() if stage in stages]
+        products = {"flash.bin": "verilog", "top.v": "verilog"}  # and their stages
+        products[f"top.{self.family.bitstream}"] = "pack"
+        made = [self.work / name for name, stage in products.items() if stage in stages]
         logs = [*self.work.glob("*.log"), *self.work.glob("sim/*.log")]
         made += [log for log in logs if log.stat().st_mtime >= self.stages.started_at]
         for source in made:
             partial = self.out / (source.name + ".part")
             shutil.copyfile(source, partial)
             os.replace(partial, self.out / source.name)
-        for name in {*PRODUCTS} - {source.name for source in made}:
+        for name in {*products} - {source.name for source in made}:
             (self.out / name).unlink(missing_ok=True)
         content = self.report()
         report.write(content, self.out / "report.json")
@@ -239,11 +243,8 @@ def main(
     report.show(content, console)
     console.print(f"{build.out}/report.json", highlight=False)
     if stop_after is None and build.placed:
-        offset = build.board.flash_offset
-        console.print(
-            f"load: iceprog {build.out}/top.bin && iceprog -o {offset:#x} {build.out}/flash.bin",
-            highlight=False,
-        )
+        load = build.board.load.format(folder=build.out, offset=build.board.flash_offset)
+        console.print(f"load: {load}", highlight=False)
     if build.proof and not build.proof.bit_exact:
         ctx.exit(1)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 import boards
 import gateware
-from bnnhw import implement, tools
+from bnnhw import families, implement, tools
 from bnnhw.design import BOARDS, write_design
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
@@ -38,6 +38,7 @@ BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact
 UNPLACED = "not placed"
 PLACE_SECONDS = 900.0  # more than a build's, since other methods are at work beside it
 IMAGE_SEED = 1
+_SOURCES = tuple(Path(str(module.__file__)) for module in (families, implement))
 _ALONE = threading.Lock()  # the simulator's environment is the process's
 
 
@@ -108,7 +109,7 @@ def _digest(plan: Plan) -> str:
     result.update(json.dumps(asked).encode())
     folders = [Path(str(package.__file__)).parent for package in (boards, gateware)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    for file in (*files, Path(implement.__file__)):
+    for file in (*files, *_SOURCES):
         result.update(file.read_bytes())
     return result.hexdigest()
 
@@ -161,7 +162,8 @@ class _Bench:
     def hardware(self) -> str:
         """Digest of the generated design and of the tools: memory contents have no part in it."""
         result = hashlib.sha256(json.dumps(tools.versions()).encode())
-        for file in (self.folder / "top.il", self.folder / "top.pcf", Path(implement.__file__)):
+        pins = f"top.{families.FAMILIES[self.board.family].pins}"
+        for file in (self.folder / "top.il", self.folder / pins, *_SOURCES):
             result.update(file.read_bytes())
         return result.hexdigest()
 
@@ -198,7 +200,7 @@ class _Bench:
                 faults.append(f"seed {seed}: {fault}")
         if not results:
             log = (self.folder / "nextpnr-1.log").read_text(errors="replace")
-            over = _excess(self.board, implement.packed(log))
+            over = _excess(self.board, implement.packed(self.board, log))
             return _fits(over) if over else dict(status=UNPLACED, reason="; ".join(faults))
         clocks = [entry["fmax_mhz"] for entry in results]
         fmax = dict(median=round(median(clocks), 2), min=min(clocks), max=max(clocks))
@@ -222,7 +224,7 @@ class _Bench:
 
 def _excess(board: Board, used: Mapping[str, int]) -> dict[str, int]:
     """How much more than the device has of each resource that there is too little of."""
-    more = {name: used.get(name, 0) - total for name, total in asdict(board.budget).items()}
+    more = {name: used.get(name, 0) - total for name, total in board.budget.items()}
     return {name: number for name, number in more.items() if number > 0}
 
 

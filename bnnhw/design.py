@@ -9,17 +9,17 @@ from types import ModuleType
 from bnnhw.plan import Plan
 from bnnhw.spec import NetworkSpec
 from bnnhw.verilog import rtlil_to_verilog, to_verilog
-from boards import icebreaker
+from boards import icebreaker, ulx3s
 from gateware.engine import Engine
 from gateware.flash import boot_image
 
-BOARDS = {"icebreaker": icebreaker}
+BOARDS = {"icebreaker": icebreaker, "ulx3s": ulx3s}  # the smallest first
 
 
 def write_design(
     plan: Plan, spec: NetworkSpec, board: ModuleType, clock_hz: float, folder: Path
 ) -> Path:
-    """Write engine.v, top.il, top.v, top.pcf and flash.bin; returns the path of engine.v.
+    """Write engine.v, top.il, top.v, the pins and flash.bin; returns the path of engine.v.
 
     board : a module of `BOARDS`. Files whose content would not change are left as they are.
     """
@@ -34,6 +34,7 @@ def write_design(
         clock_hz=clock_hz,
     )
     files = board.prepare(top)
-    (folder / "top.pcf").write_text(files["top.pcf"])
-    rtlil_to_verilog(files["top.il"], "top", folder)
+    rtlil_to_verilog(files.pop("top.il"), "top", folder)
+    for name, text in files.items():
+        (folder / name).write_text(text)
     return engine

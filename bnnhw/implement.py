@@ -1,42 +1,27 @@
-"""Yosys, nextpnr and icepack on a board's design: netlist, placed design, bitstream."""
+"""A board's design by its family's tools: netlist, placed design, bitstream."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bnnhw import tools
 from bnnhw.errors import UserError
+from bnnhw.families import FAMILIES
 from boards.board import Board
 
-PNR_SECONDS = 300
 LIVELOCK_LINES = 12
 SEEDS = 4
-CELLS = dict(lc="ICESTORM_LC", ebr="ICESTORM_RAM", spram="ICESTORM_SPRAM", dsp="ICESTORM_DSP")
-
-# No memory here is read where it is written in the same cycle, so what a collision gives need not
-# be emulated; and wires are split before technology mapping, whose names for single bits clash
-# with whole wires of the same design otherwise (github.com/YosysHQ/yosys/issues/4349).
-_SYNTH = """\
-read_rtlil top.il
-setparam -set COLLISION_X_MASK 1 t:$memrd_v2
-synth_ice40 {options} -top top -run begin:map_luts
-splitnets
-synth_ice40 {options} -top top -run map_luts:
-tee -o top.stat stat
-write_json top.json
-write_verilog -noattr -simple-lhs netlist.v
-"""
 
 
 @dataclass(frozen=True)
 class Placed:
     """The result of place and route.
 
-    seed : that won. fmax_mhz : of the slowest clock. utilisation : {"lc": used, "ebr": ...}.
+    seed : that won. fmax_mhz : of the slowest clock. utilisation : of each of the family's sites.
     tried : what each seed before it gave, such as "seed 1: stopped after 300 s".
     """
 
@@ -55,24 +40,29 @@ def cell_counts(statistics: str) -> dict[str, int]:
     """{cell type: number} of the text of Yosys's `stat`."""
     return {
         name: int(count)
-        for count, name in re.findall(r"^ +(\d+)(?: +\S+)? +(SB_\w+)$", statistics, re.MULTILINE)
+        for count, name in re.findall(r"^ +(\d+)(?: +\S+)? +([A-Z]\w+)$", statistics, re.MULTILINE)
     }
 
 
 def synthesise(board: Board, folder: Path) -> dict[str, int]:
     """top.il to top.json, and to netlist.v for simulators, in `folder`.
 
-    Returns {"lut", "ff", "ebr", "spram", "dsp": cells}.
+    Returns how many of each of the family's resources the netlist takes, "lut" and "ff" first.
     """
-    (folder / "top.ys").write_text(_SYNTH.format(options=" ".join(board.synth_opts)))
+    family = FAMILIES[board.family]
+    (folder / "top.ys").write_text(family.synthesis.format(options=" ".join(board.synth_opts)))
     tools.run(tools.YOSYS, ["-q", "-l", "yosys.log", "top.ys"], cwd=folder, log="yosys.out")
-    cells = cell_counts((folder / "top.stat").read_text())
+    found = cell_counts((folder / "top.stat").read_text())
 
-    def count(prefix: str) -> int:
-        return sum(number for name, number in cells.items() if name.startswith(prefix))
+    def count(sizes: Mapping[str, int]) -> int:
+        return sum(
+            size * number
+            for prefix, size in sizes.items()
+            for name, number in found.items()
+            if name.startswith(prefix)
+        )
 
-    kinds = dict(lut="SB_LUT4", ff="SB_DFF", ebr="SB_RAM40", spram="SB_SPRAM", dsp="SB_MAC16")
-    return {name: count(prefix) for name, prefix in kinds.items()}
+    return {resource: count(sizes) for resource, sizes in family.cells.items()}
 
 
 def livelock(log: str) -> str | None:
@@ -87,30 +77,34 @@ def livelock(log: str) -> str | None:
     return None
 
 
-def packed(log: str) -> dict[str, int]:
-    """{"lc", "ebr", "spram", "dsp": used}, those that a log of nextpnr tells.
+def packed(board: Board, log: str) -> dict[str, int]:
+    """How much of the family's sites a log of nextpnr says is used, as far as it does.
 
     A design that is too large has no report, but this table in its log.
     """
-    found = {kind: re.search(rf"\b{cell}: +(\d+)/", log) for kind, cell in CELLS.items()}
-    return {kind: int(match[1]) for kind, match in found.items() if match}
+    sites = FAMILIES[board.family].sites.items()
+    found = {name: re.search(rf"\b{site}: +(\d+)/", log) for name, site in sites}
+    return {name: int(match[1]) for name, match in found.items() if match}
 
 
 def place(
-    board: Board, folder: Path, seed: int, clock_hz: float, seconds: float = PNR_SECONDS
+    board: Board, folder: Path, seed: int, clock_hz: float, seconds: float | None = None
 ) -> Placed:
-    """top.json to top-<seed>.asc with one seed, whether or not it meets the clock.
+    """top.json to a placed design, as text, with one seed, whether or not it meets the clock.
 
-    Raises ToolStopped after so many seconds or in a livelock, ToolError where nextpnr fails.
+    Raises ToolStopped after so many seconds, if not given the family's, or in a livelock, ToolError
+    where nextpnr fails.
     """
+    family = FAMILIES[board.family]
     report = folder / f"pnr-{seed}.json"
     report.unlink(missing_ok=True)
     tools.run(
-        tools.NEXTPNR_ICE40,
-        [*board.nextpnr_opts, "--json", "top.json", "--pcf", "top.pcf", "--asc", f"top-{seed}.asc",
-         "--freq", f"{clock_hz / 1e6:g}", "--seed", str(seed), "--timing-allow-fail",
-         "--report", report.name],
-        cwd=folder, log=f"nextpnr-{seed}.log", timeout=seconds, hopeless=livelock,
+        family.nextpnr,
+        [*board.nextpnr_opts, "--json", "top.json", f"--{family.pins}", f"top.{family.pins}",
+         f"--{family.placed}", f"top-{seed}.{family.placed}", "--freq", f"{clock_hz / 1e6:g}",
+         "--seed", str(seed), "--timing-allow-fail", "--report", report.name],
+        cwd=folder, log=f"nextpnr-{seed}.log", timeout=seconds or family.pnr_seconds,
+        hopeless=livelock,
     )  # fmt: skip
     found = json.loads(report.read_text())
     used = found["utilization"]
@@ -118,7 +112,7 @@ def place(
         seed=seed,
         fmax_mhz=round(min(clock["achieved"] for clock in found["fmax"].values()), 2),
         clock_mhz=clock_hz / 1e6,
-        utilisation={name: used[cell]["used"] for name, cell in CELLS.items()},
+        utilisation={name: used[cell]["used"] for name, cell in family.sites.items()},
         tried=(),
     )
 
@@ -131,10 +125,10 @@ def place_and_route(
     clock_hz: float,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Placed:
-    """top.json to top-<seed>.asc; SEEDS seeds from `seed` on, until one meets the clock.
+    """top.json to a placed design; SEEDS seeds from `seed` on, until one meets the clock.
 
-    Each is stopped after PNR_SECONDS or in a livelock. Raises UserError if none meets it: nothing
-    slower is passed on.
+    Each is stopped at the family's time limit or in a livelock. Raises UserError if none meets the
+    clock: nothing slower is passed on.
     """
     tried: list[str] = []
     best = 0.0
@@ -157,7 +151,10 @@ def place_and_route(
     raise UserError(f"place and route: no seed succeeded ({'; '.join(tried)})")
 
 
-def pack(folder: Path, seed: int) -> Path:
-    """top-<seed>.asc to top.bin."""
-    tools.run(tools.ICEPACK, [f"top-{seed}.asc", "top.bin"], cwd=folder, log="icepack.log")
-    return folder / "top.bin"
+def pack(board: Board, folder: Path, seed: int) -> Path:
+    """The design that `place` left of a seed to the bitstream."""
+    family = FAMILIES[board.family]
+    product = f"top.{family.bitstream}"
+    arguments = [*board.pack_opts, f"top-{seed}.{family.placed}", product]
+    tools.run(family.packer, arguments, cwd=folder, log="pack.log")
+    return folder / product

@@ -137,7 +137,7 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
     widest = max(len(words) // 3 for words in program.contents)
     thresholds = _parameters(network).thresholds
     return (
-        Resource("memory (64-bit words of SPRAM)", program.end, board.memory_words,
+        Resource("memory (64-bit words)", program.end, board.memory_words,
                  "fewer or narrower layers, a smaller image or residual width"),
         Resource("weight buffer (entries of a layer)", widest, WEIGHT_DEPTH,
                  "narrower stages: out_channels * in_channels / 16 at most 256"),
@@ -146,8 +146,9 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
         Resource("program (steps)", len(program.contents), 255, "a shallower network"),
         Resource("accumulator (bits of a logit)", _logit_bits(network), 32,
                  "a smaller residual width or last feature map"),
-        Resource("block RAM (EBR)", 27 + thresholds, board.budget.ebr, "another board"),
-        Resource("multipliers (DSP)", 8, board.budget.dsp, "another board"),
+        Resource("block RAM (EBR)", 27 + thresholds + board.memory_ebr, board.budget["ebr"],
+                 "another board"),
+        Resource("multipliers (DSP)", 8, board.budget["dsp"], "another board"),
         Resource("folds of a layer", max(groups(conv.in_channels) for conv in convolutions), 16,
                  "stages of at most 256 channels"),
     )  # fmt: skip

@@ -37,16 +37,14 @@ def model_entry(name: str, sha256: str, network: IntegerNetwork) -> dict[str, An
 def resource_entry(
     board: Board, cells: dict[str, int] | None, placed: Placed | None
 ) -> dict[str, dict[str, int]] | None:
-    """Used and total of each resource; `lut` of synthesis where `lc` of placement is not there."""
+    """Used and total of each resource, of synthesis before there is a placement: then iCE40's `lut`
+    stands for the logic cells."""
     if cells is None:
         return None
-    total = dict(
-        lut=board.budget.lc, lc=board.budget.lc, ff=board.budget.lc, ebr=board.budget.ebr,
-        spram=board.budget.spram, dsp=board.budget.dsp,
-    )  # fmt: skip
-    used = dict(cells)
+    total = dict(lut=board.budget.get("lc")) | board.budget
+    used = cells
     if placed is not None:
-        used = {"lc": placed.utilisation["lc"], "ff": cells["ff"]} | placed.utilisation
+        used = {name: (cells | placed.utilisation)[name] for name in board.budget}
     return {name: dict(used=number, total=total[name]) for name, number in used.items()}
 
 

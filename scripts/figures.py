@@ -1,6 +1,6 @@
 """Print the tables of README.md and ARCHITECTURE.md from a build: python scripts/figures.py DIR
 
-DIR is what `python -m bnnhw.build --board icebreaker --data DATA --images 10 --out DIR` left.
+DIR is what `python -m bnnhw.build --board BOARD --data DATA --images 10 --out DIR` left.
 """
 
 import json
@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from bnnhw import checkpoint
+from bnnhw.design import BOARDS
 from bnnhw.lower import lower
 from bnnhw.plan import make_plan
-from boards.icebreaker import BOARD
 
 
 def resources(report):
@@ -69,8 +69,9 @@ def table(header, rows):
 
 def main(folder):
     report = json.loads((Path(folder) / "report.json").read_text())
-    plan = make_plan(lower(checkpoint.load(checkpoint.find(report["model"]["name"]))), BOARD)
-    table(("ResNet-20, CIFAR-10, double residual, W1A1", "iCE40UP5K-SG48"), resources(report))
+    network = lower(checkpoint.load(checkpoint.find(report["model"]["name"])))
+    plan = make_plan(network, BOARDS[report["board"]].BOARD)
+    table((report["model"]["name"], report["device"]), resources(report))
     table(
         ("step", "cycles", "compute", "memory", "weights", "filling, waiting", "bound by"),
         budget(plan, report),

@@ -4,8 +4,10 @@ import pytest
 
 from bnnhw import implement, tools
 from bnnhw.errors import UserError
-from boards.icebreaker import BOARD
+from bnnhw.families import FAMILIES
+from boards import icebreaker, ulx3s
 
+BOARD = icebreaker.BOARD
 STAT = """
 === top ===
 
@@ -17,9 +19,63 @@ STAT = """
 """
 
 
+ECP5_STAT = """
+     6128 cells
+      100   $scopeinfo
+      653   CCU2C
+        1   DCCA
+       91   DP16KD
+        1   EHXPLLL
+     2949   LUT4
+        8   MULT18X18D
+     2312   TRELLIS_FF
+       12   TRELLIS_IO
+"""
+LOG = """\
+Info: Device utilisation:
+Info: \t         ICESTORM_LC:    4531/   5280    85%
+Info: \t        ICESTORM_RAM:      27/     30    90%
+Info: \t      ICESTORM_SPRAM:       4/      4   100%
+"""
+ECP5_LOG = """\
+Info: Device utilisation:
+Info: \t          TRELLIS_IO:      12/    365     3%
+Info: \t              DP16KD:      91/    208    43%
+Info: \t          MULT18X18D:       8/    156     5%
+Info: \t          TRELLIS_FF:    2312/  83640     2%
+Info: \t        TRELLIS_COMB:    4807/  83640     5%
+Info: \t        TRELLIS_RAMW:       0/  10455     0%
+"""
+
+
 def test_cell_counts():
     expected = {"SB_CARRY": 12, "SB_DFFE": 7, "SB_DFF": 3, "SB_RAM40_4K": 27}
     assert implement.cell_counts(STAT) == expected
+
+
+@pytest.mark.parametrize(
+    ("board", "stat", "expected"),
+    [
+        (icebreaker, STAT, dict(lut=0, ff=10, ebr=27, spram=0, dsp=0)),
+        (ulx3s, ECP5_STAT, dict(lut=2949 + 2 * 653, ff=2312, ebr=91, dsp=8)),
+    ],
+)
+def test_synthesis_counts_what_the_family_has(monkeypatch, tmp_path, board, stat, expected):
+    def run(tool, arguments, *, cwd, log):
+        assert tool is tools.YOSYS and f"{arguments[-1]}" == "top.ys"
+        (cwd / "top.stat").write_text(stat)
+
+    monkeypatch.setattr(tools, "run", run)
+    assert implement.synthesise(board.BOARD, tmp_path) == expected
+    script = (tmp_path / "top.ys").read_text()
+    assert f"synth_{board.BOARD.family} {' '.join(board.BOARD.synth_opts)} -top top" in script
+
+
+def test_packed_reads_the_table_of_a_log():
+    assert implement.packed(BOARD, LOG) == dict(lc=4531, ebr=27, spram=4)
+    expected = dict(lut=4807, ff=2312, ebr=91, dsp=8)
+    assert implement.packed(ulx3s.BOARD, ECP5_LOG) == expected
+    assert {*expected} == {*ulx3s.BOARD.budget}
 
 
 LINE = "Info:      {0}000 |    56970      28092 | 1000     0 |      {1}|       0.40     243.84|"
@@ -42,7 +98,7 @@ def fake_nextpnr(results):
     def run(tool, arguments, *, cwd, log, timeout, hopeless):
         result = results[len(calls)]
         calls.append(arguments)
-        assert timeout == implement.PNR_SECONDS and hopeless is implement.livelock
+        assert timeout == FAMILIES[BOARD.family].pnr_seconds and hopeless is implement.livelock
         if isinstance(result, Exception):
             raise result
         used = {f"ICESTORM_{name}": {"used": 5} for name in ("LC", "RAM", "SPRAM", "DSP")}
@@ -80,11 +136,25 @@ def test_no_seed_routes(monkeypatch, tmp_path):
         place(monkeypatch, tmp_path, [tools.ToolStopped("stopped")] * 4)
 
 
-def test_packed_reads_the_table_of_a_log():
-    log = (
-        "Info: Device utilisation:\n"
-        "Info: \t         ICESTORM_LC:    4531/   5280    85%\n"
-        "Info: \t        ICESTORM_RAM:      27/     30    90%\n"
-        "Info: \t      ICESTORM_SPRAM:       4/      4   100%\n"
-    )
-    assert implement.packed(log) == dict(lc=4531, ebr=27, spram=4)
+def test_an_ecp5_is_placed_and_packed(monkeypatch, tmp_path):
+    calls = []
+
+    def run(tool, arguments, *, cwd, log, **limits):
+        calls.append((tool, arguments))
+        used = {"TRELLIS_COMB": 4807, "TRELLIS_FF": 2312, "DP16KD": 91, "MULT18X18D": 8}
+        content = dict(
+            fmax={"clock.clk": {"achieved": 58.435}, "clock.raw_clk": {"achieved": 954.2}},
+            utilization={name: {"used": number} for name, number in used.items()},
+        )
+        (cwd / "pnr-1.json").write_text(json.dumps(content))
+
+    monkeypatch.setattr(tools, "run", run)
+    placed = implement.place(ulx3s.BOARD, tmp_path, 1, 48e6)
+    assert (placed.fmax_mhz, placed.met) == (58.44, True)
+    assert placed.utilisation == dict(lut=4807, ff=2312, ebr=91, dsp=8)
+    assert implement.pack(ulx3s.BOARD, tmp_path, 1) == tmp_path / "top.bit"
+    (nextpnr, placing), (packer, packing) = calls
+    assert (nextpnr, packer) == (tools.NEXTPNR_ECP5, tools.ECPPACK)
+    for option, value in (("--lpf", "top.lpf"), ("--textcfg", "top-1.textcfg")):
+        assert placing[placing.index(option) + 1] == value
+    assert packing[-2:] == ["top-1.textcfg", "top.bit"]

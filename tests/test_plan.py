@@ -300,8 +300,9 @@ def test_what_is_too_wide_names_every_resource():
         (NetworkSpec(depth=4, widths=(80,), input=(4, 4, 1)), BOARD, "weight buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 126, 1)), BOARD, "window buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 4, 8)), BOARD, "weight buffer"),
-        (SPECS["digits"], replace(BOARD, budget=replace(BOARD.budget, ebr=26)), "block RAM"),
-        (SPECS["digits"], replace(BOARD, budget=replace(BOARD.budget, dsp=4)), "multipliers"),
+        (SPECS["digits"], replace(BOARD, budget=BOARD.budget | dict(ebr=26)), "block RAM"),
+        (SPECS["digits"], replace(BOARD, memory_ebr=4), "block RAM"),
+        (SPECS["digits"], replace(BOARD, budget=BOARD.budget | dict(dsp=4)), "multipliers"),
     ],
 )
 def test_each_resource_is_refused_by_its_name(spec, board, resource):
