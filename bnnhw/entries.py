@@ -61,6 +61,17 @@ def convolution_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
     return pack_entries(taps.reshape(-1, 9), table)
 
 
+def thermometer_weights(weights: np.ndarray, levels: int) -> np.ndarray:
+    """+-1 weights (O, 3, 3, C * levels) with each colour's bits in whole groups of 16.
+
+    The bits added are all 0, so alternating weights add nothing.
+    """
+    out, missing = len(weights), -levels % GROUP
+    colours = weights.reshape(out, 3, 3, -1, levels)
+    padding = np.resize(np.array([-1, 1], np.int8), (*colours.shape[:-1], missing))
+    return np.concatenate([colours, padding], axis=-1).reshape(out, 3, 3, -1)
+
+
 def scale_entries(part: Requantiser, act: IntegerActivation | None, folds: int) -> np.ndarray:
     """Words (3 * channels * folds,) of a step without weights, each channel `folds` times.
 

@@ -11,8 +11,9 @@ formats.scale_fraction; wide numbers have F + G bits after the point. sat16 satu
 Stem. Pixels are bytes; x = byte - 128 is in [-128, 127], padded taps are x = 0:
     acc = sum x * weight                              exact
     half = acc >> pre_shift                           floor; |half| < 2**15
-Thermometer stem. Bit l of colour c is byte >= levels[l] and input channel c * L + l of a binary
-convolution, padded as the others: half = acc / 2.
+Thermometer stem. Bit l of colour c is byte >= levels[l], levels[l] = 256 * (l + 1) / (L + 1)
+rounded, L even, and input channel c * L + l of a binary convolution, padded as the others:
+    half = acc / 2                                    exact
 Binary convolution, of each term its own weights and feature. x and weight are +-1; a zero-padded
 tap adds nothing, a minus-one-padded tap is x = -1. Channel counts are even, so acc is even:
     acc = sum x * weight                              exact

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.spec import NetworkSpec, NumberFormats
+from bnnhw.spec import NetworkSpec, NumberFormats, thermometer_levels
 
 ACC_LIMIT = 1 << 31  # magnitudes of sums stay below
 
@@ -191,8 +191,8 @@ class IntegerShortcut:
 class IntegerStem:
     """weights : int8 (out_channels, 3, 3, in_channels) in [-127, 127].
 
-    levels : None; for the binary stem uint8 (L,), rising, weights being -1 and +1 for
-        in_channels * L bits and pre_shift 1.
+    levels : None; for the binary stem uint8 (L,), spec.thermometer_levels(L) of an even L, weights
+        being -1 and +1 for in_channels * L bits and pre_shift 1.
     """
 
     weights: np.ndarray
@@ -212,8 +212,11 @@ class IntegerStem:
                 raise UserError(f"stem.pre_shift={self.pre_shift}: half must fit 16 bits")
         else:
             check_array("stem.levels", self.levels, np.uint8, (len(self.levels),))
-            if len(self.levels) % 2 or (np.diff(self.levels.astype(int)) <= 0).any():
-                raise UserError("stem.levels: must be an even count of rising levels")
+            count = len(self.levels)
+            if count % 2 or not 2 <= count <= 254:
+                raise UserError(f"stem.levels: has {count}, must be an even number from 2 to 254")
+            if self.levels.tolist() != thermometer_levels(count):
+                raise UserError(f"stem.levels: must cut bytes in {count + 1} equal parts")
             check_signs("stem.weights", self.weights, (out, 3, 3, channels * len(self.levels)))
             if self.pre_shift != 1:
                 raise UserError(f"stem.pre_shift={self.pre_shift}: must be 1, halving sums")

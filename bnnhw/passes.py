@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bnnhw.entries import threshold_parameters
+from bnnhw.entries import thermometer_weights, threshold_parameters
 from bnnhw.integer import (
     IntegerActivation,
     IntegerConvolution,
     IntegerNetwork,
     IntegerShortcut,
+    IntegerStem,
     Requantiser,
     structure,
 )
@@ -129,6 +130,12 @@ def _compared(threshold: np.ndarray) -> Requantiser:
     """Leaves what is added as it is."""
     zero = np.zeros(threshold.shape, np.int32)
     return Requantiser(zero, zero, threshold.astype(np.int32))
+
+
+def stem(part: IntegerStem, levels: np.ndarray) -> Pass:
+    """The binary stem as a convolution of the image's bits."""
+    weights = thermometer_weights(part.weights, len(levels))
+    return Pass("", "conv", part.requantiser, weights, keeps=STREAM, emits=0)
 
 
 def signs(channels: int) -> Pass:

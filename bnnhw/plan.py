@@ -11,20 +11,19 @@ from bnnhw.errors import UserError
 from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import groups
 from bnnhw.passes import averages, needs_passes
-from bnnhw.schedule import WEIGHT_DEPTH
+from bnnhw.schedule import WEIGHT_DEPTH, WINDOW_GROUPS, image_groups, image_strips
 from bnnhw.spec import Repair
 from bnnhw.steps import Program, Step
 from boards.board import Board
 from gateware.parameters import EngineParameters
 from gateware.program import DESCRIPTOR_WORDS
 
-WINDOW_DEPTH = 256
 WINDOW_ROWS = 4
 RUNS = dict(
     scaling=("none", "channel-mean", "channel-learned", "spatial"),
     squeeze_excitation=("none",),
     downsample=("pad", "avgpool-duplicate", "conv1x1-binary"),
-    stem=("8-bit",),
+    stem=("8-bit", "thermometer"),
 )  # the methods that add to the hardware, and what the engine has of them
 
 
@@ -90,7 +89,7 @@ class Plan:
 def _parameters(network: IntegerNetwork) -> EngineParameters:
     spec, formats = network.spec, network.spec.formats
     convolutions = spec.convolutions()
-    folds = max(groups(conv.in_channels) for conv in convolutions)
+    folds = _folds(network)
     sizes = {size for conv in convolutions for size in (conv.height, conv.width)}
     parts = [network.stem.requantiser]
     parts += [conv.requantiser for conv in network.convolutions if conv.requantiser is not None]
@@ -109,12 +108,34 @@ def _parameters(network: IntegerNetwork) -> EngineParameters:
         pre_shift=network.stem.pre_shift,
         bias_shift=network.head.bias_shift,
         classes=spec.classes,
-        window_depth=WINDOW_DEPTH,
+        window_depth=WINDOW_ROWS * WINDOW_GROUPS,
         weight_depth=WEIGHT_DEPTH,
         passes=needs_passes(network),
         averages=any(averages(conv, spec.repair) for conv in network.convolutions),
         spatial=any(conv.spatial is not None for conv in network.convolutions),
+        levels=0 if network.stem.levels is None else len(network.stem.levels),
+        gaps=_gaps(network),
     )
+
+
+def _folds(network: IntegerNetwork) -> int:
+    """The most groups of 16 inputs that a convolution has."""
+    return max(
+        image_groups(network), *(groups(conv.in_channels) for conv in network.spec.convolutions())
+    )
+
+
+def _gaps(network: IntegerNetwork) -> tuple[int, int, int] | None:
+    """Words between the rows of a strip of the image."""
+    strips = image_strips(network)
+    if len(strips) < 2:
+        return None
+    spec = network.spec
+    others = layout.blocks(*spec.input[:2])[1] - strips[0][1]
+    width = 16 if needs_passes(network) else spec.formats.residual_width
+    bits = others * groups(spec.widths[0])
+    residuals = bits * layout.GROUP // layout.word_channels(width)
+    return (others - 2) * image_groups(network), bits, residuals
 
 
 def _logit_bits(network: IntegerNetwork) -> int:
@@ -141,7 +162,7 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
                  "fewer or narrower layers, a smaller image or residual width"),
         Resource("weight buffer (entries of a layer)", widest, WEIGHT_DEPTH,
                  "narrower stages: out_channels * in_channels / 16 at most 256"),
-        Resource("window buffer (groups in a row of blocks)", columns, WINDOW_DEPTH // WINDOW_ROWS,
+        Resource("window buffer (groups in a row of blocks)", columns, WINDOW_GROUPS,
                  "a narrower image or narrower stages"),
         Resource("program (steps)", len(program.contents), 255, "a shallower network"),
         Resource("accumulator (bits of a logit)", _logit_bits(network), 32,
@@ -149,7 +170,7 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
         Resource("block RAM (EBR)", 27 + thresholds + board.memory_ebr, board.budget["ebr"],
                  "another board"),
         Resource("multipliers (DSP)", 8, board.budget["dsp"], "another board"),
-        Resource("folds of a layer", max(groups(conv.in_channels) for conv in convolutions), 16,
+        Resource("folds of a layer", _folds(network), 16,
                  "stages of at most 256 channels"),
     )  # fmt: skip
 

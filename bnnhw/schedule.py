@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bnnhw import entries, layout
 from bnnhw.integer import IntegerConvolution, IntegerNetwork
+from bnnhw.layout import GROUP
 from bnnhw.passes import (
     SIGNS,
     STREAM,
@@ -20,9 +21,11 @@ from bnnhw.passes import (
     moves_first,
     needs_passes,
     signs,
+    stem,
 )
 
 WEIGHT_DEPTH = 256
+WINDOW_GROUPS = 64  # groups of 16 channels in a row of blocks of the window buffer
 IMAGE = "image"
 Size = tuple[int, int, int]  # height, width, channels
 
@@ -31,9 +34,10 @@ Size = tuple[int, int, int]  # height, width, channels
 class Task:
     """A step whose maps lie at named places; "" is none.
 
-    layer : whose numbers it makes. work : what it does; None for the stem and the head.
+    layer : whose numbers it makes. work : what it does; None for the 8-bit stem and the head.
     inside, size : of the maps it reads and leaves. offset : output channel on which the first of
     a moved stream lands. contents : words for the weight buffer.
+    strip : the first column of blocks and how many, if it makes not all of a map.
     """
 
     layer: str
@@ -47,11 +51,31 @@ class Task:
     bits: str = ""
     residual: str = ""
     offset: int = 0
+    strip: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
         """The layer's, and what tells the pass from its others."""
         return f"{self.layer}.{self.work.name}" if self.work and self.work.name else self.layer
+
+
+def image_strips(network: IntegerNetwork) -> list[tuple[int, int]]:
+    """First column of blocks, and their number, of each strip in which a thermometer's bits are
+    convolved: as wide as, with a column on either side, the window buffer holds. All are alike."""
+    spec, levels = network.spec, network.stem.levels
+    if levels is None:
+        return []
+    columns = layout.blocks(*spec.input[:2])[1]
+    room = max(1, WINDOW_GROUPS // image_groups(network) - 2)
+    count = -(-columns // room)
+    wide = -(-columns // count)
+    return [(min(at * wide, columns - wide), wide) for at in range(count)]
+
+
+def image_groups(network: IntegerNetwork) -> int:
+    """Groups of 16 bits that are stored of a pixel; 0 if its bytes are."""
+    levels = network.stem.levels
+    return 0 if levels is None else network.spec.input[2] * layout.groups(len(levels))
 
 
 class Schedule:
@@ -68,7 +92,7 @@ class Schedule:
         self.width = 16 if wide else network.spec.formats.residual_width
         self._bits, self._stream = 0, 0
         self.factors: dict[str, np.ndarray] = {}
-        self.tasks = [self._stem(), *self._body(), *self._head()]
+        self.tasks = [*self._stem(), *self._body(), *self._head()]
         self.places = self._places()
 
     def _residuals(self, kind: str | None) -> str:
@@ -79,13 +103,22 @@ class Schedule:
     def _bit_map(self, bit: int, turn: int) -> str:
         return "signs" if bit == SIGNS else f"bits {turn * self.spec.repair.features + bit}"
 
-    def _stem(self) -> Task:
-        height, width, _ = self.spec.input
-        return Task(
-            "stem", None, self.spec.input, (height, width, self.spec.widths[0]),
-            entries.stem_entries(self.network.stem), IMAGE, bits=self._bit_map(0, self._bits),
-            residual=self._residuals(STREAM),
-        )  # fmt: skip
+    def _stem(self) -> Iterator[Task]:
+        (height, width, _), part = self.spec.input, self.network.stem
+        size = (height, width, self.spec.widths[0])
+        if part.levels is None:
+            yield Task(
+                "stem", None, self.spec.input, size, entries.stem_entries(part), IMAGE,
+                bits=self._bit_map(0, self._bits), residual=self._residuals(STREAM),
+            )  # fmt: skip
+            return
+        work = stem(part, part.levels)
+        inside = (height, width, GROUP * image_groups(self.network))
+        task = replace(self._task("stem", work, inside, size, self._bits), features=IMAGE)
+        *strips, last = image_strips(self.network)
+        for at, strip in enumerate(strips):
+            yield replace(task, work=replace(work, name=f"strip{at}"), strip=strip)
+        yield replace(task, strip=last) if strips else task
 
     def _body(self) -> Iterator[Task]:
         convolutions, stem = self.network.convolutions, self.network.stem.requantiser
@@ -163,7 +196,8 @@ class Schedule:
 
     def _places(self) -> dict[str, int]:
         height, width, _ = self.spec.input
-        places = {IMAGE: height * width}
+        bits = layout.bit_words(height, width, GROUP * image_groups(self.network))
+        places = {IMAGE: bits or height * width}
         for task in self.tasks:
             for place, words in (
                 (task.bits, layout.bit_words(*task.size)),

@@ -14,6 +14,11 @@ def _whole(name: str, value: Any, low: int, high: int) -> None:
         raise UserError(f"{name}={value!r}: must be a whole number from {low} to {high}")
 
 
+def thermometer_levels(count: int) -> list[int]:
+    """The byte from which each of `count` bits is 1: 256 in count + 1 equal parts, rounded."""
+    return [round(256 * (level + 1) / (count + 1)) for level in range(count)]
+
+
 @dataclass(frozen=True)
 class NumberFormats:
     """Fixed-point formats of the integer network; bnnhw.integer defines how they are used.

@@ -8,7 +8,7 @@ from bnnhw import layout
 from bnnhw.estimate import StepCycles, convolution_cycles, head_cycles, stem_cycles
 from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import GROUP, groups
-from bnnhw.passes import SIGNS, STREAM
+from bnnhw.passes import SIGNS, STREAM, Pass
 from bnnhw.schedule import IMAGE, Schedule, Task
 from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 
@@ -27,7 +27,7 @@ class Map:
 class Step:
     """A step of the program.
 
-    kind : stem, head, or as bnnhw.passes.Pass: conv, scale, shortcut or bits.
+    kind : stem (8-bit), head, or as bnnhw.passes.Pass: conv, scale, shortcut or bits.
     bits, residual : what it leaves of what the golden has, by the golden's names; name and map.
     """
 
@@ -96,38 +96,48 @@ class Program:
     def _pass(self, index: int, task: Task) -> Step:
         work = task.work
         assert work is not None
-        (height, width, inside), out = task.inside, task.size[2]
+        (height, width, inside), out = task.inside, groups(task.size[2])
         rows, columns = layout.blocks(height, width)
-        added, period = GROUP * groups(inside if work.moves else out), 0
-        if work.mean:
-            added, period = out, inside - 1
-        geometry = dict(
-            kind=Kind.CONV, single=work.strided, add=bool(task.adds), keep=bool(task.residual),
-            emit=bool(task.bits), mask=self.network.spec.repair.padding == "zero",
-            columns=columns - 1, rows=rows - 1, odd_columns=width % 2, odd_rows=height % 2,
-            folds=work.folds - 1, groups=groups(out) - 1,
-            shortcut_first=task.offset // self.per_word,
-            shortcut_end=(task.offset + added) // self.per_word, wide_in=work.wide_in,
-            wide_out=work.wide_out, scaled=work.kind == "scale", centre=work.centre, mean=work.mean,
-            spatial=work.factors is not None,
-        )  # fmt: skip
-        words = _descriptor(
-            geometry,
-            self._sources(index, task, shortcut=self.address(task.adds), period=period),
-            dict(bits=self.address(task.bits), residual=self.address(task.residual),
-                 operand=self.address(task.operand)),
-        )  # fmt: skip
+        first, wide = task.strip or (0, columns)
+        before = first - 1 if task.strip else 0  # a strip is read from the column before it
+        period = inside - 1 if work.mean else 0
+        sources = self._sources(index, task, shortcut=self.address(task.adds), period=period)
+        sources["features"] += before * work.folds
+        sinks = dict(
+            bits=self.address(task.bits) + first * out,
+            residual=self.address(task.residual) + first * out * GROUP // self.per_word,
+            operand=self.address(task.operand),
+        )
+        words = _descriptor(self._geometry(task, work), sources, sinks)
         cycles = convolution_cycles(
-            rows, columns, work.folds, groups(out), reads=bool(task.adds),
-            writes=bool(task.residual), per_word=self.per_word, single=work.strided,
-            weight_words=len(task.contents), fetches=work.fetches,
+            rows, wide, work.folds, out, reads=bool(task.adds), writes=bool(task.residual),
+            per_word=self.per_word, single=work.strided, weight_words=len(task.contents),
+            fetches=work.fetches,
         )  # fmt: skip
         bits = residual = None
-        if work.emits is not None and work.emits != SIGNS:
+        if work.emits is not None and work.emits != SIGNS and first + wide == columns:
             bits = self._map(f"{task.layer}.bits{work.emits or ''}", task.bits, task)
         if not work.name and work.keeps == STREAM:
             residual = self._map(f"{task.layer}.residual", task.residual, task)
         return Step(task.name, work.kind, words, cycles, bits, residual)
+
+    def _geometry(self, task: Task, work: Pass) -> dict[str, int]:
+        (height, width, inside), out = task.inside, task.size[2]
+        rows, columns = layout.blocks(height, width)
+        first, wide = task.strip or (0, columns)
+        added = GROUP * groups(inside if work.moves else out)
+        end = task.offset + (out if work.mean else added)
+        return dict(
+            kind=Kind.STEM if task.features == IMAGE else Kind.CONV, single=work.strided,
+            add=bool(task.adds), keep=bool(task.residual), emit=bool(task.bits),
+            mask=self.network.spec.repair.padding == "zero", columns=wide - 1, rows=rows - 1,
+            odd_columns=width % 2 and first + wide == columns, odd_rows=height % 2,
+            folds=work.folds - 1, groups=groups(out) - 1,
+            shortcut_first=task.offset // self.per_word, shortcut_end=end // self.per_word,
+            wide_in=work.wide_in, wide_out=work.wide_out, scaled=work.kind == "scale",
+            centre=work.centre, mean=work.mean, spatial=work.factors is not None,
+            more_left=first > 0, more_right=first + wide < columns,
+        )  # fmt: skip
 
     def _head(self, index: int, task: Task) -> Step:
         count = layout.residual_words(*task.inside, self.width)

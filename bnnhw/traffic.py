@@ -14,19 +14,21 @@ GROUP = 16
 def traffic(plan: Plan) -> dict[str, dict[str, int]]:
     """{"reads": {what: number}, "writes": {what: number}}, each of one word of up to 64 bits.
 
-    program : descriptors. weights : with scales, biases and thresholds. image : written a byte at
-    a time. features : bits, spatial factors. residuals : the stream and the sums between passes.
+    program : descriptors. weights : with scales, biases and thresholds. image : written a byte, or
+    16 bits of its thermometer, at a time. features : bits, spatial factors. residuals : the stream
+    and the sums between passes.
     """
     p = plan.parameters
     reads: Counter[str] = Counter()
-    writes = Counter(image=p.image_height * p.image_width * p.image_channels)
+    size = p.image_height * p.image_width * p.image_channels
+    writes = Counter(image=size * max(1, p.byte_groups))
     for step in plan.steps:
         first, second, third = step.words
         geometry, sinks = Geometry.from_bits(first), Sinks.from_bits(third)
         reads["program"] += DESCRIPTOR_WORDS
         reads["weights"] += Sources.from_bits(second).weight_words
         if geometry.kind == Kind.STEM:
-            reads["image"] += _image_reads(geometry)
+            reads["image"] += _bit_reads(geometry) if p.levels else _byte_reads(geometry)
         elif geometry.kind == Kind.CONV:
             reads.update(_map_reads(geometry, p))
         else:
@@ -45,7 +47,13 @@ def _stream_words(geometry: Geometry, p: EngineParameters) -> int:
     return (geometry.groups + 1) * GROUP // p.word_channels
 
 
-def _image_reads(geometry: Geometry) -> int:
+def _bit_reads(geometry: Geometry) -> int:
+    """Each word once for each strip, which takes the columns next to it too."""
+    beside = 2 * (geometry.more_left or geometry.more_right)
+    return (geometry.rows + 1) * (geometry.columns + 1 + beside) * (geometry.folds + 1)
+
+
+def _byte_reads(geometry: Geometry) -> int:
     """A word for each tap that lies inside the image, for each four channels."""
     height, width = geometry.rows + 1, geometry.columns + 1
     return (3 * height - 2) * (3 * width - 2) * 4 * (geometry.groups + 1)

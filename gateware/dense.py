@@ -10,7 +10,7 @@ from gateware.lane import Token
 from gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
 from gateware.parameters import LANES, MACS
 from gateware.program import Geometry
-from gateware.stem import StemWalker
+from gateware.stem import SIGNATURE, StemWalker
 
 SUM_WIDTH = 32
 
@@ -53,7 +53,8 @@ class Dense(wiring.Component):
     A word is several units: bytes of a pixel in the stem, channels of a block in the head, whose
     four pixels are added up first (so that pooling costs no pass of its own). Weights are read
     one entry a unit, MACS bytes of it. The stem gives its sums, shifted right by `pre_shift`,
-    one channel a cycle: `token` a cycle ahead of `half`. The head gives logits.
+    one channel a cycle: `token` a cycle ahead of `half`. The head gives logits. There is no stem
+    where the image is stored as the bits of a thermometer.
     """
 
     def __init__(self, parameters):
@@ -81,7 +82,9 @@ class Dense(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         p = self._parameters
-        m.submodules.stem = stem = StemWalker(p)
+        stem = SIGNATURE.create()  # asks for nothing
+        if not p.levels:
+            m.submodules.stem = stem = StemWalker(p)
         m.submodules.head = head = HeadWalker(p)
         self._x_width = max(8, p.residual_width + 2, p.bias_shift + 2)
         m.submodules.macs = macs = MacBank(x_width=self._x_width)
@@ -115,8 +118,9 @@ class Dense(wiring.Component):
             m.d.sync += tail.eq(1)
         with m.If(in_head):
             self._head_results(m, unit, head, macs, closing, tail, in_head)
-        with m.Else():
-            self._stem_results(m, unit, stem, macs, closing, tail)
+        if not p.levels:
+            with m.Else():
+                self._stem_results(m, unit, stem, macs, closing, tail)
         with m.If(self.start_stem | self.start_head | self._again):
             m.d.comb += macs.clear.eq(1)
         with m.If(self.start_stem | self.start_head):

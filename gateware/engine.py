@@ -62,26 +62,28 @@ class Engine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         p = self._parameters
-        m.submodules.sequencer = sequencer = Sequencer(weight_depth=p.weight_depth)
+        gaps = p.gaps or (0, 0, 0)
+        m.submodules.sequencer = sequencer = Sequencer(
+            weight_depth=p.weight_depth, image_bits=p.levels > 0, gap=gaps[0]
+        )
         m.submodules.door = door = ByteWriter(p, image_base=self._image_base)
         m.submodules.dense = dense = Dense(p)
         m.submodules.weights = weights = WeightBuffer(depth=p.weight_depth, thresholds=p.thresholds)
         m.submodules.residual_writer = residuals = ResidualWriter(p)
-        m.submodules.bit_writer = bits = BitWriter()
+        m.submodules.bit_writer = bits = BitWriter(gap=gaps[1])
         m.submodules.shortcut = shortcut = ShortcutReader(p)
         m.submodules.lanes = lanes = Lanes(p)
         token = Signal(Token)
-        array, issue, loader = self._convolution(m, sequencer, weights)
+        array, issue, loader = self._convolution(m, sequencer, door, weights)
 
         m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 1)
         m.d.comb += [
             wait.i.eq(issue.token),
-            token.eq(Mux(dense.token.valid, dense.token, wait.o)),
+            token.eq(wait.o if p.levels else Mux(dense.token.valid, dense.token, wait.o)),
         ]
         self._dense(m, sequencer, dense, door, weights)
-        in_convolution = sequencer.geometry.kind == Kind.CONV
         m.d.comb += weights.weight_entry.eq(
-            Mux(in_convolution, issue.weight_entry, dense.weight_entry)
+            Mux(sequencer.convolves, issue.weight_entry, dense.weight_entry)
         )
         operand = None
         if p.passes:
@@ -95,7 +97,7 @@ class Engine(wiring.Component):
         self._outside(m, sequencer, dense, door)
         return m
 
-    def _convolution(self, m, sequencer, weights):
+    def _convolution(self, m, sequencer, door, weights):
         p = self._parameters
         m.submodules.issue = issue = ConvolutionIssue(p)
         m.submodules.loader = loader = WindowLoader(p)
@@ -112,7 +114,10 @@ class Engine(wiring.Component):
             loader.start.eq(sequencer.start_conv),
             loader.retire.eq(issue.retire),
             loader.grant.eq(sequencer.more_taken),
+            loader.waits.eq((sequencer.geometry.kind == Kind.STEM) & ~door.complete),
+            loader.received.eq(door.received),
             sequencer.more.eq(loader.request),
+            sequencer.skip.eq(loader.row_end & self._strip(sequencer)),
             window.rows.eq(issue.rows),
             window.columns.eq(issue.columns),
             window.write.eq(loader.write),
@@ -124,6 +129,10 @@ class Engine(wiring.Component):
         ]
         m.d.sync += [array.outside.eq(issue.outside), array.first.eq(issue.first)]
         return array, issue, loader
+
+    def _strip(self, sequencer):
+        """Whether the step makes a strip of the image's map."""
+        return sequencer.geometry.more_left | sequencer.geometry.more_right
 
     def _dense(self, m, sequencer, dense, door, weights):
         m.d.comb += [
@@ -187,7 +196,7 @@ class Engine(wiring.Component):
             m.d.sync += entry.eq(Mux(token.position_end, 0, after))
         m.submodules.bias_entry = bias_entry = Delay(entry.shape(), 1)
         m.submodules.threshold_entry = threshold_entry = Delay(entry.shape(), 3)
-        in_stem = sequencer.geometry.kind == Kind.STEM
+        in_stem = (sequencer.geometry.kind == Kind.STEM) & ~sequencer.convolves
         m.d.sync += lanes.token.eq(token)
         m.d.comb += [
             bias_entry.i.eq(entry),
@@ -219,6 +228,7 @@ class Engine(wiring.Component):
                 writer.fresh.eq(lanes.fresh),
                 writer.enable.eq(enable),
                 writer.single.eq(g.single),
+                writer.strip.eq(self._strip(sequencer)),
                 writer.load.eq(sequencer.load_sinks),
                 writer.base.eq(base),
             ]
@@ -292,12 +302,13 @@ class Engine(wiring.Component):
         connect(m, door.load, flipped(self.load))
         connect(m, door.pixels, flipped(self.pixels))
         m.submodules.results = results = Results(classes=self._parameters.classes)
+        stem = sequencer.geometry.kind == Kind.STEM
         connect(m, dense.logits, results.logits)
         connect(m, results.o, flipped(self.results))
         m.d.comb += [
             sequencer.run.eq(self.run),
             door.run.eq(self.run),
-            door.consume.eq(sequencer.step_done & (sequencer.geometry.kind == Kind.STEM)),
+            door.consume.eq(sequencer.step_done & stem & ~sequencer.geometry.more_right),
             results.complete.eq(door.complete),
             self.step_done.eq(sequencer.step_done),
             self.step.eq(sequencer.step),

@@ -5,11 +5,15 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from gateware.memory import NIBBLES, WORD_WIDTH, WriteRequest
+from gateware.parameters import LANES
+from gateware.thermometer import Thermometer
 
 
 class ByteWriter(wiring.Component):
     """Until `run`: `load` fills words from address 0, eight bytes each, low byte first.
-    Then `pixels` fills a word per pixel from `image_base`, a byte per channel, a frame at a time.
+    Then `pixels` fills the image from `image_base`, a frame at a time: a word per pixel, a byte
+    per channel, or with `levels` a map of bits, of each channel those of its byte's thermometer in
+    whole groups of 16 (stored as bnnhw.layout says; lanes outside an odd map are left alone).
 
     `received` counts the rows of the frame that are in memory, `complete` says all are; both
     stay until `consume`, and no pixel is taken while `complete`.
@@ -32,34 +36,37 @@ class ByteWriter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         p = self._parameters
-        address, byte = Signal.like(self.memory.address), Signal(3)
-        column = Signal(8)
+        address, byte = self.memory.address, Signal(3)
+        column, row_end = Signal(8), Signal()
         held, full = Signal(8), Signal()  # one byte, so that the request waits for nothing
+        stored, final = Signal(init=1), Signal()  # with this grant a byte, a word or pixel, is
         source = Mux(self.run, self.pixels.payload, self.load.payload)
         m.d.comb += [
             self.load.ready.eq(~self.run & ~full),
             self.pixels.ready.eq(self.run & ~full & ~self.complete),
             self.memory.request.eq(full),
-            self.memory.address.eq(address),
             self.memory.data.eq(held.replicate(WORD_WIDTH // 8)),
             self.memory.mask.eq(Cat((byte == i).replicate(2) for i in range(NIBBLES // 2))),
+            final.eq(stored & (byte == Mux(self.run, p.image_channels - 1, 7))),
+            row_end.eq(column == p.image_width - 1),
         ]
-        with m.If(self.memory.grant):
-            m.d.sync += full.eq(0)
+        with m.If(self.memory.grant & stored):
+            m.d.sync += [full.eq(0), byte.eq(byte + 1)]
         loaded = self.load.valid & self.load.ready
         with m.If(loaded | (self.pixels.valid & self.pixels.ready)):
             m.d.sync += [full.eq(1), held.eq(source)]
-        final = Signal()
-        m.d.comb += final.eq(byte == Mux(self.run, p.image_channels - 1, 7))
-        with m.If(self.memory.grant):
-            m.d.sync += byte.eq(byte + 1)
-            with m.If(final):
-                m.d.sync += [byte.eq(0), address.eq(address + 1)]
-                with m.If(self.run):
-                    m.d.sync += column.eq(column + 1)
-                    with m.If(column == p.image_width - 1):
-                        m.d.sync += [column.eq(0), self.received.eq(self.received + 1)]
-                        m.d.sync += self.complete.eq(self.received == p.image_height - 1)
+        with m.If(self.memory.grant & final):
+            m.d.sync += byte.eq(0)
+            with m.If(self.run):
+                m.d.sync += column.eq(column + 1)
+                with m.If(row_end):
+                    m.d.sync += [column.eq(0), self.received.eq(self.received + 1)]
+                    m.d.sync += self.complete.eq(self.received == p.image_height - 1)
+        advance, step = final, 1
+        if p.levels:
+            advance, step = self._bits(m, held, stored, final, column, row_end)
+        with m.If(self.memory.grant & advance):
+            m.d.sync += address.eq(address + step)
         started = Signal()
         m.d.sync += started.eq(self.run)
         with m.If(self.consume):
@@ -67,3 +74,26 @@ class ByteWriter(wiring.Component):
         with m.If(self.consume | (self.run & ~started)):
             m.d.sync += [address.eq(self._image_base), byte.eq(0), column.eq(0)]
         return m
+
+    def _bits(self, m, held, stored, final, column, row_end):
+        """A byte's bits in place of it, a group a word; returns when and how far to go on."""
+        p = self._parameters
+        group = Signal(range(p.byte_groups))
+        lane = Cat(column[0], self.received[0])
+        m.submodules.thermometer = thermometer = Thermometer(levels=p.levels)
+        m.d.comb += [thermometer.byte.eq(held), thermometer.group.eq(group)]
+        with m.If(self.run):
+            m.d.comb += [
+                self.memory.data.eq(thermometer.bits.replicate(LANES)),
+                self.memory.mask.eq(Cat((lane == i).replicate(4) for i in range(LANES))),
+                stored.eq(group == p.byte_groups - 1),
+            ]
+            with m.If(self.memory.grant):
+                m.d.sync += group.eq(Mux(stored, 0, group + 1))
+        # The next pixel is in the same block, in the row's first block again, or in the next.
+        words = p.image_channels * p.byte_groups
+        row_words = -(-p.image_width // 2) * words
+        last = self.run & final
+        block_again, row_again = last & ~row_end & ~lane[0], last & row_end & ~lane[1]
+        step = Mux(block_again, 1 - words, Mux(row_again, 1 - row_words, 1))
+        return self.run | final, step

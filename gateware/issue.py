@@ -146,11 +146,12 @@ class ConvolutionIssue(wiring.Component):
     def _borders(self, m, row, column):
         g = self.geometry
         bottom, right = row == g.rows, column == g.columns
+        first, last = column == 0, right
+        if self._parameters.gaps:
+            first, last = first & ~g.more_left, last & ~g.more_right
         m.d.comb += [
             self.outside.rows.eq(Mux(g.mask, Cat(row == 0, 0, bottom & g.odd_rows, bottom), 0)),
-            self.outside.columns.eq(
-                Mux(g.mask, Cat(column == 0, 0, right & g.odd_columns, right), 0)
-            ),
+            self.outside.columns.eq(Mux(g.mask, Cat(first, 0, right & g.odd_columns, last), 0)),
         ]
         if self._parameters.passes:
             with m.If(g.centre):

@@ -18,6 +18,10 @@ class WindowLoader(wiring.Component):
     outside, and lanes outside an odd map, are written as zeros with minus-one padding and left
     alone with zero padding, where the array masks them. Factors are a word a block.
 
+    Of a strip of the image, which is a convolution of fewer columns, those on either side are
+    fetched as well; `row_end` marks the last word of a row, after which the next is elsewhere.
+    With `waits` a row is fetched when both of its pixel rows are among those `received`.
+
     `ahead` counts rows in the buffer: up with each row filled, down with `retire`; at most four.
     """
 
@@ -29,6 +33,9 @@ class WindowLoader(wiring.Component):
                 "start": In(1),
                 "geometry": In(Geometry),
                 "retire": In(1),
+                "waits": In(1),
+                "received": In(9),
+                "row_end": Out(1),
                 "ahead": Out(3),
                 "request": Out(1),
                 "grant": In(1),
@@ -48,20 +55,26 @@ class WindowLoader(wiring.Component):
         inside, fold_end, row_end, last_row, room, step = (Signal() for _ in range(6))
         # A word takes two cycles: in the first it becomes known where it lies.
         within_rows, within_columns = Signal(), Signal()
-        folds = Mux(g.spatial, 0, g.folds) if self._parameters.spatial else g.folds
+        p = self._parameters
+        folds = Mux(g.spatial, 0, g.folds) if p.spatial else g.folds
+        left, right = (g.more_left, g.more_right) if p.gaps else (0, 0)
         m.d.comb += [
             within_rows.eq((row != 0) & (row != g.rows + 2)),
             within_columns.eq((column != 0) & (column != g.columns + 2)),
         ]
         m.d.sync += [
             known.eq(busy & ~step),
-            inside.eq(within_rows & within_columns),
+            inside.eq(within_rows & (within_columns | left | right)),
             fold_end.eq(fold == folds),
             row_end.eq((fold == folds) & (column == g.columns + 2)),
             last_row.eq(row == g.rows + 2),
             room.eq((self.ahead < ROWS) & ~filled),
         ]
+        if p.levels:
+            with m.If(self.waits & (self.received[1:] < row)):
+                m.d.sync += room.eq(0)
         m.d.comb += [
+            self.row_end.eq(row_end),
             self.request.eq(known & room & inside),
             step.eq(known & room & (~inside | self.grant)),
         ]
@@ -79,14 +92,15 @@ class WindowLoader(wiring.Component):
         with m.If(~self.start):
             m.d.sync += self.ahead.eq(self.ahead + filled - self.retire)
         m.d.sync += [
-            self.write.eq(step & (inside | self._parameters.minus_one)),
+            self.write.eq(step & (inside | p.minus_one)),
             self.write_row.eq(row),
             self.write_column.eq(place),
         ]
         bottom = (row == g.rows + 1) & g.odd_rows
-        right = (column == g.columns + 1) & g.odd_columns
-        gone = Cat(bottom & (lane >> 1) | right & (lane & 1) for lane in range(LANES))
-        m.d.sync += self.write_lanes.eq(Mux(within_rows & within_columns, ~gone, 0))
+        edge = (column == g.columns + 1) & g.odd_columns
+        gone = Cat(bottom & (lane >> 1) | edge & (lane & 1) for lane in range(LANES))
+        counts = within_columns | ((column == 0) & left) | ((column != 0) & right)
+        m.d.sync += self.write_lanes.eq(Mux(within_rows & counts, ~gone, 0))
         return m
 
 

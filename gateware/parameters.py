@@ -27,6 +27,10 @@ class EngineParameters:
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
     averages : whether a step may add the mean of each block; with `passes`.
     spatial : whether a step may scale by a factor for each pixel; with `passes`.
+    levels : bits of a thermometer that are stored of each byte in its place, level l being
+        256 * (l + 1) / (levels + 1), rounded; an even number. 0: the 8-bit stem.
+    gaps : where the image's bits are convolved in strips, words from the end of a strip's row to
+        the next: of features read, bits and residuals written. None: the whole image at once.
     """
 
     residual_width: int
@@ -47,6 +51,8 @@ class EngineParameters:
     passes: bool = False
     averages: bool = False
     spatial: bool = False
+    levels: int = 0
+    gaps: tuple[int, int, int] | None = None
 
     def __post_init__(self):
         if not 8 <= self.residual_width <= 16:
@@ -63,6 +69,10 @@ class EngineParameters:
             raise ValueError(f"spatial: shift={self.shift} is not in [{FACTOR_FRACTION}, 13]")
         if not 1 <= self.image_channels <= 8:
             raise ValueError(f"image_channels={self.image_channels} is not in [1, 8]")
+        if self.levels % 2 or not 0 <= self.levels < 256:
+            raise ValueError(f"levels={self.levels} is not an even number below 256")
+        if self.gaps and not self.levels:
+            raise ValueError("gaps: need levels")
         for name in ("window_depth", "weight_depth"):
             depth = getattr(self, name)
             if depth < 16 or depth & (depth - 1):
@@ -77,6 +87,11 @@ class EngineParameters:
     def stream_width(self):
         """Signed bits of what is read from a slot."""
         return 16 if self.passes else self.residual_width
+
+    @property
+    def byte_groups(self):
+        """Groups of 16 bits that are stored of a byte of the image."""
+        return -(-self.levels // GROUP)
 
     @property
     def word_channels(self):

@@ -10,7 +10,8 @@ PERIOD_WIDTH = 8  # bits: as many channels as 16 folds have
 
 
 class Kind(enum.Enum, shape=2):
-    """What a step does: the 8-bit stem, a binary convolution, or pooling and the head."""
+    """What a step does: the stem, 8-bit or a binary convolution that waits for the image's bits; a
+    binary convolution; or pooling and the head."""
 
     STEM = 0
     CONV = 1
@@ -19,7 +20,7 @@ class Kind(enum.Enum, shape=2):
 
 class Geometry(data.Struct):
     """Word 0. A position is a block of 2 x 2 input pixels of a convolution, or, in the stem,
-    one pixel; it gives `lanes` outputs if `single` is 0 and one otherwise (stride 2, stem).
+    one pixel; it gives `lanes` outputs if `single` is 0 and one otherwise (stride 2, 8-bit stem).
 
     last : the frame ends with this step.
     add, keep, emit : read a shortcut, write the residual stream, write bits.
@@ -33,6 +34,8 @@ class Geometry(data.Struct):
     centre : only the middle tap of each window counts; with `single` alone.
     mean : what is added is the mean of the position's block, wide; with `single` and `wide_in`.
     spatial : features are factors, a word a block, by which the operand is scaled; with `scaled`.
+    more_left, more_right : of a strip of the image: the columns next to it are in the image. What
+        lies there is read on either side, from `features` on, and counts on these.
     """
 
     kind: Kind
@@ -56,7 +59,8 @@ class Geometry(data.Struct):
     centre: 1
     mean: 1
     spatial: 1
-    _unused: 2
+    more_left: 1
+    more_right: 1
 
 
 class Sources(data.Struct):

@@ -1,6 +1,6 @@
 """Runs the program: fetches a step's descriptor and weights, starts its unit, waits for it."""
 
-from amaranth import Module, Signal, unsigned
+from amaranth import Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -17,12 +17,14 @@ class Sequencer(wiring.Component):
     in. The step ends when `idle`; `step_done` marks its last cycle, `frame_done` its frame's.
 
     The fetch port reads consecutive words: the descriptor, the weights, and while a convolution
-    runs its features, of which the window loader asks `more`; `more_taken` is its grant. While
-    a stem or head runs, `lends` is high and no word is asked for.
+    runs its features, of which the window loader asks `more`; `more_taken` is its grant. After a
+    word given with `skip`, `gap` words are left out. While an 8-bit stem or a head runs, `lends`
+    is high and no word is asked for. With `image_bits` the stem is a convolution.
     """
 
-    def __init__(self, *, weight_depth):
+    def __init__(self, *, weight_depth, image_bits=False, gap=0):
         self._entry = unsigned(exact_log2(weight_depth))
+        self._image_bits, self._gap = image_bits, gap
         super().__init__(
             {
                 "run": In(1),
@@ -38,11 +40,13 @@ class Sequencer(wiring.Component):
                 "start_head": Out(1),
                 "step": Out(8),
                 "lends": Out(1),
+                "convolves": Out(1),
                 "step_done": Out(1),
                 "frame_done": Out(1),
                 "fetch": Out(FetchRequest()),
                 "more": In(1),
                 "more_taken": Out(1),
+                "skip": In(1),
                 "write_weights": Out(1),
                 "write_entry": Out(self._entry),
                 "write_row": Out(2),
@@ -63,11 +67,14 @@ class Sequencer(wiring.Component):
             self.sinks.eq(self.fetch.data),
         ]
         with m.If(taken):
-            m.d.sync += [self.fetch.address.eq(self.fetch.address + 1), left.eq(left - 1)]
+            step = Mux(self.skip, self._gap + 1, 1) if self._gap else 1
+            m.d.sync += [self.fetch.address.eq(self.fetch.address + step), left.eq(left - 1)]
             with m.If(left == 1):
                 m.d.sync += wanted.eq(0)
         m.d.sync += arrived.eq(taken)
 
+        kind, stem = self.geometry.kind, self.geometry.kind == Kind.STEM
+        m.d.comb += self.convolves.eq((kind == Kind.CONV) | (stem & self._image_bits))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [self.fetch.address.eq(program), left.eq(DESCRIPTOR_WORDS)]
@@ -82,14 +89,14 @@ class Sequencer(wiring.Component):
                 self._weights(m, arrived, wanted)
             with m.State("START"):
                 m.d.comb += [
-                    self.start_stem.eq(self.geometry.kind == Kind.STEM),
-                    self.start_conv.eq(self.geometry.kind == Kind.CONV),
-                    self.start_head.eq(self.geometry.kind == Kind.HEAD),
+                    self.start_stem.eq(stem & ~self.convolves),
+                    self.start_conv.eq(self.convolves),
+                    self.start_head.eq(kind == Kind.HEAD),
                 ]
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [self.fetch.request.eq(self.more), self.more_taken.eq(taken)]
-                m.d.comb += self.lends.eq(self.geometry.kind != Kind.CONV)
+                m.d.comb += self.lends.eq(~self.convolves)
                 with m.If(self.idle):
                     m.d.comb += [self.step_done.eq(1), self.frame_done.eq(self.geometry.last)]
                     m.d.sync += [

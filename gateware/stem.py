@@ -7,6 +7,27 @@ from amaranth.lib.wiring import In, Out
 from gateware.memory import ADDRESS_WIDTH
 from gateware.program import Geometry
 
+SIGNATURE = wiring.Signature(
+    {
+        "start": In(1),
+        "geometry": In(Geometry),
+        "base": In(unsigned(ADDRESS_WIDTH)),
+        "received": In(9),
+        "complete": In(1),
+        "next": In(1),
+        "taken": Out(1),
+        "padded": Out(1),
+        "last": Out(1),
+        "group_end": Out(1),
+        "position_end": Out(1),
+        "row_end": Out(1),
+        "busy": Out(1),
+        "request": Out(1),
+        "grant": In(1),
+        "address": Out(unsigned(ADDRESS_WIDTH)),
+    }
+)
+
 
 class StemWalker(wiring.Component):
     """For each pixel, for each four channels, for each tap: one word, a byte per input channel.
@@ -19,26 +40,7 @@ class StemWalker(wiring.Component):
 
     def __init__(self, parameters):
         self._parameters = parameters
-        super().__init__(
-            {
-                "start": In(1),
-                "geometry": In(Geometry),
-                "base": In(unsigned(ADDRESS_WIDTH)),
-                "received": In(9),
-                "complete": In(1),
-                "next": In(1),
-                "taken": Out(1),
-                "padded": Out(1),
-                "last": Out(1),
-                "group_end": Out(1),
-                "position_end": Out(1),
-                "row_end": Out(1),
-                "busy": Out(1),
-                "request": Out(1),
-                "grant": In(1),
-                "address": Out(unsigned(ADDRESS_WIDTH)),
-            }
-        )
+        super().__init__(SIGNATURE)
 
     def elaborate(self, platform):
         m = Module()

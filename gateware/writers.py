@@ -14,24 +14,31 @@ class BlockAddress(wiring.Component):
 
     Usually words follow each other. With `single` a position is one pixel, so that a block is
     visited twice in each of two rows of positions: `lane` = 2 * row + column in the block.
-    `advance` marks a word written, `position_end` and `row_end` that it ends these.
+    `advance` marks a word written, `position_end` and `row_end` that it ends these. With `strip`
+    the map is wider than the rows of positions: `gap` words are left out after each.
     """
 
     load: In(1)
     base: In(unsigned(ADDRESS_WIDTH))
     single: In(1)
+    strip: In(1)
     advance: In(1)
     position_end: In(1)
     row_end: In(1)
     address: Out(unsigned(ADDRESS_WIDTH))
     lane: Out(range(LANES))
 
+    def __init__(self, *, gap=0):
+        self._gap = gap
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         block, row = Signal.like(self.address), Signal.like(self.address)
         after = Signal.like(self.address)
         right, lower = Signal(), Signal()
-        m.d.comb += [after.eq(self.address + 1), self.lane.eq(Cat(right, lower))]
+        step = Mux(self.strip & self.row_end, self._gap + 1, 1) if self._gap else 1
+        m.d.comb += [after.eq(self.address + step), self.lane.eq(Cat(right, lower))]
         with m.If(self.advance):
             m.d.sync += self.address.eq(after)
             with m.If(self.single & self.position_end):
@@ -68,6 +75,7 @@ class ResidualWriter(wiring.Component):
                 "fresh": In(1),
                 "enable": In(1),
                 "single": In(1),
+                "strip": In(1),
                 "load": In(1),
                 "base": In(unsigned(ADDRESS_WIDTH)),
                 "memory": Out(WriteRequest()),
@@ -76,7 +84,8 @@ class ResidualWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.address = address = BlockAddress()
+        gap = self._parameters.gaps[2] if self._parameters.gaps else 0
+        m.submodules.address = address = BlockAddress(gap=gap)
         waiting, complete = Signal(), Signal()
         now = self.y.as_value()
         if self._parameters.word_channels == 2:
@@ -98,6 +107,7 @@ class ResidualWriter(wiring.Component):
             address.load.eq(self.load),
             address.base.eq(self.base),
             address.single.eq(self.single),
+            address.strip.eq(self.strip),
             address.advance.eq(self.memory.grant),
             address.position_end.eq(self.token.position_end),
             address.row_end.eq(self.token.row_end),
@@ -117,13 +127,18 @@ class BitWriter(wiring.Component):
     fresh: In(1)
     enable: In(1)
     single: In(1)
+    strip: In(1)
     load: In(1)
     base: In(unsigned(ADDRESS_WIDTH))
     memory: Out(WriteRequest())
 
+    def __init__(self, *, gap=0):
+        self._gap = gap
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.address = address = BlockAddress()
+        m.submodules.address = address = BlockAddress(gap=self._gap)
         collected = Signal(data.ArrayLayout(unsigned(GROUP), LANES))
         position_end, row_end = Signal(), Signal()
         with m.If(self.memory.grant):
@@ -145,6 +160,7 @@ class BitWriter(wiring.Component):
             address.load.eq(self.load),
             address.base.eq(self.base),
             address.single.eq(self.single),
+            address.strip.eq(self.strip),
             address.advance.eq(self.memory.grant),
             address.position_end.eq(position_end),
             address.row_end.eq(row_end),

@@ -16,7 +16,7 @@ from bnnhw.integer import (
     Requantiser,
     structure,
 )
-from bnnhw.spec import Convolution, NetworkSpec
+from bnnhw.spec import Convolution, NetworkSpec, thermometer_levels
 
 LEVELS = 6
 
@@ -86,7 +86,7 @@ class Random:
             return IntegerStem(
                 self.bytes(out, 3, 3, channels), shift, self.requantiser(half, out)
             )  # fmt: skip
-        levels = np.sort(self.rng.choice(np.arange(1, 256), LEVELS, False)).astype(np.uint8)
+        levels = np.array(thermometer_levels(LEVELS), np.uint8)
         channels *= LEVELS
         return IntegerStem(
             self.signs(out, 3, 3, channels), 1,

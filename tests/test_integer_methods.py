@@ -162,8 +162,8 @@ def test_thermometers_fit_their_bits():
     falling = stem.levels[::-1].copy()
     for wrong, message in (
         (dict(levels=None), r"stem\.levels: not those of a stem=thermometer"),
-        (dict(levels=falling), "must be an even count of rising levels"),
-        (dict(levels=stem.levels[:-1]), "must be an even count of rising levels"),
+        (dict(levels=falling), "stem.levels: must cut bytes in 7 equal parts"),
+        (dict(levels=stem.levels[:-1]), "stem.levels: has 5, must be an even number from 2 to 254"),
         (dict(levels=stem.levels.astype(int)), "stem.levels: needs uint8"),
         (dict(weights=stem.weights[..., :-2]), r"stem\.weights: needs int8 \(4, 3, 3, 6\)"),
         (dict(pre_shift=0), r"stem\.pre_shift=0: must be 1"),

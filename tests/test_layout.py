@@ -228,3 +228,12 @@ def test_head_entries_are_four_classes_bytes_by_channel_then_the_bias(
         column = mantissa if c == each - 1 else weights[:, c] if c < channels else 0 * mantissa
         want = [int(column[out]) if out < classes else 0 for out in range(4 * quad, 4 * quad + 4)]
         assert bytes_of(taps[quad * each + c]) == want, (quad, c)
+
+
+def test_thermometers_are_padded_to_groups_with_weights_that_cancel():
+    weights = np.random.default_rng(3).choice(np.array([-1, 1], np.int8), (4, 3, 3, 2 * 18))
+    padded = entries.thermometer_weights(weights, 18).reshape(4, 3, 3, 2, 32)
+    assert np.array_equal(padded[..., :18].reshape(weights.shape), weights)
+    assert not padded[..., 18:].sum(-1).any() and padded.dtype == np.int8
+    whole = weights[..., :32]
+    assert np.array_equal(entries.thermometer_weights(whole, 16), whole)

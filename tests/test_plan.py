@@ -251,6 +251,36 @@ def test_factors_are_features_of_the_boot_image(double):
     assert not plain.parameters.spatial and "factors" not in " ".join(regions(plain))
 
 
+def test_a_thermometer_is_convolved_in_strips_that_the_window_holds():
+    """40 columns are 20 blocks of six groups: three strips of 7 and two beside, 9 * 6 <= 64."""
+    repair = Repair(stem="thermometer", double_residual=False)
+    spec = NetworkSpec(depth=4, widths=(18,), input=(5, 39, 3), repair=repair)
+    network = network_of(spec)
+    plan = make_plan(network, BOARD)
+    stems = plan.steps[:3]
+    assert [step.name for step in stems] == ["stem.strip0", "stem.strip1", "stem"]
+    assert len(regions(plan)["image"]) == 3 * 20 * 6
+    features, bits, residuals = plan.parameters.gaps
+    assert plan.parameters.levels == 32
+    assert (features, bits, residuals) == ((20 - 9) * 6, (20 - 7) * 2, (20 - 7) * 16)
+    for step, first in zip(stems, (0, 7, 13), strict=True):
+        geometry, sources, sinks = words_of(step)
+        assert geometry.kind == Kind.STEM and not geometry.single and not geometry.add
+        assert (geometry.columns, geometry.rows, geometry.folds, geometry.groups) == (6, 2, 5, 1)
+        assert (geometry.more_left, geometry.more_right) == (first > 0, first < 13)
+        assert (geometry.odd_rows, geometry.odd_columns) == (1, first == 13)
+        assert sources.features == plan.image_base + (first - 1) * 6
+        assert sinks.bits == regions(plan)["bits 0"].start + first * 2
+        assert sinks.residual == regions(plan)["residuals 0"].start + first * 16
+    assert [step.bits is not None for step in stems] == [False, False, True]
+    assert stems[2].bits[0] == "stem.bits" and stems[2].residual[0] == "stem.residual"
+    assert stems[2].bits[1].address == regions(plan)["bits 0"].start
+    others = [words_of(step)[0] for step in plan.steps[3:]]
+    assert not any(g.more_left or g.more_right or g.kind == Kind.STEM for g in others)
+    narrow = make_plan(network_of(replace(spec, input=(5, 15, 3))), BOARD)
+    assert narrow.parameters.gaps is None and narrow.steps[1].name == "stage0.0.conv1"
+
+
 def test_tensors_finds_the_maps_in_memory(case):
     _, plan = case
     memory = np.random.default_rng(0).integers(0, 2**64, BOARD.memory_words, dtype=np.uint64)

@@ -48,3 +48,13 @@ def test_traffic_of_spatial_factors_is_a_word_a_block():
     spec = replace(DIGITS, repair=replace(BASELINE, scaling="spatial"))
     scaled = traffic(plan.make_plan(random_network(spec), BOARD))
     assert scaled["reads"]["features"] == narrow["reads"]["features"] + 2 * (16 + 4 + 1)
+
+
+def test_traffic_of_a_thermometer_is_of_its_bits():
+    spec = replace(DIGITS, repair=replace(BASELINE, stem="thermometer"))
+    counted = traffic(plan.make_plan(random_network(replace(spec, input=(8, 38, 3))), BOARD))
+    groups = 3  # of each pixel: one of the six bits of each colour
+    assert counted["writes"]["image"] == 8 * 38 * groups
+    assert counted["reads"]["image"] == 4 * 19 * groups  # and 2 beside: 21 * 3 <= 64
+    wider = traffic(plan.make_plan(random_network(replace(spec, input=(8, 46, 3))), BOARD))
+    assert wider["reads"]["image"] == 4 * 2 * (12 + 2) * groups  # two strips and what is beside

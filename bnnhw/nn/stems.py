@@ -18,7 +18,7 @@ from bnnhw.nn.folded import (
 )
 from bnnhw.nn.quantisers import PIXEL_UNITS, int8_scale, quantise_weight
 from bnnhw.nn.weights import latent
-from bnnhw.spec import NetworkSpec
+from bnnhw.spec import NetworkSpec, thermometer_levels
 
 LEVELS = 32  # of the thermometer, per colour
 
@@ -49,11 +49,6 @@ class Stem(nn.Module):
         return FoldedStem(bits(torch.round(self.weight / unit)), affine.slope, affine.offset)
 
 
-def thermometer_levels() -> list[int]:
-    """The byte from which each bit is 1: 256 in LEVELS + 1 equal parts."""
-    return [round(256 * (level + 1) / (LEVELS + 1)) for level in range(LEVELS)]
-
-
 class ThermometerStem(nn.Module):
     """Bits of each pixel and colour, one per level, a binary 3x3 convolution and batch norm.
 
@@ -66,7 +61,7 @@ class ThermometerStem(nn.Module):
         super().__init__()
         self.minus_one = spec.repair.padding == "minus-one"
         out, channels = spec.widths[0], spec.input[2] * LEVELS
-        levels = (torch.tensor(thermometer_levels()) - 128) / PIXEL_UNITS
+        levels = (torch.tensor(thermometer_levels(LEVELS)) - 128) / PIXEL_UNITS
         self.register_buffer("levels", levels, persistent=False)
         self.weight_binarizer = WeightBinarizer(spec.repair)
         self.weight = latent(spec.repair, out, channels, 3, 3)
@@ -86,7 +81,7 @@ class ThermometerStem(nn.Module):
         finite("stem.weight", self.weight)
         affine = fold_norm("stem.norm", self.norm)
         term = Term(bits(self.weight_binarizer(self.weight)), affine.slope, 0)
-        return FoldedThermometer(np.array(thermometer_levels()), term, affine.offset)
+        return FoldedThermometer(np.array(thermometer_levels(LEVELS)), term, affine.offset)
 
 
 def stem(spec: NetworkSpec) -> Stem | ThermometerStem:

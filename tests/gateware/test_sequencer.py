@@ -125,3 +125,30 @@ def test_program_runs_step_by_step_over_and_over(withheld):
 
     simulate(m, bench, background=[flip_at_random(memory.allow, low=withheld)])
     assert events == expected_events(words) * 2
+
+
+def test_a_stem_of_bits_is_a_convolution_and_skips_to_its_next_row():
+    words = program_and_weights()
+    dut = Sequencer(weight_depth=16, image_bits=True, gap=5)
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
+    connect(m, dut.fetch, memory.fetch)
+    got = []
+
+    async def bench(ctx):
+        ctx.set(memory.allow, 1)
+        ctx.set(dut.run, 1)
+        while not ctx.get(dut.start_conv):
+            assert not ctx.get(dut.start_stem)
+            await ctx.tick()
+        await ctx.tick()
+        assert ctx.get(dut.convolves) and not ctx.get(dut.lends)
+        ctx.set(dut.more, 1)
+        for index in range(9):
+            ctx.set(dut.skip, index % 3 == 2)
+            assert ctx.get(dut.more_taken)
+            await ctx.tick()
+            got.append(ctx.get(dut.fetch.data))
+
+    simulate(m, bench)
+    assert got == [words[at] for at in (60, 61, 62, 68, 69, 70, 76, 77, 78)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
@@ -83,7 +83,9 @@ class Windows(wiring.Component):
             self.probe.outside.eq(issue.outside),
         ]
         with m.If(taken):
-            m.d.sync += memory.fetch.address.eq(memory.fetch.address + 1)
+            strip = self.geometry.more_left | self.geometry.more_right
+            gap = Mux(loader.row_end & strip, (self.parameters.gaps or (0, 0, 0))[0], 0)
+            m.d.sync += memory.fetch.address.eq(memory.fetch.address + 1 + gap)
         with m.If(self.start):
             m.d.sync += memory.fetch.address.eq(self.base)
         return m
@@ -232,6 +234,71 @@ def test_maps_follow_each_other(minus_one):
     simulate(dut, bench, background=[flip_at_random(dut.memory.allow, low=0.3)])
     for bits, geometry, folds, _, samples in runs:
         check(samples, bits, geometry, folds, 1, 2, minus_one=minus_one)
+
+
+STRIPS = [  # height, width, folds, columns of blocks of a strip
+    (6, 16, 2, 4), (5, 13, 3, 3), (4, 10, 5, 1), (3, 6, 4, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("minus_one", [False, True])
+@pytest.mark.parametrize(("height", "width", "folds", "wide"), STRIPS)
+def test_strips_of_an_image_that_comes_in(height, width, folds, wide, minus_one):
+    """Each sees the columns next to it; rows are there when `received` says so, and junk before."""
+    rng = np.random.default_rng(width)
+    bits, stored = random_map(rng, height, width, 16 * folds)
+    columns, words = -(-width // 2), bit_words(stored)
+    parameters = engine_parameters(
+        8, minus_one=minus_one, window_depth=DEPTH, levels=16,
+        gaps=((columns - wide - 2) * folds, 1, 1),
+    )  # fmt: skip
+    base, runs = 20, []
+    dut = Windows(parameters, [])
+    for first in (*range(0, columns - wide, wide), columns - wide):
+        last = first + wide == columns
+        geometry = convolution(height, 2 * wide, folds, 1, mask=not minus_one) | dict(
+            kind=Kind.STEM, odd_columns=width % 2 and last, more_left=first > 0, more_right=not last
+        )
+        runs.append((first, geometry, []))
+
+    async def deliver(ctx):
+        ctx.set(dut.loader.waits, 1)
+        per_row = columns * folds
+        for row in range(-(-height // 2)):
+            await ctx.tick().repeat(400)
+            for index in range(row * per_row, (row + 1) * per_row):
+                ctx.set(dut.memory.storage.data[base + index], words[index])
+            ctx.set(dut.loader.received, 2 * row + 2)
+        ctx.set(dut.loader.waits, 0)
+
+    async def bench(ctx):
+        for first, geometry, samples in runs:
+            await run(ctx, dut, geometry, base + (first - 1) * folds, samples)
+            await ctx.tick().repeat(3)
+
+    simulate(dut, bench, background=[deliver, flip_at_random(dut.memory.allow, low=0.3)])
+    rows = -(-height // 2)
+    padded = np.zeros((2 * rows + 2, 2 * columns + 2, 16 * folds), int)
+    inside = np.zeros(padded.shape, int)
+    padded[1 : height + 1, 1 : width + 1] = bits
+    inside[1 : height + 1, 1 : width + 1] = 1
+    for first, _, samples in runs:
+        cycles = [cycle for cycle, (probe, _) in enumerate(samples) if probe.token.valid]
+        assert len(cycles) == rows * wide * 16
+        for index, cycle in enumerate(cycles):
+            row, column, channel = np.unravel_index(index, (rows, wide, 16))
+            column += first
+            for fold in range(folds):
+                probe, got = samples[cycle - folds + 1 + fold]
+                at = np.s_[2 * row : 2 * row + 4, 2 * column : 2 * column + 4,
+                           16 * fold : 16 * fold + 16]  # fmt: skip
+                care = (1 << 256) - 1 if minus_one else whole(inside[at].reshape(-1))
+                assert got & care == whole(padded[at].reshape(-1)), (row, column, channel, fold)
+                gone = [not 0 <= 2 * column - 1 + x < width for x in range(4)]
+                assert probe.outside.columns == (0 if minus_one else whole(gone))
+            token = samples[cycle][0].token
+            assert token.row_end == (channel == 15 and column == first + wide - 1)
+            assert token.edge_column == (2 * column + 1 >= width)
 
 
 def test_window_buffer_reads_any_window_of_four_rows_of_blocks():

@@ -76,6 +76,32 @@ def test_block_address_finds_every_word(height, width, words, single):
     assert [(at, *samples[at]) for at, _, _ in expected] == expected
 
 
+@pytest.mark.parametrize(("gap", "words"), [(3, 2), (1, 1), (70, 5)])
+def test_block_address_leaves_a_gap_after_each_row_of_a_strip(gap, words):
+    dut = BlockAddress(gap=gap)
+    expected, cycles = [], []
+    for strip in (1, 0):
+        cycles.append([(dut.load, 1), (dut.base, 7), (dut.strip, strip), (dut.advance, 0)])
+        at = 7
+        for _ in range(3):
+            for index in range(4 * words):
+                end = index % words == words - 1
+                expected.append((len(cycles), at))
+                row_end = index == 4 * words - 1
+                cycles.append([
+                    (dut.load, 0), (dut.advance, 1), (dut.position_end, end),
+                    (dut.row_end, row_end),
+                ])  # fmt: skip
+                at += 1 + gap * (strip and row_end)
+    samples = []
+
+    async def bench(ctx):
+        samples.extend(await play(ctx, cycles, lambda ctx: ctx.get(dut.address)))
+
+    simulate(dut, bench)
+    assert [(at, samples[at]) for at, _ in expected] == expected
+
+
 async def write(ctx, dut, values, allow, *, single, pace, set_values, rng):
     """Feed results `pace` cycles apart, granted in one of these at random; the last at latest."""
     for lanes, token in results(values, single):

@@ -10,9 +10,9 @@ from bnnhw.nn.features import FeatureBinarizer
 from bnnhw.nn.gates import Gate
 from bnnhw.nn.quantisers import PixelScaling
 from bnnhw.nn.shortcuts import BinaryShortcut, ByteShortcut, average_shortcut, shortcut
-from bnnhw.nn.stems import Stem, ThermometerStem, stem, thermometer_levels
+from bnnhw.nn.stems import LEVELS, Stem, ThermometerStem, stem
 from bnnhw.repair import Repair
-from bnnhw.spec import NetworkSpec
+from bnnhw.spec import NetworkSpec, thermometer_levels
 
 
 def per_channel(*columns: list[float]) -> torch.Tensor:
@@ -177,7 +177,7 @@ def test_adabin_signs_about_a_learned_centre():
 
 
 def test_thermometer_levels_cut_bytes_in_equal_parts():
-    levels = thermometer_levels()
+    levels = thermometer_levels(LEVELS)
     assert len(levels) == 32 and levels[:3] == [8, 16, 23] and levels[-2:] == [240, 248]
     steps = {after - before for before, after in zip(levels, levels[1:], strict=False)}
     assert steps == {7, 8}

@@ -63,6 +63,17 @@ NETWORKS = {
         Repair(double_residual=False, scaling="spatial", ensemble="features-2",
                activation="prelu", downsample="avgpool-duplicate", padding="minus-one"),
     ),
+    "a thermometer, rsign": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5, Repair("rsign", stem="thermometer")
+    ),
+    "a thermometer in strips, single residual, minus-one, odd maps": NetworkSpec(
+        6, (18, 34), (9, 27, 3), 5,
+        Repair(double_residual=False, padding="minus-one", stem="thermometer"),
+    ),
+    "a thermometer in strips, an ensemble of features, PReLU": NetworkSpec(
+        6, (16, 18), (6, 23, 3), 5,
+        Repair(stem="thermometer", ensemble="features-2", activation="prelu"),
+    ),
 }  # fmt: skip
 
 
