@@ -22,7 +22,7 @@ import numpy as np
 import boards
 import gateware
 from bnnhw import families, implement, tools
-from bnnhw.design import BOARDS, write_design
+from bnnhw.design import BOARDS, clock_hz, write_design
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
 from bnnhw.integer import IntegerNetwork
@@ -77,7 +77,8 @@ def perform(case: Case) -> None:
     """
     with _ALONE:
         started = time.monotonic()
-        head = dict(method=case.method, settings=dict(case.settings), spec=case.spec.to_dict())
+        head = dict(method=case.method, board=case.board, settings=dict(case.settings),
+                    spec=case.spec.to_dict())  # fmt: skip
         try:
             check_methods(case.spec.repair)
             network = lower(untrained(case.spec))
@@ -125,7 +126,7 @@ class _Bench:
         self.case, self.plan = case, plan
         self.module = BOARDS[case.board]
         self.board: Board = self.module.BOARD
-        self.clock_hz = self.module.pll(self.board.clock_hz).output_hz
+        self.clock_hz = clock_hz(case.board)
         engine = json.dumps([asdict(plan.parameters), plan.image_base, len(plan.image)])
         name = hashlib.sha256(engine.encode()).hexdigest()[:16]
         self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}" / name

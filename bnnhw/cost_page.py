@@ -14,6 +14,7 @@ from bnnhw.cost_table import (
     columns,
     difference,
     explanation,
+    larger,
     measured,
     number,
     remarks,
@@ -43,6 +44,7 @@ def page(content: Mapping[str, Any]) -> str:
         plots=plots,
         titles=[FIGURES[name] for name in shown],
         rows=[(entry, [(entry[name], cell(entry, name)) for name in shown]) for entry in table],
+        larger=larger(table),
         remarks=remarks(table, content["clock_mhz"]),
     )
 

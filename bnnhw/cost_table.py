@@ -30,7 +30,7 @@ def entries(
     difference from the baseline's.
 
     kind : the method's cost by the catalogue. cells_equal : whether every cell count is the
-    baseline's; None where either was not built.
+    baseline's; None where either was not built. larger : bnnhw.larger puts an entry there.
     """
     kinds = {category.name: category.cost for category in CATEGORIES}
     base = next((_figures(row, accuracy) for row in rows if row["method"] == BASE.name), {})
@@ -46,7 +46,8 @@ def entries(
         kind = max(costs, key=lambda cost: cost == TOPOLOGY, default="")
         equal = [delta[name] == 0 for name in CELLS if name in delta]
         result.append(
-            dict(method=row["method"], settings=row["settings"], kind=kind, status=row["status"])
+            dict(method=row["method"], board=row.get("board"), settings=row["settings"], kind=kind,
+                 status=row["status"])
             | mine
             | dict(
                 fmax_range=_range(row.get("fmax_mhz")), delta=delta,
@@ -54,7 +55,7 @@ def entries(
                 cells_equal=all(equal) if equal else None, hardware=row.get("hardware"),
                 bit_exact=row.get("verification", {}).get("bit_exact"),
                 reason=row.get("reason"), over=row.get("over", {}),
-                placements=row.get("placements", []), unplaced=row.get("unplaced", []),
+                placements=row.get("placements", []), unplaced=row.get("unplaced", []), larger=None,
             )
         )  # fmt: skip
     return result
@@ -80,19 +81,20 @@ def _range(fmax: Mapping[str, float] | None) -> list[float] | None:
 
 
 def comma_separated(table: Sequence[Entry]) -> str:
-    """One line a method; a figure that there is not is empty."""
+    """A line for each method and board; a figure that there is not is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     deltas = [f"delta_{name}" for name in FIGURES]
     moved = [f"{kind}_{way}" for way in WAYS for kind in KINDS]
     writer.writerow(
-        ["method", "kind", "status", *FIGURES, *deltas, "fmax_min", "fmax_max", "accuracy_min",
-         "accuracy_max", "accuracy_runs", *moved, "bit_exact", "cells_equal", "reason"]
+        ["method", "board", "kind", "status", *FIGURES, *deltas, "fmax_min", "fmax_max",
+         "accuracy_min", "accuracy_max", "accuracy_runs", *moved, "bit_exact", "cells_equal",
+         "reason"]
     )  # fmt: skip
-    for entry in table:
+    for entry in [*table, *elsewhere(table)]:
         accuracy, traffic = entry["accuracy_range"] or {}, entry["traffic"] or {}
         writer.writerow(
-            [entry["method"], entry["kind"], entry["status"]]
+            [entry["method"], entry["board"], entry["kind"], entry["status"]]
             + [entry[name] for name in FIGURES]
             + [entry["delta"].get(name) for name in FIGURES]
             + (entry["fmax_range"] or [None, None])
@@ -136,9 +138,41 @@ def measured(table: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in table if entry["lut"] is not None]
 
 
+def elsewhere(table: Sequence[Entry]) -> list[Entry]:
+    """The entries on larger boards."""
+    return [entry["larger"] for entry in table if entry["larger"]]
+
+
+def larger(table: Sequence[Entry]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """For each larger board a title, the columns and the rows of a table."""
+    result = []
+    there = elsewhere(table)
+    for board in dict.fromkeys(entry["board"] for entry in there):
+        rows = [entry for entry in table if entry["larger"] and entry["larger"]["board"] == board]
+        mine = measured([entry["larger"] for entry in rows])
+        shown = [name for name in columns(mine) if name != "accuracy"]
+        title = f"On the {board}, against the baseline there, at {there[0]['clock_mhz']:g} MHz"
+        texts = [
+            [entry["method"], lacks(entry["over"]), *(cell(entry["larger"], n) for n in shown)]
+            for entry in rows
+        ]
+        result.append((title, ["method", "too large by", *(FIGURES[n] for n in shown)], texts))
+    return result
+
+
+def lacks(over: Mapping[str, int]) -> str:
+    """How much more is needed of what."""
+    return ", ".join(f"{more:,} {FIGURES.get(name, name)}" for name, more in over.items())
+
+
 def remarks(table: Sequence[Entry], clock_mhz: float) -> list[str]:
     """Why a method was not built, and what did not go as it should."""
     lines = [f"{e['method']}: {e['status']}: {e['reason']}" for e in table if e["status"] != BUILT]
+    lines += [
+        f"{e['method']} on the {e['board']}: {e['status']}: {e['reason']}"
+        for e in elsewhere(table)
+        if e["status"] != BUILT
+    ]
     lines += [
         f"{e['method']}: no placement reaches {clock_mhz:g} MHz; images/s are at its fastest clock"
         for e in table
@@ -164,7 +198,11 @@ def markdown(content: Mapping[str, Any]) -> str:
         row = [entry["method"], entry["kind"], *(cell(entry, name) for name in shown)]
         lines.append(f"| {' | '.join([*row, *_proved(entry)])} |")
     notes = [f"- {line}" for line in remarks(table, content["clock_mhz"])]
-    return "\n".join([*lines, "", *_accesses(table), *([""] if notes else []), *notes]) + "\n"
+    lines += ["", *_accesses(table)]
+    for title, names, rows in larger(table):
+        lines += ["", f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
 def _accesses(table: Sequence[Entry]) -> list[str]:

@@ -16,6 +16,12 @@ from gateware.flash import boot_image
 BOARDS = {"icebreaker": icebreaker, "ulx3s": ulx3s}  # the smallest first
 
 
+def clock_hz(board: str) -> float:
+    """What the board's PLL makes of the clock that it runs at unless asked otherwise."""
+    module = BOARDS[board]
+    return module.pll(module.BOARD.clock_hz).output_hz
+
+
 def write_design(
     plan: Plan, spec: NetworkSpec, board: ModuleType, clock_hz: float, folder: Path
 ) -> Path:

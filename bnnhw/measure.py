@@ -18,10 +18,11 @@ from bnnhw.cli import Command
 from bnnhw.cost import Case, perform
 from bnnhw.cost_page import page
 from bnnhw.cost_table import comma_separated, entries, markdown
-from bnnhw.design import BOARDS
+from bnnhw.design import BOARDS, clock_hz
 from bnnhw.errors import UserError
 from bnnhw.experiment import write_text
 from bnnhw.journal import interruptible
+from bnnhw.larger import attach, further
 from bnnhw.methods import Method, isolated, select
 from bnnhw.spec import NetworkSpec, NumberFormats
 from bnnhw.workers import AGAIN, MEMORY, fault, workers
@@ -46,13 +47,13 @@ class Measurement:
 
     def publish(self, ended: Sequence[Case]) -> None:
         """Write the four files of the cases that have ended."""
-        rows = [case.row() for case in self.cases if case in ended]
-        clock = BOARDS[self.board].BOARD.clock_hz
+        table = entries([case.row() for case in self.cases if case in ended], self.accuracy)
+        attach(table, [case for case in ended if case not in self.cases], self.accuracy)
         content = dict(
             network=self.network, board=self.board, spec=self.cases[0].spec.to_dict(),
             seeds=self.seeds, images=self.images,
-            clock_mhz=BOARDS[self.board].pll(clock).output_hz / 1e6, protocol=self.protocol,
-            tools=tools.versions(), methods=entries(rows, self.accuracy),
+            clock_mhz=clock_hz(self.board) / 1e6, protocol=self.protocol,
+            tools=tools.versions(), methods=table,
         )  # fmt: skip
         texts = {".json": json.dumps(content, indent=2) + "\n", ".html": page(content),
                  ".csv": comma_separated(content["methods"]), ".md": markdown(content)}  # fmt: skip
@@ -92,13 +93,17 @@ def plan(
 
 
 class Follower:
-    """Follows cases to their end: a bar with the time left, a line for each that ends."""
+    """Follows cases to their end: a bar with the time left, a line for each that ends.
+
+    cases : what is measured, the baseline first; what the board has no room for joins them on a
+    larger board. ended, failed : of them, and a line for each that failed.
+    """
 
     def __init__(self, cases: Sequence[Case]) -> None:
         from rich import progress
         from rich.console import Console
 
-        self.cases = cases
+        self.board, self.cases = cases[0].board, [*cases]
         self.ended: list[Case] = []
         self.failed: list[str] = []
         self.bar = progress.Progress(
@@ -116,24 +121,32 @@ class Follower:
             while waiting:
                 done, waiting = wait(waiting, 1.0, FIRST_COMPLETED)
                 for future in done:
-                    self._tell_of(futures[future], fault(future))
+                    for case in self._take(futures[future], fault(future)):
+                        more = executor.submit(perform, case)
+                        futures[more] = case
+                        waiting.add(more)
                 if done:
                     publish(self.ended)
-                self.bar.update(self.task, completed=len(self.cases) - len(waiting))
+                total = len(self.cases)
+                self.bar.update(self.task, total=total, completed=total - len(waiting))
         finally:
             for future in futures:
                 future.cancel()
 
-    def _tell_of(self, case: Case, error: BaseException | None) -> None:
+    def _take(self, case: Case, error: BaseException | None) -> list[Case]:
+        """Tell of a case that has ended; returns what is to be measured as well."""
+        name = case.method if case.board == self.board else f"{case.method} on {case.board}"
+        more: list[Case] = []
         if error is None:
             self.ended.append(case)
             line = _line(case.row())
+            more = further(case, self.cases)
+            self.cases += more
         else:
             line = "failed, " + " ".join(f"{type(error).__name__}: {error}".split())
-            self.failed.append(f"{case.method}: {line}")
-        self.bar.console.print(
-            f"{case.method}: {line}", highlight=False, markup=False, soft_wrap=True
-        )
+            self.failed.append(f"{name}: {line}")
+        self.bar.console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
+        return more
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -182,7 +195,7 @@ def main(
         follower.run(executor, measurement.publish)
     if follower.failed:
         raise UserError(
-            f"{len(follower.failed)} of {len(measurement.cases)} methods failed, "
+            f"{len(follower.failed)} of {len(follower.cases)} methods failed, "
             f"{follower.failed[0]}; the same command tries them again"
         )
     shutil.rmtree(out / "work", ignore_errors=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from click.testing import CliRunner
 
 from bnnhw import cost, measure, tools
+from bnnhw.families import FAMILIES
 from bnnhw.implement import Placed
 from bnnhw.prove import Proof
 from bnnhw.repair import BASELINE
@@ -30,7 +31,7 @@ class Tools:
     def write_design(self, plan, spec, board, clock_hz, folder):
         self.calls.append("design")
         (folder / "top.il").write_text(repr(plan.parameters))
-        (folder / "top.pcf").write_text("")
+        (folder / f"top.{FAMILIES[board.BOARD.family].pins}").write_text("")
         return folder / "engine.v"
 
     def prove(self, plan, network, verilog, images, folder, *, byte_cycles):

@@ -1,0 +1,39 @@
+"""Methods that a board has no room for, measured on the next larger one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bnnhw.cost import OVER, REFUSED, Case
+from bnnhw.cost_table import Entry, entries
+from bnnhw.design import BOARDS, clock_hz
+
+
+def further(case: Case, asked: Sequence[Case]) -> list[Case]:
+    """What is to be measured as well, now that `case` has ended, of `asked`, the baseline first.
+
+    A method that its board has no room for is measured on the next larger board; the baseline is
+    where any method was, so that there is something to compare it with.
+    """
+    status, names = case.row()["status"], [*BOARDS]
+    if status == OVER:
+        more = [replace(case, board=name) for name in names[names.index(case.board) + 1 :][:1]]
+    else:
+        more = [replace(asked[0], board=case.board)] if status != REFUSED else []
+    return [other for other in more if other not in asked]
+
+
+def attach(
+    table: Sequence[Entry], ended: Sequence[Case], accuracy: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Give each entry of `table` as `larger` its entry on a larger board, if one has ended there.
+
+    Its differences are from the baseline on that board, whose clock is `clock_mhz`.
+    """
+    found = {entry["method"]: entry for entry in table}
+    for board in BOARDS:
+        there = [case.row() for case in ended if case.board == board]
+        for entry in entries(there, accuracy):
+            found[entry["method"]]["larger"] = entry | dict(clock_mhz=clock_hz(board) / 1e6)
