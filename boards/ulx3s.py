@@ -40,7 +40,7 @@ BOARD = Board(
     max_baud=3_000_000,
     synth_opts=("-nowidelut",),
     nextpnr_opts=("--85k", "--package", "CABGA381", "--speed", "6"),
-    pack_opts=("--compress", "--freq", "62.0"),
+    pack_opts=("--compress", "--freq", "38.8"),
     load="openFPGALoader -b ulx3s -f {folder}/top.bit && "
     "openFPGALoader -b ulx3s -f -o {offset:#x} {folder}/flash.bin",
 )
@@ -61,10 +61,11 @@ def pll(clock_hz, crystal_hz=BOARD.crystal_hz):
     """The settings whose output is nearest to clock_hz without passing it.
 
     The phase detector wants 10 MHz or more, the oscillator runs at 400 to 800 MHz. Raises
-    ValueError outside 16 to 125 MHz, where the serial port cannot keep up or the array not run.
+    ValueError outside 16 to 100 MHz: the flash is read at half the clock, and by the command that
+    it knows at no more than 50 MHz.
     """
-    if not 16e6 <= clock_hz <= 125e6:
-        raise ValueError(f"clock={clock_hz / 1e6:g}: must be from 16 to 125 MHz")
+    if not 16e6 <= clock_hz <= 100e6:
+        raise ValueError(f"clock={clock_hz / 1e6:g}: must be from 16 to 100 MHz")
     choices = [
         PLL(reference, feedback, divide, crystal_hz * feedback / reference / divide)
         for reference in (1, 2)
@@ -185,7 +186,7 @@ class Top(Elaboratable):
         ]
         # The first few edges after the configuration are lost: they are of the command that wakes
         # the flash, which has no need of it here, since the configuration leaves it awake.
-        m.submodules.flash_clock = Instance(
+        m.submodules.mclk = Instance(
             "USRMCLK", i_USRMCLKI=device.flash_clock, i_USRMCLKTS=~device.flash_select
         )
         output_pin(m, "tx", uart.tx, device.tx)

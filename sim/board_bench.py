@@ -22,12 +22,13 @@ class Answer:
 
 
 def run_board(
-    sources, *, library, flash, flash_offset, images, classes, divisor, folder, environment,
+    sources, *, board, library, flash, flash_offset, images, classes, divisor, folder, environment,
     cycle_limit=4_000_000,
 ):  # fmt: skip
     """Boot from `flash` (bytes at flash_offset), send images, return an Answer for each.
 
-    sources : Verilog files, with module `top` of boards.icebreaker. library : cells_sim.v of Yosys.
+    sources : Verilog files, with module `top` of board `icebreaker` or `ulx3s`; of the latter no
+    netlist, for there are no models of its memories. library : iCE40's cells_sim.v of Yosys.
     Raises SimulationError where the device does not get ready or does not answer.
     """
     folder = Path(folder)
@@ -40,9 +41,10 @@ def run_board(
         "answer_bytes": layout.size, "divisor": divisor, "cycle_limit": cycle_limit,
     }  # fmt: skip
     cells = primitives(library, folder / "cells.v", replaced=("SB_PLL40_PAD", "SB_IO"))
-    models = [HERE / "models" / "ice40.v", HERE / "models" / "spi_flash.v"]
+    models = dict(icebreaker=[HERE / "models" / "ice40.v", cells], ulx3s=[HERE / "models/ecp5.v"])
+    bench = [HERE / f"{board}_bench.v", HERE / "models" / "spi_flash.v"]
     simulate(
-        sources=[HERE / "board_bench.v", *models, cells, *sources], top="board_bench",
+        sources=[*bench, *models[board], *sources], top="board_bench",
         test_module="sim.board_test", folder=folder, environment=environment,
         parameters={"FLASH_OFFSET": flash_offset, "FLASH_BYTES": len(flash)},
         variables={"BOARD_BENCH": json.dumps(settings)},

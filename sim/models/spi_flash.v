@@ -1,10 +1,11 @@
-// A SPI flash: asleep until 0xAB, then answers 0x03 in mode 0. Content: file FILE from OFFSET on;
-// elsewhere it is erased.
+// A SPI flash: asleep until 0xAB, unless AWAKE, then answers 0x03 in mode 0. Content: file FILE from
+// OFFSET on; elsewhere it is erased.
 
 module spi_flash #(
     parameter FILE = "flash.bin",
     parameter OFFSET = 0,
-    parameter BYTES = 1
+    parameter BYTES = 1,
+    parameter AWAKE = 0
 ) (
     input select_n,
     input clock,
@@ -12,7 +13,7 @@ module spi_flash #(
     output reg cipo
 );
   reg [7:0] content[0:BYTES-1];
-  reg awake = 0;
+  reg awake = AWAKE;
   reg [5:0] shifted = 0;
   reg [31:0] command = 0;
   reg [26:0] position = 0;

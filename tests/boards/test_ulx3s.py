@@ -10,7 +10,7 @@ from tests.fakes import FakeEngine
 from tests.gateware.bench import simulate
 
 
-@pytest.mark.parametrize("mhz", [16, 25, 33.3, 48, 50, 60, 72, 100, 125])
+@pytest.mark.parametrize("mhz", [16, 25, 33.3, 48, 50, 60, 72, 96, 100])
 def test_pll_is_close_and_never_above(mhz):
     settings = pll(mhz * 1e6)
     oscillator = 25e6 / settings.reference * settings.feedback
@@ -22,9 +22,9 @@ def test_pll_is_close_and_never_above(mhz):
         assert divider in range(1, 129)
 
 
-@pytest.mark.parametrize("mhz", [1, 15.9, 126, 400])
+@pytest.mark.parametrize("mhz", [1, 15.9, 101, 400])
 def test_pll_out_of_range(mhz):
-    with pytest.raises(ValueError, match="16 to 125 MHz"):
+    with pytest.raises(ValueError, match="16 to 100 MHz"):
         pll(mhz * 1e6)
 
 

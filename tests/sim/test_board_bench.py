@@ -5,7 +5,7 @@ from rich.console import Console
 from bnnhw import golden, tools
 from bnnhw.build import Build, Request
 from bnnhw.verilog import rtlil_to_verilog
-from boards.icebreaker import BOARD, Top, prepare
+from boards import icebreaker, ulx3s
 from gateware.flash import boot_image
 from gateware.frames import GOOD
 from sim.board_bench import run_board
@@ -16,18 +16,22 @@ PAYLOAD = np.array([0x1122334455660007, 5], "<u8").tobytes()
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 1), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def board(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("board")
+@pytest.fixture(scope="module", params=[icebreaker, ulx3s], ids=["icebreaker", "ulx3s"])
+def board(request, tmp_path_factory):
+    module, folder = request.param, tmp_path_factory.mktemp("board")
     engine = FakeEngine(frame_bytes=16, classes=3)
-    top = Top(engine, frame_bytes=16, n_results=5, boot_length=len(PAYLOAD), clock_hz=24_000_000)
-    return folder, rtlil_to_verilog(prepare(top)["top.il"], "top", folder)
+    top = module.Top(
+        engine, frame_bytes=16, n_results=5, boot_length=len(PAYLOAD), clock_hz=24_000_000
+    )
+    verilog = rtlil_to_verilog(module.prepare(top)["top.il"], "top", folder)
+    return module.BOARD, folder, verilog
 
 
 def run(board, flash):
-    folder, verilog = board
+    board, folder, verilog = board
     return run_board(
-        [verilog], library=tools.ice40_library(), flash=flash, flash_offset=BOARD.flash_offset,
+        [verilog], board=board.name, library=tools.ice40_library(), flash=flash,
+        flash_offset=board.flash_offset,
         images=IMAGES, classes=3, divisor=8, folder=folder / "sim",
         environment=tools.environment(), cycle_limit=20_000,
     )  # fmt: skip
@@ -66,8 +70,8 @@ def test_digits_from_flash_to_answer(digits, source):
     if source == "netlist.v":
         digits.synthesise()
     answers = run_board(
-        [digits.work / source], library=tools.ice40_library(),
-        flash=(digits.work / "flash.bin").read_bytes(), flash_offset=BOARD.flash_offset,
+        [digits.work / source], board="icebreaker", library=tools.ice40_library(),
+        flash=(digits.work / "flash.bin").read_bytes(), flash_offset=icebreaker.BOARD.flash_offset,
         images=digits.images, classes=10, divisor=8, folder=digits.work / f"sim-{source}",
         environment=tools.environment(),
     )  # fmt: skip
