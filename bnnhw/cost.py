@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -94,6 +95,7 @@ def perform(case: Case) -> None:
             if case.path.exists() and _stands(case.row(), design):
                 return
             row = head | dict(design=design) | _Bench(case, plan).measure(network)
+        row["measured"] = date.today().isoformat()
         row["seconds"] = round(time.monotonic() - started, 1)
         write_text(case.path, json.dumps(row, indent=2) + "\n")
 
@@ -104,13 +106,13 @@ def _stands(row: Mapping[str, Any], design: str) -> bool:
 
 
 def _digest(plan: Plan) -> str:
-    """Of all that shapes what is measured: program, parameters, gateware, tools."""
+    """Of all that shapes a row: program, parameters, gateware, tools, this file."""
     result = hashlib.sha256(plan.image.tobytes())
     asked = [asdict(plan.parameters), plan.image_base, tools.versions()]
     result.update(json.dumps(asked).encode())
     folders = [Path(str(package.__file__)).parent for package in (boards, gateware)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    for file in (*files, *_SOURCES):
+    for file in (*files, *_SOURCES, Path(__file__)):
         result.update(file.read_bytes())
     return result.hexdigest()
 

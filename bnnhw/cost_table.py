@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnnhw.cost import BUILT
+from bnnhw.cost import BUILT, IMAGE_SEED
 from bnnhw.methods import BASE
 from bnnhw.repair import CATEGORIES, TOPOLOGY
 
@@ -17,6 +17,7 @@ FIGURES = dict(
     busy_cycles="cycles", latency_cycles="cycles after the last byte", fps="images/s",
     reads="reads", writes="writes", memory_words="words of memory", accuracy="top-1, %",
 )  # fmt: skip
+GREATER = ("fmax_mhz", "fps", "accuracy")  # figures of which more is better
 WAYS = ("reads", "writes")
 KINDS = ("program", "weights", "image", "features", "residuals")
 NOT_TRAINED = "not trained"
@@ -53,6 +54,7 @@ def entries(
                 fmax_range=_range(row.get("fmax_mhz")), delta=delta,
                 accuracy_range=accuracy.get(row["method"]), traffic=row.get("traffic"),
                 cells_equal=all(equal) if equal else None, hardware=row.get("hardware"),
+                measured=row["measured"],
                 bit_exact=row.get("verification", {}).get("bit_exact"),
                 reason=row.get("reason"), over=row.get("over", {}),
                 placements=row.get("placements", []), unplaced=row.get("unplaced", []), larger=None,
@@ -113,11 +115,11 @@ def difference(value: float) -> str:
     return f"{value:+,}" if isinstance(value, int) else f"{value:+,.2f}"
 
 
-def cell(entry: Entry, name: str) -> str:
-    """A figure and, if it is another, its difference from the baseline's."""
+def parts(entry: Entry, name: str) -> tuple[str, str]:
+    """A figure and, if it is another, its difference from the baseline's, else ""."""
     value, delta = entry[name], entry["delta"].get(name)
     if value is None:
-        return NOT_TRAINED if name == "accuracy" else "-"
+        return (NOT_TRAINED if name == "accuracy" else "-"), ""
     text = number(value)
     if name == "fmax_mhz" and entry["fmax_range"][0] != entry["fmax_range"][1]:
         low, high = entry["fmax_range"]
@@ -125,7 +127,13 @@ def cell(entry: Entry, name: str) -> str:
     if name == "accuracy" and entry["accuracy_range"]["runs"] > 1:
         known = entry["accuracy_range"]
         text += f" [{known['min']:.2f} to {known['max']:.2f}]"
-    return f"{text} ({difference(delta)})" if delta else text
+    return text, difference(delta) if delta else ""
+
+
+def cell(entry: Entry, name: str) -> str:
+    """The same as one text."""
+    text, more = parts(entry, name)
+    return f"{text} ({more})" if more else text
 
 
 def columns(table: Sequence[Entry]) -> list[str]:
@@ -202,7 +210,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     for title, names, rows in larger(table):
         lines += ["", f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
         lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+    lines += [*([""] if notes else []), *notes, ""]
+    return "\n".join([*lines, *(f"- {what}: {text}" for what, text in provenance(content))]) + "\n"
 
 
 def _accesses(table: Sequence[Entry]) -> list[str]:
@@ -227,8 +236,8 @@ def explanation(content: Mapping[str, Any]) -> list[str]:
     """What the figures are, one sentence or two a line."""
     seeds, images = content["seeds"], content["images"]
     lines = [
-        "Every method alone, added to the baseline; in parentheses the difference from it, where "
-        "there is one. The weights are random.",
+        "Every method alone, added to the baseline, and its difference from it, where there is "
+        "one. The weights are random.",
         f"Cells are those of {'placement' if seeds else 'synthesis'}"
         + (f", Fmax is the median (least to greatest) of {seeds} placements." if seeds else "."),
         f"Cycles are those of the simulated Verilog, compared tensor by tensor with the golden on "
@@ -239,3 +248,19 @@ def explanation(content: Mapping[str, Any]) -> list[str]:
     if content["protocol"]:
         lines.append(f"Top-1 is of the integer network: {content['protocol']}.")
     return lines
+
+
+def provenance(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How it was measured: what, and its text."""
+    seeds = content["seeds"]
+    days = sorted({entry["measured"] for entry in content["methods"]})
+    versions = (f"{name} {version}" for name, version in content["tools"].items())
+    return [
+        ("board", f"{content['board']}, {content['device']}, at {content['clock_mhz']:g} MHz"),
+        ("network", f"the shape of {content['network']}, random weights of seed 0"),
+        ("proof", f"random images of seed {IMAGE_SEED}: {content['images']}"),
+        ("placement", f"seeds 1 to {seeds}" if seeds else "none, synthesis alone"),
+        ("measured", " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "nothing yet"),
+        ("tools", ", ".join(versions)),
+        ("command", content["command"]),
+    ]

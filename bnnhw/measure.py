@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from bnnhw import checkpoint, tools
 from bnnhw.accuracies import accuracies
@@ -44,16 +46,18 @@ class Measurement:
     cases: tuple[Case, ...]
     protocol: str | None
     accuracy: dict[str, dict[str, Any]]
+    command: str
 
     def publish(self, ended: Sequence[Case]) -> None:
         """Write the four files of the cases that have ended."""
         table = entries([case.row() for case in self.cases if case in ended], self.accuracy)
         attach(table, [case for case in ended if case not in self.cases], self.accuracy)
+        board = BOARDS[self.board].BOARD
         content = dict(
-            network=self.network, board=self.board, spec=self.cases[0].spec.to_dict(),
-            seeds=self.seeds, images=self.images,
-            clock_mhz=clock_hz(self.board) / 1e6, protocol=self.protocol,
-            tools=tools.versions(), methods=table,
+            network=self.network, board=self.board, device=f"{board.device}-{board.package}",
+            spec=self.cases[0].spec.to_dict(), seeds=self.seeds, images=self.images,
+            clock_mhz=clock_hz(self.board) / 1e6, protocol=self.protocol, tools=tools.versions(),
+            command=self.command, methods=table,
         )  # fmt: skip
         texts = {".json": json.dumps(content, indent=2) + "\n", ".html": page(content),
                  ".csv": comma_separated(content["methods"]), ".md": markdown(content)}  # fmt: skip
@@ -81,7 +85,7 @@ def specifications(
 
 def plan(
     network: str, board: str, methods: Sequence[Method], specs: Mapping[str, NetworkSpec],
-    seeds: int, images: int, out: Path, models: Path | None,
+    seeds: int, images: int, out: Path, models: Path | None, command: str,
 ) -> Measurement:  # fmt: skip
     """What is to be measured, and what is known already."""
     protocol, accuracy = accuracies(models, specs) if models else (None, {})
@@ -89,7 +93,17 @@ def plan(
         Case(method.name, method.settings, specs[method.name], board, seeds, images, out)
         for method in methods
     )
-    return Measurement(network, board, seeds, images, out, cases, protocol, accuracy)
+    return Measurement(network, board, seeds, images, out, cases, protocol, accuracy, command)
+
+
+def repeated(context: click.Context) -> str:
+    """The command that measures the same, but for where it runs and what it leaves where."""
+    words = ["python -m bnnhw.measure"]
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and option.name not in ("jobs", "out", "scheduler"):
+            words += [option.opts[0], shlex.quote(str(context.params[str(option.name)]))]
+    return " ".join(words)
 
 
 class Follower:
@@ -180,16 +194,19 @@ def _line(row: dict[str, Any]) -> str:
 @click.option(
     "--scheduler", help="Address of a Dask scheduler whose workers measure, in the same OUT."
 )
+@click.pass_context
 def main(
-    board: str, network: str, methods: str, stop_after: str, seeds: int, images: int, jobs: int,
-    out: Path | None, models: Path | None, fraction: int, scheduler: str | None,
+    context: click.Context, board: str, network: str, methods: str, stop_after: str, seeds: int,
+    images: int, jobs: int, out: Path | None, models: Path | None, fraction: int,
+    scheduler: str | None,
 ) -> None:  # fmt: skip
     """Measure what each method adds to the baseline; what stands is not measured again."""
     out = (out or Path("build") / f"{NAME}-{network}").resolve()
     seeds = 0 if stop_after == "synth" else seeds
     chosen = choose(methods)
     specs = specifications(network, chosen, fraction)
-    measurement = plan(network, board, chosen, specs, seeds, images, out, models)
+    command = repeated(context)
+    measurement = plan(network, board, chosen, specs, seeds, images, out, models, command)
     follower = Follower(measurement.cases)
     with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
         follower.run(executor, measurement.publish)

@@ -8,13 +8,16 @@ from dataclasses import replace
 from click.testing import CliRunner
 
 from bnnhw import cost, measure, tools
+from bnnhw.cost_table import entries
 from bnnhw.families import FAMILIES
 from bnnhw.implement import Placed
+from bnnhw.methods import isolated
 from bnnhw.prove import Proof
-from bnnhw.repair import BASELINE
+from bnnhw.repair import BASELINE, CATEGORIES, TOPOLOGY
 from bnnhw.spec import NetworkSpec
 
 DIGITS = NetworkSpec(depth=8, input=(8, 8, 1), repair=BASELINE)
+TOPOLOGIES = {category.name for category in CATEGORIES if category.cost == TOPOLOGY}
 CLOCKS = {1: 30.0, 2: 25.0, 3: 26.0}
 
 
@@ -85,8 +88,35 @@ def trained(folder, spec, integer, seed=0, **changes):
 
 def figures(method, lc, accuracy=None, **settings):
     row = dict(method=method, settings=settings, status="built", fps=1.0, memory_words=9,
+               measured="2026-01-31",
                cells=dict(lc=lc, lut=lc - 9, ff=5, ebr=27, spram=4, dsp=8),
                cycles=dict(busy=10 * lc, latency=7), fmax_mhz=dict(median=24.0, min=24.0, max=24.0),
                traffic=dict(reads=dict(image=3, weights=4), writes=dict(image=2)))  # fmt: skip
     known = dict(mean=accuracy, min=accuracy, max=accuracy, runs=1)
     return row, {} if accuracy is None else {method: known}
+
+
+def every_method():
+    """Contents of a page with a row for each method: some trained, one that was not built.
+
+    The figures are made up: cells grow with topology methods, accuracies along the list.
+    """
+    rows, known = [], {}
+    for at, method in enumerate(isolated()):
+        topology = method.category in TOPOLOGIES
+        accuracy = 70 + (37 * at % 97) / 10 if at % 3 != 1 else None
+        row, found = figures(method.name, 3600 + 61 * at * topology, accuracy, **method.settings)
+        row["cycles"]["busy"] = 10256 + (at * at % 7) * 911 * topology
+        row["fmax_mhz"] = dict(median=27.5 - at / 20, min=26.0 - at / 20, max=28.0)
+        rows.append(row)
+        known |= found
+    last = {name: rows[-1][name] for name in ("method", "settings")}
+    reason = "the engine has no such part yet; " * 5
+    rows[-1] = last | dict(status="refused", measured="2026-02-01", reason=reason)
+    known.pop(last["method"], None)
+    return dict(
+        network="resnet8-digits", board="icebreaker", device="iCE40UP5K-SG48", seeds=3, images=1,
+        clock_mhz=24.0, protocol="180 test images of digits", tools=tools.versions(),
+        command="python -m bnnhw.measure --board icebreaker --network resnet8-digits",
+        methods=entries(rows, known),
+    )  # fmt: skip
