@@ -61,6 +61,14 @@ def test_what_no_board_has_room_for_says_so_of_each(fakes, tmp_path):
     assert "- baseline on the ulx3s: does not fit: too large for the device by 1 LUT" in text
 
 
+def test_the_larger_board_is_measured_as_any_other(fakes, tmp_path):
+    fakes.luts = 5280 - 20
+    run(tmp_path, "padding", "--stop-after", "synth", "--board", LARGER)
+    found = by_method(tmp_path)["padding=minus-one"]
+    assert (found["board"], found["status"], found["delta"]["lut"]) == (LARGER, "built", 64)
+    assert found["larger"] is None and fakes.calls.count("synth") == 2
+
+
 def test_nothing_is_measured_on_the_larger_board_in_vain(fakes, tmp_path):
     base, wide = case(tmp_path), case(tmp_path, widths=(16, 32, 128))
     asked = [base, wide]
