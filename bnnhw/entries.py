@@ -96,6 +96,21 @@ def _byte_entries(weights: np.ndarray) -> np.ndarray:
     return taps
 
 
+def pointwise_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
+    """int8 weights (O, I) of a 1x1 convolution. Entry (quad * inputs + i) / 2 has input i of four
+    outputs in taps 0 and 1, and input i + 1 in the next two; channel c's parameters are in entry c.
+    """
+    out, inputs = (GROUP * groups(size) for size in weights.shape)
+    padded = np.zeros((out, inputs), np.int8)
+    padded[: weights.shape[0], : weights.shape[1]] = weights
+    pairs = _byte_entries(padded)[:, :2].reshape(-1, 4)
+    taps = np.zeros((len(pairs), 9), np.uint16)
+    taps[:, :4] = pairs
+    table = np.zeros((len(taps), 3), np.int64)
+    table[:out] = _parameters(part, len(weights))
+    return pack_entries(taps, table)
+
+
 def stem_entries(stem: IntegerStem) -> np.ndarray:
     """Entry (quad * 9 + tap) * in_channels + channel; channel c's parameters are in entry c."""
     out = len(stem.weights)

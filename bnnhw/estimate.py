@@ -57,6 +57,16 @@ def stem_cycles(height: int, width: int, channels: int, out: int, weight_words: 
     return StepCycles(compute, 0, weight_words, height * width * quads * 4 + STEP_OVERHEAD)
 
 
+def pointwise_cycles(
+    positions: int, channels: int, out_groups: int, weight_words: int
+) -> StepCycles:
+    """An 8-bit 1x1 convolution: for each four channels a cycle for each input, padded ones too, a
+    write for each channel, and seven until the next four begin."""
+    groups = positions * out_groups
+    compute = 4 * groups * 16 * -(-channels // 16)
+    return StepCycles(compute, groups * 4 * 4, weight_words, groups * 4 * 7 + STEP_OVERHEAD)
+
+
 def head_cycles(words: int, per_word: int, quads: int, weight_words: int) -> StepCycles:
     """Pooling and head: a cycle for each channel of a block, for each four classes."""
     return StepCycles(quads * words * per_word, 0, weight_words, quads * 10 + STEP_OVERHEAD)

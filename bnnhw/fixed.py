@@ -163,16 +163,20 @@ def gate(where: str, part: FoldedGate, pixels: int, formats: NumberFormats) -> I
     )
 
 
-def shortcut(where: str, part: FoldedShortcut, formats: NumberFormats) -> IntegerShortcut:
-    """A 1x1 convolution; its floor's half a unit is in its bias."""
-    step = 2.0**formats.residual_fraction
+def shortcut_shift(part: FoldedShortcut, formats: NumberFormats) -> int:
+    """Bits that a 1x1 convolution may drop of its sums; those of the stream are of its steps."""
     if part.binary:
-        slope, shift = part.gain * step, 1
-    else:  # sums are of residual steps already
-        slope = part.gain
-        row = np.abs(part.weights.astype(np.int64)).sum(1).max()
-        greatest = int(row) << (formats.residual_width - 1)
-        shift = pre_shift(greatest, float(np.abs(slope).max()))
+        return 1
+    row = np.abs(part.weights.astype(np.int64)).sum(1).max()
+    return pre_shift(int(row) << (formats.residual_width - 1), float(np.abs(part.gain).max()))
+
+
+def shortcut(
+    where: str, part: FoldedShortcut, shift: int, formats: NumberFormats
+) -> IntegerShortcut:
+    """A 1x1 convolution that drops `shift` bits; its floor's half a unit is in its bias."""
+    step = 2.0**formats.residual_fraction
+    slope = part.gain * step if part.binary else part.gain
     lost = 0.0 if part.binary else (1 - 2.0**-shift) / 2
     slope = slope * 2.0**shift
     return IntegerShortcut(

@@ -52,7 +52,8 @@ Shortcut, r, of the stream before the block:
                                                       edge again
     sat16(((half * scale) >> (S - G)) + bias)         1x1 convolutions of every other pixel;
                                                       half = acc >> pre_shift, acc = sum x * weight,
-                                                      x the residual, or its sign (0 is +1)
+                                                      x the residual, or its sign (0 is +1);
+                                                      all have the same pre_shift
 A convolution without a shortcut, of one term and without spatial factors, gives bits only:
 bit = acc >= threshold, whatever normalisation and activation lie between.
 Head. logit = sum over pixels and channels of y * weight, plus bias; class = argmax, the
@@ -268,4 +269,8 @@ class IntegerNetwork:
             raise UserError("convolutions: not those of the spec")
         for conv in self.convolutions:
             conv.check(self.spec)
+        parts = [conv.shortcut for conv in self.convolutions if conv.shortcut is not None]
+        shifts = {part.pre_shift for part in parts}
+        if len(shifts) > 1:
+            raise UserError(f"shortcut.pre_shift: {sorted(shifts)}, must be the same in all")
         self.head.check(self.spec)

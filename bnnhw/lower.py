@@ -141,7 +141,6 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
         ),
         spatial=spatial,
         gate=folded.gate and fixed.gate(f"{name}.gate", folded.gate, pixels, formats),
-        shortcut=folded.shortcut and fixed.shortcut(f"{name}.shortcut", folded.shortcut, formats),
         **acts,
     )
 
@@ -203,8 +202,22 @@ class _Source:
             _convolution(layer, shape, after, spec)
             for layer, shape, after in zip(self.layers, shapes, levels[1:], strict=True)
         )
-        stem = _stem(self.stem, levels[0], spec)
-        return IntegerNetwork(spec, stem, convolutions, _head(self.model, spec))
+        stem, head = _stem(self.stem, levels[0], spec), _head(self.model, spec)
+        return IntegerNetwork(spec, stem, self._shortcuts(convolutions, formats), head)
+
+    def _shortcuts(self, convolutions: tuple[IntegerConvolution, ...],
+                   formats: NumberFormats) -> tuple[IntegerConvolution, ...]:  # fmt: skip
+        """With their 1x1 convolutions, which all drop as many bits."""
+        parts = [layer.shortcut for layer in self.layers]
+        shifts = [fixed.shortcut_shift(part, formats) for part in parts if part is not None]
+        return tuple(
+            conv if part is None else replace(
+                conv, shortcut=fixed.shortcut(
+                    f"{conv.shape.name}.shortcut", part, max(shifts), formats
+                ),
+            )
+            for conv, part in zip(convolutions, parts, strict=True)
+        )  # fmt: skip
 
 
 def _formats(spec: NetworkSpec, width: int | None) -> Iterator[NumberFormats]:

@@ -35,8 +35,10 @@ class Pass:
 
     name : what tells it from the convolution's other passes; "" for the one that leaves the
         convolution's own numbers, which the golden has.
-    kind : conv; scale (of `operand`); shortcut or bits (nothing but the map that is added).
-    weights : int8 (O, 3, 3, I) of a conv, else None. feature : which of the input's bits it takes.
+    kind : conv; scale (of `operand`); shortcut or bits (nothing but the map that is added);
+        pointwise (an 8-bit 1x1 convolution of the stream).
+    weights : int8 (O, 3, 3, I) of a conv, (O, I) pointwise, else None. feature : which of the
+        input's bits a conv takes.
     part : scale, bias and threshold (O,) each. act : of a scale: its other constants.
     factors : uint8 (H, W), of a scale: a slope for each pixel in place of part.scale.
     operand, adds, keeps : STREAM, SUMS or none of them.
@@ -68,7 +70,7 @@ class Pass:
     @property
     def folds(self) -> int:
         """Cycles of a channel: groups of its inputs; more reads than one take four."""
-        if self.weights is not None:
+        if self.weights is not None and self.kind == "conv":
             return groups(self.weights.shape[3])
         return 4 if self.operand and self.adds else 1
 
@@ -117,9 +119,14 @@ def move(
             "shortcut", "shortcut", _compared(np.zeros(conv.shape.out_channels)), adds=STREAM,
             keeps=STREAM, moves=True, strided=strided, mean=mean, wide_in=mean, wide_out=mean,
         )  # fmt: skip
+    constants = Requantiser(part.scale, part.bias, np.zeros_like(part.bias))
+    if not part.binary:
+        return Pass(
+            "shortcut", "pointwise", constants, part.weights, keeps=STREAM, moves=True,
+            strided=strided, wide_out=True,
+        )  # fmt: skip
     weights = np.ones((len(part.weights), 3, 3, part.weights.shape[1]), np.int8)
     weights[:, 1, 1] = part.weights
-    constants = Requantiser(part.scale, part.bias, np.zeros_like(part.bias))
     return Pass(
         "shortcut", "conv", constants, weights, feature, keeps=STREAM, moves=True,
         strided=strided, centre=True, wide_out=True,

@@ -22,7 +22,7 @@ WINDOW_ROWS = 4
 RUNS = dict(
     scaling=("none", "channel-mean", "channel-learned", "spatial"),
     squeeze_excitation=("none",),
-    downsample=("pad", "avgpool-duplicate", "conv1x1-binary"),
+    downsample=("pad", "avgpool-duplicate", "conv1x1-binary", "conv1x1-8bit"),
     stem=("8-bit", "thermometer"),
 )  # the methods that add to the hardware, and what the engine has of them
 
@@ -113,9 +113,16 @@ def _parameters(network: IntegerNetwork) -> EngineParameters:
         passes=needs_passes(network),
         averages=any(averages(conv, spec.repair) for conv in network.convolutions),
         spatial=any(conv.spatial is not None for conv in network.convolutions),
+        shortcut_shift=_shortcut_shift(network),
         levels=0 if network.stem.levels is None else len(network.stem.levels),
         gaps=_gaps(network),
     )
+
+
+def _shortcut_shift(network: IntegerNetwork) -> int | None:
+    """Of the 8-bit shortcuts, who have it in common; None if there are none."""
+    parts = [conv.shortcut for conv in network.convolutions if conv.shortcut is not None]
+    return next((part.pre_shift for part in parts if not part.binary), None)
 
 
 def _folds(network: IntegerNetwork) -> int:

@@ -147,7 +147,7 @@ class Schedule:
         """adder : where the stream is added. thresholds : of the bits at hand, which are the
         stream's signs if all are zero."""
         part, feature = adder.shortcut, 0
-        if part is not None and thresholds.any():
+        if part is not None and part.binary and thresholds.any():
             shape, feature = conv.shape, SIGNS
             inside = (shape.height, shape.width, shape.in_channels)
             yield self._task(shape.name, signs(shape.in_channels), inside, inside, self._bits)
@@ -167,14 +167,17 @@ class Schedule:
         self, layer: str, work: Pass, inside: Size, size: Size, turn: int, offset: int = 0
     ) -> Task:
         """turn : which places its bits go to."""
-        adds = self._residuals(work.adds)
+        stream, adds = self._residuals(STREAM), self._residuals(work.adds)
         if work.moves:
             self._stream = 1 - self._stream
-        if work.weights is None:
+        features = self._bit_map(work.feature, self._bits)
+        if work.kind == "pointwise":
+            features = stream
+            contents = entries.pointwise_entries(work.weights, work.part)
+        elif work.weights is None:
             contents = entries.scale_entries(work.part, work.act, work.folds)
         else:
             contents = entries.convolution_entries(work.weights, work.part)
-        features = self._bit_map(work.feature, self._bits)
         if work.factors is not None:
             features = f"factors {layer}"
             self.factors[features] = layout.pack_factors(work.factors)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bnnhw import layout
-from bnnhw.estimate import StepCycles, convolution_cycles, head_cycles, stem_cycles
+from bnnhw.estimate import (
+    StepCycles,
+    convolution_cycles,
+    head_cycles,
+    pointwise_cycles,
+    stem_cycles,
+)
 from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import GROUP, groups
 from bnnhw.passes import SIGNS, STREAM, Pass
@@ -27,7 +33,8 @@ class Map:
 class Step:
     """A step of the program.
 
-    kind : stem (8-bit), head, or as bnnhw.passes.Pass: conv, scale, shortcut or bits.
+    kind : stem (8-bit), head, or as bnnhw.passes.Pass: conv, scale, shortcut, bits or
+        pointwise.
     bits, residual : what it leaves of what the golden has, by the golden's names; name and map.
     """
 
@@ -107,13 +114,17 @@ class Program:
             bits=self.address(task.bits) + first * out,
             residual=self.address(task.residual) + first * out * GROUP // self.per_word,
             operand=self.address(task.operand),
+            head_words=GROUP * groups(inside) - 1,
         )
         words = _descriptor(self._geometry(task, work), sources, sinks)
-        cycles = convolution_cycles(
-            rows, wide, work.folds, out, reads=bool(task.adds), writes=bool(task.residual),
-            per_word=self.per_word, single=work.strided, weight_words=len(task.contents),
-            fetches=work.fetches,
-        )  # fmt: skip
+        if work.kind == "pointwise":
+            cycles = pointwise_cycles(rows * columns, inside, out, len(task.contents))
+        else:
+            cycles = convolution_cycles(
+                rows, wide, work.folds, out, reads=bool(task.adds), writes=bool(task.residual),
+                per_word=self.per_word, single=work.strided, weight_words=len(task.contents),
+                fetches=work.fetches,
+            )  # fmt: skip
         bits = residual = None
         if work.emits is not None and work.emits != SIGNS and first + wide == columns:
             bits = self._map(f"{task.layer}.bits{work.emits or ''}", task.bits, task)
@@ -127,8 +138,11 @@ class Program:
         first, wide = task.strip or (0, columns)
         added = GROUP * groups(inside if work.moves else out)
         end = task.offset + (out if work.mean else added)
+        kind = Kind.STEM if task.features == IMAGE else Kind.CONV
+        if work.kind == "pointwise":
+            kind = Kind.POINTWISE
         return dict(
-            kind=Kind.STEM if task.features == IMAGE else Kind.CONV, single=work.strided,
+            kind=kind, single=work.strided,
             add=bool(task.adds), keep=bool(task.residual), emit=bool(task.bits),
             mask=self.network.spec.repair.padding == "zero", columns=wide - 1, rows=rows - 1,
             odd_columns=width % 2 and first + wide == columns, odd_rows=height % 2,

@@ -31,6 +31,9 @@ def traffic(plan: Plan) -> dict[str, dict[str, int]]:
             reads["image"] += _bit_reads(geometry) if p.levels else _byte_reads(geometry)
         elif geometry.kind == Kind.CONV:
             reads.update(_map_reads(geometry, p))
+        elif geometry.kind == Kind.POINTWISE:
+            quads = 4 * (geometry.groups + 1)
+            reads["residuals"] += _positions(geometry) * quads * (sinks.head_words + 1)
         else:
             reads["residuals"] += (geometry.columns + 1) * (sinks.head_words + 1)
         if geometry.kind != Kind.HEAD:

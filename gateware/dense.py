@@ -1,6 +1,6 @@
 """The 8-bit layers, stem and head, on four multiply-accumulators."""
 
-from amaranth import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -9,10 +9,11 @@ from gateware.head import HeadWalker
 from gateware.lane import Token
 from gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
 from gateware.parameters import LANES, MACS
-from gateware.program import Geometry
+from gateware.program import Geometry, Kind
 from gateware.stem import SIGNATURE, StemWalker
 
 SUM_WIDTH = 32
+MAC_WEIGHTS = data.ArrayLayout(signed(8), MACS)
 
 
 class MacBank(wiring.Component):
@@ -28,7 +29,7 @@ class MacBank(wiring.Component):
             {
                 "clear": In(1),
                 "x": In(signed(x_width)),
-                "weights": In(data.ArrayLayout(signed(8), MACS)),
+                "weights": In(MAC_WEIGHTS),
                 "sums": Out(data.ArrayLayout(signed(SUM_WIDTH), MACS)),
             }
         )
@@ -48,13 +49,15 @@ class MacBank(wiring.Component):
 
 
 class Dense(wiring.Component):
-    """Runs a stem or a head step: fetches words, feeds the accumulators, hands results on.
+    """Runs a stem, head or pointwise step: fetches words, feeds the accumulators, hands results on.
 
     A word is several units: bytes of a pixel in the stem, channels of a block in the head, whose
     four pixels are added up first (so that pooling costs no pass of its own). Weights are read
     one entry a unit, MACS bytes of it. The stem gives its sums, shifted right by `pre_shift`,
     one channel a cycle: `token` a cycle ahead of `half`. The head gives logits. There is no stem
-    where the image is stored as the bits of a thermometer.
+    where the image is stored as the bits of a thermometer. Pointwise, where an entry has two units'
+    weights, the issue walks the outputs, on `hold` until four of them are summed up: `half` is
+    there a cycle after `issued`, that of the `quarter` at that time.
     """
 
     def __init__(self, parameters):
@@ -63,6 +66,12 @@ class Dense(wiring.Component):
             {
                 "start_stem": In(1),
                 "start_head": In(1),
+                "start_pointwise": In(1),
+                "issued": In(1),
+                "quarter": In(2),
+                "last_four": In(1),
+                "last_position": In(1),
+                "hold": Out(1),
                 "geometry": In(Geometry),
                 "base": In(unsigned(ADDRESS_WIDTH)),
                 "head_words": In(unsigned(ADDRESS_WIDTH)),
@@ -70,7 +79,7 @@ class Dense(wiring.Component):
                 "complete": In(1),
                 "fetch": Out(FetchRequest()),
                 "weight_entry": Out(unsigned(exact_log2(parameters.weight_depth))),
-                "weights": In(data.ArrayLayout(signed(8), MACS)),
+                "weights": In(data.ArrayLayout(MAC_WEIGHTS, 1 + parameters.pointwise)),
                 "token": Out(Token),
                 "half": Out(signed(16)),
                 "logits": Out(stream.Signature(signed(SUM_WIDTH))),
@@ -88,8 +97,11 @@ class Dense(wiring.Component):
         m.submodules.head = head = HeadWalker(p)
         self._x_width = max(8, p.residual_width + 2, p.bias_shift + 2)
         m.submodules.macs = macs = MacBank(x_width=self._x_width)
-        in_head = Signal()
+        in_head = Signal()  # or pointwise
         self._again = Signal()
+        self._pointwise = Const(0)
+        if p.pointwise:
+            self._pointwise = self.geometry.kind == Kind.POINTWISE
         m.d.comb += [
             stem.start.eq(self.start_stem),
             stem.geometry.eq(self.geometry),
@@ -103,7 +115,7 @@ class Dense(wiring.Component):
             head.grant.eq(self.fetch.grant),
             self.fetch.request.eq(stem.request | head.request),
             self.fetch.address.eq(Mux(in_head, head.address, stem.address)),
-            macs.weights.eq(self.weights),
+            macs.weights.eq(self.weights[0]),
         ]
         unit = self._units(m, macs, stem, head, in_head)
         closing, tail = Signal(), Signal(3)
@@ -116,17 +128,20 @@ class Dense(wiring.Component):
             m.d.sync += tail.eq(tail + 1)
         with m.If(unit.closes):
             m.d.sync += tail.eq(1)
-        with m.If(in_head):
+        starts = self.start_stem | self.start_head | self.start_pointwise
+        m.d.sync += head.again.eq(self.start_head | self.start_pointwise | self._again)
+        if p.pointwise:
+            with m.If(self._pointwise):
+                self._pointwise_results(m, unit, head, macs, closing, tail, in_head)
+        with m.If(in_head & ~self._pointwise):
             self._head_results(m, unit, head, macs, closing, tail, in_head)
         if not p.levels:
-            with m.Else():
+            with m.If(~in_head):
                 self._stem_results(m, unit, stem, macs, closing, tail)
-        with m.If(self.start_stem | self.start_head | self._again):
+        with m.If(starts):
             m.d.comb += macs.clear.eq(1)
-        with m.If(self.start_stem | self.start_head):
-            m.d.sync += in_head.eq(self.start_head)
+            m.d.sync += in_head.eq(~self.start_stem)
             m.d.sync += self.weight_entry.eq(0)
-        m.d.sync += head.again.eq(self.start_head | self._again)
 
         chosen, total = Signal(range(MACS)), Signal(signed(SUM_WIDTH))
         m.d.comb += [
@@ -134,6 +149,9 @@ class Dense(wiring.Component):
             self.half.eq(total >> p.pre_shift),
             self.logits.payload.eq(total),
         ]
+        if p.pointwise:
+            with m.If(self._pointwise):
+                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> p.shortcut_shift)]
         m.d.sync += total.eq(Array(macs.sums)[chosen])
         return m
 
@@ -147,11 +165,12 @@ class Dense(wiring.Component):
         source, rest = Signal(WORD_WIDTH), Signal(max(8 * (p.image_channels - 1), 32))
         count = Mux(in_head, p.word_channels, p.image_channels)
         taken = stem.taken | head.taken
+        head_wraps = Mux(self._pointwise, head.last & self.last_four, head.block_end & ~head.last)
         m.d.sync += arrived.eq(taken)
         with m.If(taken):
             m.d.sync += [
                 last.eq(Mux(in_head, head.last, stem.last)),
-                wraps.eq(Mux(in_head, head.block_end & ~head.last, stem.last & stem.position_end)),
+                wraps.eq(Mux(in_head, head_wraps, stem.last & stem.position_end)),
                 padded.eq(~in_head & stem.padded),
                 left.eq(count),
             ]
@@ -174,7 +193,7 @@ class Dense(wiring.Component):
         ]
         pooled = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
         with m.If(in_head):
-            m.d.sync += macs.x.eq(pooled)
+            m.d.sync += macs.x.eq(Mux(self._pointwise, lanes[0], pooled))
         with m.Else():
             m.d.sync += macs.x.eq(byte)
         with m.If(~unit.valid | padded):
@@ -201,11 +220,35 @@ class Dense(wiring.Component):
         fourth = tail == 6
         m.d.comb += [
             self.token.valid.eq((tail >= 3) & (tail <= 6)),
-            self.token.odd.eq(~tail[0]),
+            self.token.odd.eq((tail == 4) | fourth),
             self.token.group_end.eq(group_end & fourth),
             self.token.position_end.eq(position_end & fourth),
             self.token.row_end.eq(row_end & fourth),
         ]
+
+    def _pointwise_results(self, m, unit, head, macs, closing, tail, in_head):
+        """Once four sums are there the issue takes them, two cycles apart. The next walk, of the
+        same block or the next, begins with the second: its first product comes after the fourth."""
+        upper, chosen = Signal(), Signal()
+        m.d.sync += chosen.eq(upper)
+        with m.If(chosen):
+            m.d.comb += macs.weights.eq(self.weights[1])
+        with m.If(unit.valid):
+            m.d.sync += upper.eq(~upper)
+            with m.If(upper):
+                m.d.sync += self.weight_entry.eq(Mux(unit.wraps, 0, self.weight_entry + 1))
+        done = self.last_four & self.last_position
+        m.d.comb += [head.follows.eq(~self.hold), head.back.eq(~self.last_four & ~self.hold)]
+        with m.If(self.start_pointwise):
+            m.d.sync += self.hold.eq(1)
+        with m.If(tail == 2):
+            m.d.sync += [tail.eq(0), self.hold.eq(0)]
+        with m.If(self.issued & (self.quarter == 1)):
+            m.d.comb += self._again.eq(~done)
+            m.d.sync += [closing.eq(0), in_head.eq(~done)]
+        with m.If(self.issued & (self.quarter == 3)):
+            m.d.comb += macs.clear.eq(1)
+            m.d.sync += self.hold.eq(~done)
 
     def _head_results(self, m, unit, head, macs, closing, tail, in_head):
         """The bias as one more unit, then up to four logits, then the next four classes. A step
@@ -233,6 +276,6 @@ class Dense(wiring.Component):
             with m.If(last_class | (self.logit_index[:2] == MACS - 1)):
                 m.d.sync += [emitting.eq(0), closing.eq(0), in_head.eq(~step_end)]
                 m.d.sync += quads.eq(quads + 1)
-                m.d.comb += self._again.eq(~step_end)
+                m.d.comb += [self._again.eq(~step_end), macs.clear.eq(~step_end)]
                 with m.If(step_end):
                     m.d.sync += [group_base.eq(0), quads.eq(0)]

@@ -81,6 +81,8 @@ class Engine(wiring.Component):
             wait.i.eq(issue.token),
             token.eq(wait.o if p.levels else Mux(dense.token.valid, dense.token, wait.o)),
         ]
+        if p.pointwise:
+            self._pointwise(m, sequencer, issue, dense, wait, token)
         self._dense(m, sequencer, dense, door, weights)
         m.d.comb += weights.weight_entry.eq(
             Mux(sequencer.convolves, issue.weight_entry, dense.weight_entry)
@@ -130,11 +132,28 @@ class Engine(wiring.Component):
         m.d.sync += [array.outside.eq(issue.outside), array.first.eq(issue.first)]
         return array, issue, loader
 
+    def _pointwise(self, m, sequencer, issue, dense, wait, token):
+        """The multipliers' sums wait for the issue: its tokens go to the lanes at once."""
+        pointwise = sequencer.geometry.kind == Kind.POINTWISE
+        m.d.comb += [
+            issue.start.eq(sequencer.start_conv | sequencer.start_pointwise),
+            issue.pointwise.eq(pointwise),
+            issue.hold.eq(dense.hold),
+            dense.start_pointwise.eq(sequencer.start_pointwise),
+            dense.issued.eq(issue.token.valid),
+            dense.quarter.eq(issue.quarter),
+            dense.last_four.eq(issue.last_four),
+            dense.last_position.eq(issue.last_position),
+        ]
+        with m.If(pointwise):
+            m.d.comb += [wait.i.valid.eq(0), token.eq(issue.token)]
+
     def _strip(self, sequencer):
         """Whether the step makes a strip of the image's map."""
         return sequencer.geometry.more_left | sequencer.geometry.more_right
 
     def _dense(self, m, sequencer, dense, door, weights):
+        taps = [tap for row in weights.weights for tap in row]
         m.d.comb += [
             dense.geometry.eq(sequencer.geometry),
             dense.start_stem.eq(sequencer.start_stem),
@@ -142,7 +161,7 @@ class Engine(wiring.Component):
             dense.base.eq(sequencer.features),
             dense.received.eq(door.received),
             dense.complete.eq(door.complete),
-            dense.weights.eq(Cat(weights.weights[0][0], weights.weights[0][1])),
+            dense.weights.eq(Cat(taps[: 2 * len(dense.weights)])),
             weights.write.eq(sequencer.write_weights),
             weights.write_entry.eq(sequencer.write_entry),
             weights.write_row.eq(sequencer.write_row),
@@ -196,7 +215,9 @@ class Engine(wiring.Component):
             m.d.sync += entry.eq(Mux(token.position_end, 0, after))
         m.submodules.bias_entry = bias_entry = Delay(entry.shape(), 1)
         m.submodules.threshold_entry = threshold_entry = Delay(entry.shape(), 3)
-        in_stem = (sequencer.geometry.kind == Kind.STEM) & ~sequencer.convolves
+        first_half = array.acc[0]
+        if self._parameters.pointwise or not self._parameters.levels:
+            first_half = Mux(sequencer.convolves, first_half, dense.half)
         m.d.sync += lanes.token.eq(token)
         m.d.comb += [
             bias_entry.i.eq(entry),
@@ -206,7 +227,7 @@ class Engine(wiring.Component):
             weights.threshold_entry.eq(threshold_entry.o),
             shortcut.token.eq(token),
             lanes.single.eq(sequencer.geometry.single),
-            lanes.first_half.eq(Mux(in_stem, dense.half, array.acc[0])),
+            lanes.first_half.eq(first_half),
             lanes.scale.eq(weights.scale),
             lanes.bias.eq(weights.bias),
             lanes.threshold.eq(weights.threshold),

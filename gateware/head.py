@@ -1,6 +1,6 @@
-"""The walk of the 8-bit head over the last feature map."""
+"""The walk of the 8-bit head over the last feature map, of a 1x1 convolution over a block."""
 
-from amaranth import Cat, Const, Module, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,17 +13,22 @@ class HeadWalker(wiring.Component):
 
     `taken` marks a granted word, whose data come in the cycle after; `last` that it
     is the last of the map, `block_end` that it is the last of its block. The map is
-    `words` + 1 words long. It is walked once for each `again`, given while not busy.
+    `words` + 1 words long. It is walked once for each `again`, given while not busy: from `base`,
+    with `follows` from where the last walk ended, or with `back` too from where it began. Then
+    `words` + 1 is a multiple of 16 and no more than 256.
     """
 
     def __init__(self, parameters):
         self._words_per_group = 16 // parameters.word_channels
+        self._pointwise = parameters.pointwise
         super().__init__(
             {
                 "again": In(1),
                 "geometry": In(Geometry),
                 "base": In(unsigned(ADDRESS_WIDTH)),
                 "words": In(unsigned(ADDRESS_WIDTH)),
+                "follows": In(1),
+                "back": In(1),
                 "next": In(1),
                 "taken": Out(1),
                 "last": Out(1),
@@ -49,14 +54,20 @@ class HeadWalker(wiring.Component):
             self.last.eq(left == 0),
             self.block_end.eq(word == block_last),
         ]
+        moves, step, again = self.taken, 1, self.again
+        if self._pointwise:
+            backwards = Cat(Const(0, 4), ~self.words[4:8], Const(-1, ADDRESS_WIDTH - 8))
+            moves, step = self.taken | (again & self.back), Mux(again, backwards, 1)
+        with m.If(moves):
+            m.d.sync += self.address.eq(self.address + step)
         with m.If(self.taken):
-            m.d.sync += [self.address.eq(self.address + 1), left.eq(left - 1)]
-            m.d.sync += word.eq(word + 1)
+            m.d.sync += [left.eq(left - 1), word.eq(word + 1)]
             with m.If(self.block_end):
                 m.d.sync += word.eq(0)
             with m.If(self.last):
                 m.d.sync += busy.eq(0)
-        with m.If(self.again):
-            m.d.sync += [busy.eq(1), word.eq(0)]
-            m.d.sync += [self.address.eq(self.base), left.eq(self.words)]
+        with m.If(again):
+            m.d.sync += [busy.eq(1), word.eq(0), left.eq(self.words)]
+        with m.If(again & ~self.follows):
+            m.d.sync += self.address.eq(self.base)
         return m

@@ -28,6 +28,8 @@ class ConvolutionIssue(wiring.Component):
     row of blocks above is needed no more. A row starts when `ahead`, the rows in the window
     buffer, is three. `busy` is high from the cycle after `start` to the last issue. A step that
     scales an operand has one fold, or, if it adds a shortcut too, four: a read more a channel.
+    In a `pointwise` step, which has no window, channels are issued unless `hold`; `quarter` is the
+    next one's place among four, `last_four` and `last_position` where these are.
     """
 
     def __init__(self, parameters):
@@ -38,6 +40,11 @@ class ConvolutionIssue(wiring.Component):
                 "start": In(1),
                 "geometry": In(Geometry),
                 "ahead": In(3),
+                "pointwise": In(1),
+                "hold": In(1),
+                "quarter": Out(2),
+                "last_four": Out(1),
+                "last_position": Out(1),
                 "busy": Out(1),
                 "retire": Out(1),
                 "rows": Out(data.ArrayLayout(unsigned(2), 3)),
@@ -56,7 +63,7 @@ class ConvolutionIssue(wiring.Component):
         group, channel, fold = Signal(6), Signal(range(GROUP)), Signal(4)
         running, phase, pause = Signal(), Signal(), Signal(2)
         issue = Signal()
-        m.d.comb += issue.eq(running & (pause == 0))
+        m.d.comb += issue.eq(running & (pause == 0) & ~self.hold)
         m.d.sync += phase.eq(~phase)
 
         fold_end, group_end, position_end, row_end = (Signal() for _ in range(4))
@@ -72,12 +79,15 @@ class ConvolutionIssue(wiring.Component):
             group_end.eq(fold_end & (channel == GROUP - 1)),
             position_end.eq(group_end & last_group),
             row_end.eq(position_end & last_column),
+            self.quarter.eq(channel),
+            self.last_four.eq(last_group & channel[2:].all()),
+            self.last_position.eq(last_column & last_row),
             self.retire.eq(issue & row_end),
             self.first.eq(fold == 0),
         ]
         with m.If(self.start):
             m.d.sync += [self.busy.eq(1), row.eq(0)]
-        with m.If(self.busy & ~running & (self.ahead >= 3) & phase):
+        with m.If(self.busy & ~running & ((self.ahead >= 3) | self.pointwise) & phase):
             m.d.sync += running.eq(1)
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)

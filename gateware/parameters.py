@@ -27,6 +27,7 @@ class EngineParameters:
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
     averages : whether a step may add the mean of each block; with `passes`.
     spatial : whether a step may scale by a factor for each pixel; with `passes`.
+    shortcut_shift : bits dropped from sums of pointwise steps; with `passes`. None: there are none.
     levels : bits of a thermometer that are stored of each byte in its place, level l being
         256 * (l + 1) / (levels + 1), rounded; an even number. 0: the 8-bit stem.
     gaps : where the image's bits are convolved in strips, words from the end of a strip's row to
@@ -51,6 +52,7 @@ class EngineParameters:
     passes: bool = False
     averages: bool = False
     spatial: bool = False
+    shortcut_shift: int | None = None
     levels: int = 0
     gaps: tuple[int, int, int] | None = None
 
@@ -69,6 +71,8 @@ class EngineParameters:
             raise ValueError(f"spatial: shift={self.shift} is not in [{FACTOR_FRACTION}, 13]")
         if not 1 <= self.image_channels <= 8:
             raise ValueError(f"image_channels={self.image_channels} is not in [1, 8]")
+        if self.pointwise and not self.passes:
+            raise ValueError("shortcut_shift: needs passes")
         if self.levels % 2 or not 0 <= self.levels < 256:
             raise ValueError(f"levels={self.levels} is not an even number below 256")
         if self.gaps and not self.levels:
@@ -87,6 +91,11 @@ class EngineParameters:
     def stream_width(self):
         """Signed bits of what is read from a slot."""
         return 16 if self.passes else self.residual_width
+
+    @property
+    def pointwise(self):
+        """Whether there are 8-bit 1x1 convolutions of the stream."""
+        return self.shortcut_shift is not None
 
     @property
     def byte_groups(self):

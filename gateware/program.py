@@ -11,11 +11,14 @@ PERIOD_WIDTH = 8  # bits: as many channels as 16 folds have
 
 class Kind(enum.Enum, shape=2):
     """What a step does: the stem, 8-bit or a binary convolution that waits for the image's bits; a
-    binary convolution; or pooling and the head."""
+    binary convolution; pooling and the head; an 8-bit 1x1 convolution of every other pixel of the
+    residual stream.
+    """
 
     STEM = 0
     CONV = 1
     HEAD = 2
+    POINTWISE = 3
 
 
 class Geometry(data.Struct):
@@ -65,8 +68,8 @@ class Geometry(data.Struct):
 
 class Sources(data.Struct):
     """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
-    `features` (bits or factors; in the head residuals) and `shortcut`, of which a mean has
-    `period` + 1 channels: the output's after these have them from the first on."""
+    `features` (bits or factors; residuals in the head and pointwise) and `shortcut`, of which a
+    mean has `period` + 1 channels: the output's after these have them from the first on."""
 
     weights: unsigned(ADDRESS_WIDTH)
     weight_words: 12
@@ -77,8 +80,8 @@ class Sources(data.Struct):
 
 
 class Sinks(data.Struct):
-    """Word 2. Word addresses of what is written: bits and residuals; in the head the number
-    of feature words, less one. `operand` is read: what is scaled."""
+    """Word 2. Word addresses of what is written: bits and residuals; `head_words` are feature words
+    less one, in the head of the map, pointwise of a block. `operand` is read: what is scaled."""
 
     bits: unsigned(ADDRESS_WIDTH)
     residual: unsigned(ADDRESS_WIDTH)

@@ -18,7 +18,7 @@ class Sequencer(wiring.Component):
 
     The fetch port reads consecutive words: the descriptor, the weights, and while a convolution
     runs its features, of which the window loader asks `more`; `more_taken` is its grant. After a
-    word given with `skip`, `gap` words are left out. While an 8-bit stem or a head runs, `lends`
+    word given with `skip`, `gap` words are left out. While the multipliers run, `lends`
     is high and no word is asked for. With `image_bits` the stem is a convolution.
     """
 
@@ -38,6 +38,7 @@ class Sequencer(wiring.Component):
                 "start_stem": Out(1),
                 "start_conv": Out(1),
                 "start_head": Out(1),
+                "start_pointwise": Out(1),
                 "step": Out(8),
                 "lends": Out(1),
                 "convolves": Out(1),
@@ -92,6 +93,7 @@ class Sequencer(wiring.Component):
                     self.start_stem.eq(stem & ~self.convolves),
                     self.start_conv.eq(self.convolves),
                     self.start_head.eq(kind == Kind.HEAD),
+                    self.start_pointwise.eq(kind == Kind.POINTWISE),
                 ]
                 m.next = "RUN"
             with m.State("RUN"):

@@ -156,6 +156,16 @@ def test_shortcuts_fit_their_bits():
             changed(method, 2, shortcut=part)
 
 
+def test_8_bit_shortcuts_drop_as_many_bits():
+    spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1), repair=METHODS["8-bit"])
+    network = random_network(spec)
+    last = network.convolutions[4]
+    other = replace(last, shortcut=replace(last.shortcut, pre_shift=11))
+    convolutions = (*network.convolutions[:4], other, *network.convolutions[5:])
+    with pytest.raises(UserError, match=r"pre_shift: \[10, 11\], must be the same in all"):
+        replace(network, convolutions=convolutions)
+
+
 def test_thermometers_fit_their_bits():
     network = network_of("thermometer")
     stem = network.stem

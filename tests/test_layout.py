@@ -237,3 +237,20 @@ def test_thermometers_are_padded_to_groups_with_weights_that_cancel():
     assert not padded[..., 18:].sum(-1).any() and padded.dtype == np.int8
     whole = weights[..., :32]
     assert np.array_equal(entries.thermometer_weights(whole, 16), whole)
+
+
+def test_pointwise_entries_hold_two_inputs_of_four_outputs():
+    rng = np.random.default_rng(5)
+    weights = rng.integers(-127, 128, (34, 18)).astype(np.int8)
+    part = requantiser(rng, 34)
+    taps, parameters = table(entries.pointwise_entries(weights, part))
+    assert len(taps) == 48 // 4 * 32 // 2
+    for quad, pair in np.ndindex(12, 16):
+        entry = taps[quad * 16 + pair].astype("<u2").view(np.int8)
+        for index in range(8):
+            output, i = 4 * quad + index % 4, 2 * pair + index // 4
+            assert entry[index] == (weights[output, i] if output < 34 and i < 18 else 0)
+        assert not entry[8:].any()
+    assert np.array_equal(parameters[:34, 0].astype(np.int16), part.scale)
+    assert np.array_equal(parameters[:34, 1].astype(np.int16), part.bias)
+    assert not parameters[34:].any()

@@ -230,6 +230,33 @@ def test_means_go_to_every_channel_of_the_output_and_no_further(double):
 
 
 @pytest.mark.parametrize("double", [True, False])
+def test_8_bit_shortcuts_move_the_stream_between_stages(double):
+    repair = Repair("rsign", downsample="conv1x1-8bit", double_residual=double)
+    spec = NetworkSpec(depth=8, widths=(16, 18, 34), input=(9, 10, 2), repair=repair)
+    network = network_of(spec)
+    plan = make_plan(network, BOARD)
+    shortcuts = [conv.shortcut for conv in network.convolutions if conv.shortcut is not None]
+    assert plan.parameters.passes
+    assert {part.pre_shift for part in shortcuts} == {plan.parameters.shortcut_shift}
+    moves = [step for step in plan.steps if step.kind == "pointwise"]
+    assert [step.name for step in moves] == ["stage1.0.conv1.shortcut", "stage2.0.conv1.shortcut"]
+    stream = words_of(plan.steps[0])[2].residual
+    for step, part, size in zip(moves, shortcuts, ((5, 5), (3, 3)), strict=True):
+        geometry, sources, sinks = words_of(step)
+        out, inputs = (layout.GROUP * layout.groups(count) for count in part.weights.shape)
+        assert geometry.kind == Kind.POINTWISE and geometry.single and geometry.wide_out
+        assert (geometry.rows, geometry.columns) == (size[0] - 1, size[1] - 1)
+        assert (geometry.groups, geometry.folds) == (out // 16 - 1, 0)
+        assert not geometry.add and geometry.keep and not geometry.emit
+        assert sources.features == stream != sinks.residual
+        assert sinks.head_words == inputs - 1
+        assert sources.weight_words == 3 * max(out, out // 4 * inputs // 2)
+        stream = sinks.residual
+    plain = make_plan(network_of(replace(spec, repair=Repair(double_residual=double))), BOARD)
+    assert plain.parameters.shortcut_shift is None
+
+
+@pytest.mark.parametrize("double", [True, False])
 def test_factors_are_features_of_the_boot_image(double):
     repair = Repair(scaling="spatial", double_residual=double)
     spec = NetworkSpec(depth=6, widths=(16, 34), input=(9, 10, 2), repair=repair)

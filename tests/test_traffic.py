@@ -50,6 +50,16 @@ def test_traffic_of_spatial_factors_is_a_word_a_block():
     assert scaled["reads"]["features"] == narrow["reads"]["features"] + 2 * (16 + 4 + 1)
 
 
+def test_traffic_of_8_bit_shortcuts_is_a_block_for_each_four_outputs():
+    spec = replace(DIGITS, repair=replace(BASELINE, downsample="conv1x1-8bit"))
+    counted = traffic(plan.make_plan(random_network(spec), BOARD))
+    blocks = 16 * 8 * 16 + 4 * 16 * 32  # positions, fours of outputs, inputs
+    plain = traffic(plan.make_plan(random_network(DIGITS), BOARD))
+    moved = 16 * 16 + 4 * 32  # what moving the stream as it is reads, in wide words
+    assert counted["reads"]["residuals"] == 2 * plain["reads"]["residuals"] - moved + blocks
+    assert counted["writes"]["residuals"] == 2 * plain["writes"]["residuals"]
+
+
 def test_traffic_of_a_thermometer_is_of_its_bits():
     spec = replace(DIGITS, repair=replace(BASELINE, stem="thermometer"))
     counted = traffic(plan.make_plan(random_network(replace(spec, input=(8, 38, 3))), BOARD))

@@ -50,15 +50,15 @@ def test_mac_bank_adds_products_until_cleared(x_width):
     assert [(at, samples[at]) for at, _ in expected] == expected
 
 
-def four_bytes(weights):
-    """Four signed bytes as a number, the first lowest."""
+def bytes_of(weights):
+    """Signed bytes as a number, the first lowest."""
     return sum((int(weight) & 255) << 8 * index for index, weight in enumerate(weights))
 
 
 class Bench:
     """A Dense with its memory and a weight buffer of one cycle's latency.
 
-    `weights` is a list of entries, each the weights of four outputs.
+    `weights` is a list of entries, each the weights of four outputs, pointwise of two inputs.
     """
 
     def __init__(self, parameters, words, weights, *, depth=256):
@@ -67,7 +67,9 @@ class Bench:
         self.module = m = Module()
         m.submodules.dut, m.submodules.memory = self.dut, self.memory
         m.submodules.weights = self.weights = memory.Memory(
-            shape=32, depth=parameters.weight_depth, init=[*map(four_bytes, weights)]
+            shape=len(self.dut.weights.as_value()),
+            depth=parameters.weight_depth,
+            init=[*map(bytes_of, weights)],
         )
         read = self.weights.read_port()
         m.d.comb += [read.addr.eq(self.dut.weight_entry), self.dut.weights.eq(read.data)]
@@ -80,7 +82,7 @@ class Bench:
     def load(self, ctx, weights):
         """Other entries from the first on; junk in the rest."""
         for index in range(self.weights.depth):
-            entry = four_bytes(weights[index]) if index < len(weights) else JUNK & 0xFFFF_FFFF
+            entry = bytes_of(weights[index]) if index < len(weights) else JUNK & 0xFFFF_FFFF
             ctx.set(self.weights.data[index], entry)
 
     async def start(self, ctx, strobe, geometry, **settings):
@@ -280,6 +282,90 @@ def test_a_head_in_several_steps_goes_on_with_the_next_class():
 
     bench.simulate(run, withheld=0.3)
     assert got == (weights @ values.sum((0, 1)) + mantissa * 16).tolist() * 2
+
+
+def pointwise_words(values):
+    """16-bit residuals of the upper left pixel of each block; its other lanes are junk."""
+    return [(int(value) & 0xFFFF) | (JUNK >> 16 << 16) for value in values.reshape(-1)]
+
+
+def pointwise_entries(weights):
+    """For each four outputs, each two inputs: four outputs' weights of one, then of the other."""
+    out, inputs = weights.shape
+    return [
+        [*weights[quad : quad + 4, i], *weights[quad : quad + 4, i + 1]]
+        for quad in range(0, out, 4)
+        for i in range(0, inputs, 2)
+    ]
+
+
+POINTWISE = [  # rows and columns of blocks, inputs, outputs, shift, withheld, levels
+    (2, 3, 16, 16, 3, 0.0, 0), (1, 2, 32, 16, 5, 0.5, 32), (2, 1, 16, 48, 4, 0.8, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "inputs", "out", "shift", "withheld", "levels"), POINTWISE
+)
+def test_pointwise_sums_wait_for_the_issue(rows, columns, inputs, out, shift, withheld, levels):
+    """Twice, then a head: each sum is there a cycle after its channel is issued."""
+    rng = np.random.default_rng(out)
+    parameters = engine_parameters(
+        residual_width=8, passes=True, shortcut_shift=shift, levels=levels, classes=4,
+        weight_depth=512,
+    )  # fmt: skip
+    values = rng.integers(-128, 128, (rows, columns, inputs))
+    values[0, 0] = -128
+    weights = rng.integers(-127, 128, (out, inputs))
+    weights[0], weights[1] = 127, -127
+    bench = Bench(parameters, [], pointwise_entries(weights), depth=512)
+    dut, words = bench.dut, pointwise_words(values)
+    got, logits = [], []
+    geometry = dict(kind=Kind.POINTWISE, single=1, columns=columns - 1, rows=rows - 1,
+                    groups=out // 16 - 1)  # fmt: skip
+    pause = random.Random(out)
+
+    async def issue(ctx, channel):
+        """A channel, then the cycle in which its sum is there."""
+        ctx.set(dut.issued, 1)
+        await ctx.tick()
+        ctx.set(dut.issued, 0)
+        got.append(ctx.get(dut.half))
+        ctx.set(dut.quarter, (channel + 1) % 4)
+        await ctx.tick().repeat(1 if channel % 4 != 3 else pause.randrange(1, 9))
+
+    async def step(ctx):
+        await bench.start(ctx, dut.start_pointwise, geometry, head_words=inputs - 1)
+        assert ctx.get(dut.hold)
+        for position in range(rows * columns):
+            ctx.set(dut.last_position, position == rows * columns - 1)
+            for channel in range(out):
+                ctx.set(dut.last_four, channel >= out - 4)
+                while channel % 4 == 0 and ctx.get(dut.hold):
+                    await ctx.tick()
+                await issue(ctx, channel)
+        for _ in range(20):
+            assert not ctx.get(dut.busy) and not ctx.get(dut.fetch.request)
+            assert not ctx.get(dut.token.valid) and not ctx.get(dut.hold)
+            await ctx.tick()
+
+    async def run(ctx):
+        for index, word in enumerate(words):
+            ctx.set(bench.memory.storage.data[BASE + index], word)
+        await step(ctx)
+        await step(ctx)
+        bench.load(ctx, [[*row, 0, 0, 0, 0] for row in head_entries(weights[:4, :16], [0] * 4)])
+        await bench.start(
+            ctx, dut.start_head, head_geometry(16, 4), base=BASE, head_words=15,
+        )  # fmt: skip
+        logits.extend(await receive(ctx, dut.logits, 4))
+
+    bench.simulate(run, withheld=withheld)
+    expected = (values.reshape(-1, inputs) @ weights.T >> shift).reshape(-1).tolist()
+    assert got == expected * 2
+    junk = [JUNK >> 16 * lane & 0xFF for lane in range(1, 4)]
+    others = sum(byte - 256 * (byte > 127) for byte in junk)
+    assert logits == (weights[:4, :16] @ (values[0, 0, :16] + others)).tolist()
 
 
 def test_a_stem_follows_a_head_and_a_head_a_stem():

@@ -37,7 +37,7 @@ def test_fields_are_where_boot_images_have_them(kind):
     assert kind.as_shape().size == WORD_WIDTH
     for name, low, width in FIELDS[kind]:
         if name == "kind":
-            values = {Kind.STEM: 0, Kind.CONV: 1, Kind.HEAD: 2}
+            values = {Kind.STEM: 0, Kind.CONV: 1, Kind.HEAD: 2, Kind.POINTWISE: 3}
             assert {step: word(kind, kind=step) for step in Kind} == values
             continue
         assert word(kind, **{name: (1 << width) - 1}) == ((1 << width) - 1) << low, name
@@ -74,6 +74,7 @@ def test_software_and_gateware_agree():
         (dict(passes=True, residual_width=12), r"passes: residual_width \+ guard = 16, not 15"),
         (dict(averages=True), "averages: need passes"),
         (dict(spatial=True), "spatial: needs passes"),
+        (dict(shortcut_shift=3), "shortcut_shift: needs passes"),
         (dict(levels=7), "levels=7 is not an even number below 256"),
         (dict(levels=256), "levels=256 is not an even number below 256"),
         (dict(gaps=(1, 2, 3)), "gaps: need levels"),

@@ -24,6 +24,10 @@ STEPS = [  # geometry, sources, sinks, feature words that the step asks for
         dict(weights=32, weight_words=6, features=75, shortcut=3), dict(bits=70), 4,
     ),
     (
+        dict(kind=Kind.POINTWISE, single=1, keep=1, columns=1),
+        dict(weights=35, weight_words=3, features=77), dict(residual=90, head_words=31), 0,
+    ),
+    (
         dict(kind=Kind.HEAD, last=1), dict(weights=38, weight_words=3, features=80),
         dict(head_words=16383), 0,
     ),
@@ -69,7 +73,10 @@ async def cycle(ctx, dut, events):
         events.append(
             ("weights", ctx.get(dut.write_entry), ctx.get(dut.write_row), ctx.get(dut.fetch.data))
         )
-    starts = {Kind.STEM: dut.start_stem, Kind.CONV: dut.start_conv, Kind.HEAD: dut.start_head}
+    starts = {
+        Kind.STEM: dut.start_stem, Kind.CONV: dut.start_conv, Kind.HEAD: dut.start_head,
+        Kind.POINTWISE: dut.start_pointwise,
+    }  # fmt: skip
     started = [kind for kind, strobe in starts.items() if ctx.get(strobe)]
     for kind in started:
         events.append(("start", kind, ctx.get(dut.geometry.as_value()), ctx.get(dut.features)))

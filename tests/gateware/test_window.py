@@ -236,6 +236,46 @@ def test_maps_follow_each_other(minus_one):
         check(samples, bits, geometry, folds, 1, 2, minus_one=minus_one)
 
 
+def test_a_pointwise_walk_holds_before_each_four_channels():
+    """No window is loaded; channels come two cycles apart, in order, and none while on hold."""
+    dut = ConvolutionIssue(engine_parameters(8, passes=True, shortcut_shift=1))
+    rng, got = np.random.default_rng(2), []
+    geometry = dict(kind=Kind.POINTWISE, single=1, columns=2, rows=1, groups=1)
+
+    async def bench(ctx):
+        ctx.set(dut.geometry, geometry)
+        ctx.set(dut.pointwise, 1)
+        ctx.set(dut.hold, 1)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        wait, since = 9, 9
+        while ctx.get(dut.busy):
+            token = ctx.get(dut.token)
+            since += 1
+            if token.valid:
+                assert not wait and since >= 2
+                place = (ctx.get(dut.quarter), ctx.get(dut.last_four), ctx.get(dut.last_position))
+                got.append((*place, token.odd, token.group_end, token.position_end, token.row_end))
+                wait = int(rng.integers(1, 30)) if place[0] == 3 else 0
+                since = 0
+            else:
+                wait = max(0, wait - 1)
+            await ctx.tick()
+            ctx.set(dut.hold, wait > 0)
+
+    simulate(dut, bench)
+    expected = [
+        (
+            channel % 4, channel >= 28, position == 5, channel % 2, channel % 16 == 15,
+            channel == 31, channel == 31 and position % 3 == 2,
+        )
+        for position in range(6)
+        for channel in range(32)
+    ]  # fmt: skip
+    assert got == expected
+
+
 STRIPS = [  # height, width, folds, columns of blocks of a strip
     (6, 16, 2, 4), (5, 13, 3, 3), (4, 10, 5, 1), (3, 6, 4, 2),
 ]  # fmt: skip

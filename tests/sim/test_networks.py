@@ -63,6 +63,19 @@ NETWORKS = {
         Repair(double_residual=False, scaling="spatial", ensemble="features-2",
                activation="prelu", downsample="avgpool-duplicate", padding="minus-one"),
     ),
+    "8-bit 1x1 shortcuts": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5, Repair(downsample="conv1x1-8bit")
+    ),
+    "8-bit 1x1 shortcuts, a thermometer, single residual, rsign, minus-one": NetworkSpec(
+        8, (6, 18, 34), (9, 10, 3), 5,
+        Repair("rsign", double_residual=False, padding="minus-one", downsample="conv1x1-8bit",
+               stem="thermometer"),
+    ),
+    "8-bit 1x1 shortcuts, an ensemble of weights, RPReLU, wide residuals": NetworkSpec(
+        6, (16, 34), (10, 9, 1), 5,
+        Repair(downsample="conv1x1-8bit", ensemble="weights-2", activation="rprelu"),
+        NumberFormats(residual_width=10, residual_fraction=5),
+    ),
     "a thermometer, rsign": NetworkSpec(
         6, (16, 34), (9, 10, 2), 5, Repair("rsign", stem="thermometer")
     ),
