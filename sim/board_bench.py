@@ -23,12 +23,13 @@ class Answer:
 
 def run_board(
     sources, *, board, library, flash, flash_offset, images, classes, divisor, folder, environment,
-    cycle_limit=4_000_000,
+    cycle_limit=4_000_000, programs=(),
 ):  # fmt: skip
     """Boot from `flash` (bytes at flash_offset), send images, return an Answer for each.
 
     sources : Verilog files, with module `top` of board `icebreaker` or `ulx3s`; of the latter no
     netlist, for there are no models of its memories. library : iCE40's cells_sim.v of Yosys.
+    programs : C++ files that the sources call.
     Raises SimulationError where the device does not get ready or does not answer.
     """
     folder = Path(folder)
@@ -47,7 +48,7 @@ def run_board(
         sources=[*bench, *models[board], *sources], top="board_bench",
         test_module="sim.board_test", folder=folder, environment=environment,
         parameters={"FLASH_OFFSET": flash_offset, "FLASH_BYTES": len(flash)},
-        variables={"BOARD_BENCH": json.dumps(settings)},
+        variables={"BOARD_BENCH": json.dumps(settings)}, programs=programs,
     )  # fmt: skip
     answers = json.loads((folder / "answers.json").read_text())
     return [_answer(layout.unpack(bytes.fromhex(answer))) for answer in answers]

@@ -27,11 +27,13 @@ async def boot_and_run(dut):
     answers = []
     for frame in settings["frames"]:
         answering = cocotb.start_soon(host.receive(settings["answer_bytes"]))
+        dut.counting.value = 1
         await host.send(bytes.fromhex(frame))
         try:
             answers.append((await with_timeout(answering, limit_ns, "ns")).hex())
         except SimTimeoutError as fault:
             number = len(answers)
             raise SimulationStuck(f"frame {number}: no answer") from fault
+        dut.counting.value = 0
     with open("answers.json", "w") as file:
         json.dump(answers, file)

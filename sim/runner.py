@@ -65,13 +65,14 @@ def primitives(library, path, replaced=()):
 
 
 def simulate(
-    *, sources, top, test_module, folder, environment, parameters=None, plusargs=(), variables=None
-):
+    *, sources, top, test_module, folder, environment, parameters=None, plusargs=(),
+    variables=None, programs=(),
+):  # fmt: skip
     """Build `top` in folder/build, run the tests of `test_module` in `folder`.
 
     environment : the variables under which Verilator and make work.
     parameters : of the top module, which a new build is made for. plusargs : of the simulation.
-    variables : added to the tests' environment.
+    variables : added to the tests' environment. programs : C++ files that the sources call.
     Raises SimulationError, naming the log, if anything fails.
     """
     folder = Path(folder).resolve()
@@ -82,7 +83,8 @@ def simulate(
         try:
             runner.build(
                 sources=[Path(source).resolve() for source in sources],
-                hdl_toplevel=top, build_dir=folder / "build", build_args=list(SETTINGS),
+                hdl_toplevel=top, build_dir=folder / "build",
+                build_args=[*SETTINGS, *map(str, programs)],
                 parameters=parameters or {}, timescale=("1ns", "1ns"), log_file=step,
             )  # fmt: skip
             step = folder / "simulation.log"

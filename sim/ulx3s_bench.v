@@ -11,6 +11,8 @@ module board_bench #(
     output led_error /* verilator public_flat_rw */,
     output led_busy /* verilator public_flat_rw */
 );
+  reg counting /* verilator public_flat_rw */ = 0;  // sim/toggles.py counts in these cycles
+
   wire select_n, copi, cipo, wp, hold, boot;
   wire clk_pin, rx_pin;  // the top's pins are inout
   assign clk_pin = clk;
