@@ -132,6 +132,7 @@ def test_nothing_imports_a_command():
         ("bnnhw.layout", ()),
         ("bnnhw.entries", ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.layout")),
         ("bnnhw.estimate", ()),
+        ("bnnhw.netlist", ()),
         ("bnnhw.checkpoint", ("bnnhw.errors", "bnnhw.spec", "bnnhw.nn")),
         (
             "bnnhw.fixed",

@@ -1,0 +1,106 @@
+"""What a placed design does in an inference: its netlist runs images, and all nets are counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from bnnhw import data, golden, tools
+from bnnhw.errors import UserError
+from bnnhw.integer import IntegerNetwork
+from bnnhw.netlist import Netlist, read_netlist
+from bnnhw.spec import NetworkSpec
+from sim.board_bench import run_board
+from sim.runner import SimulationError, write_if_changed
+from sim.toggles import PROGRAM, Counts, instrumented, read_counts
+
+IMAGE_SEED = 1
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Of one inference, on average over the images.
+
+    cycles : from the first bit that the host sends to the last that it gets.
+    loads : changes of nets, each counted once for its driver and once for every pin it drives.
+    multiplier_inputs : changes of pins of multipliers.
+    flip_flops : of the design, not changes.
+    ebr, spram : memories' cycles with an access, over all memories of the kind.
+    spram_writes : those of `spram` that write.
+    """
+
+    cycles: float
+    loads: float
+    multiplier_inputs: float
+    flip_flops: int
+    ebr: float
+    spram: float
+    spram_writes: float
+
+
+def choose_images(spec: NetworkSpec, count: int, directory: Path | None) -> tuple[np.ndarray, str]:
+    """Images uint8 (N, H, W, C) and what they are: the first of the test images where there are
+    any, which digits always have and CIFAR has with a `directory`, else random ones."""
+    plural = "s" * (count > 1)
+    if (spec.input, spec.classes) in data.SHAPES.values():
+        source = data.guess(spec.input, spec.classes)
+        if directory or source == "digits":
+            images = data.load(source, directory, "test").first(count).pixels
+            return images, f"{len(images)} test image{plural} of {source}"
+    random = np.random.default_rng(IMAGE_SEED)
+    return random.integers(0, 256, (count, *spec.input), np.uint8), f"{count} random image{plural}"
+
+
+def count_activity(
+    network: IntegerNetwork, board: ModuleType, images: np.ndarray, divisor: int, folder: Path
+) -> Activity:
+    """Simulate top.json's netlist in `folder`, from flash.bin there to the last answer.
+
+    divisor : cycles a bit of the serial port. Keeps the compiled simulator in folder/board.
+    Raises UserError if the simulation fails or the answers are not the golden's.
+    """
+    tools.check_host()
+    netlist = read_netlist(folder / "top.json")
+    changed = [net.name for net in netlist.nets]
+    high = [access for memory in (*netlist.ebr, *netlist.spram) for access in memory]
+    text = instrumented(
+        (folder / "netlist.v").read_text(), clock=netlist.clock, counting="board_bench.counting",
+        changed=changed, high=high,
+    )  # fmt: skip
+    source = write_if_changed(folder / "counted.v", text)
+    try:
+        answers = run_board(
+            [source], board=board.BOARD.name, library=tools.ice40_library(),
+            flash=(folder / "flash.bin").read_bytes(), flash_offset=board.BOARD.flash_offset,
+            images=images, classes=network.spec.classes, divisor=divisor,
+            folder=folder / "board", environment=tools.environment(), programs=[PROGRAM],
+        )  # fmt: skip
+    except SimulationError as fault:
+        raise UserError(f"activity: {fault}") from None
+    expected = golden.run(network, images)
+    for name, got in {
+        "head.logits": [answer.logits for answer in answers],
+        "class": [answer.label for answer in answers],
+    }.items():
+        if not np.array_equal(expected[name], got):
+            raise UserError(f"activity: {name} of the netlist is not the golden's")
+    counts = read_counts(folder / "board", changed=len(changed), high=len(high))
+    return summarise(netlist, counts, len(images))
+
+
+def summarise(netlist: Netlist, counts: Counts, images: int) -> Activity:
+    """Weigh what was counted over so many images."""
+    moves = [*zip(counts.changed, netlist.nets, strict=True)]
+    first = 2 * len(netlist.ebr)
+    return Activity(
+        cycles=counts.cycles / images,
+        loads=sum(changed * (1 + net.loads) for changed, net in moves) / images,
+        multiplier_inputs=sum(changed * net.multiplier_loads for changed, net in moves) / images,
+        flip_flops=netlist.flip_flops,
+        ebr=sum(counts.high[:first]) / images,
+        spram=sum(counts.high[first:]) / images,
+        spram_writes=sum(counts.high[first + 1 :: 2]) / images,
+    )
