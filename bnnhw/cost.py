@@ -22,7 +22,7 @@ import numpy as np
 
 import boards
 import gateware
-from bnnhw import families, implement, tools
+from bnnhw import activity, energy, families, implement, netlist, tools
 from bnnhw.design import BOARDS, clock_hz, write_design
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
@@ -34,12 +34,14 @@ from bnnhw.prove import prove
 from bnnhw.spec import NetworkSpec
 from bnnhw.traffic import traffic
 from boards.board import Board, baud_divisor
+from sim import toggles
 
 BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact"
 UNPLACED = "not placed"
 PLACE_SECONDS = 900.0  # more than a build's, since other methods are at work beside it
 IMAGE_SEED = 1
 _SOURCES = tuple(Path(str(module.__file__)) for module in (families, implement))
+_COUNTING = (*(Path(str(m.__file__)) for m in (activity, netlist, toggles)), toggles.PROGRAM)
 _ALONE = threading.Lock()  # the simulator's environment is the process's
 
 
@@ -48,7 +50,8 @@ class Case:
     """A network whose cost is asked; the same asked for again has the same file.
 
     method, settings : name, and what differs from the baseline. seeds : how often it is placed
-    and routed, from seed 1 on; 0 stops after synthesis. images : random ones of the proof.
+    and routed, from seed 1 on; 0 stops after synthesis. images : random ones of the proof, and as
+    many of the energy's estimate, if that is asked for. data : where their data set is.
     """
 
     method: str
@@ -58,10 +61,14 @@ class Case:
     seeds: int
     images: int
     out: Path
+    energy: bool = True
+    data: Path | None = None
 
     @cached_property
     def path(self) -> Path:
-        asked = json.dumps([self.spec.to_dict(), self.board, self.seeds, self.images])
+        asked = json.dumps(
+            [self.spec.to_dict(), self.board, self.seeds, self.images, self.energy, str(self.data)]
+        )
         slug = re.sub(r"[^a-z0-9_]+", "-", self.method)
         return self.out / "rows" / f"{slug}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
 
@@ -112,7 +119,7 @@ def _digest(plan: Plan) -> str:
     result.update(json.dumps(asked).encode())
     folders = [Path(str(package.__file__)).parent for package in (boards, gateware)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    for file in (*files, *_SOURCES, Path(__file__)):
+    for file in (*files, *_SOURCES, *_COUNTING, Path(__file__), Path(energy.__file__)):
         result.update(file.read_bytes())
     return result.hexdigest()
 
@@ -159,7 +166,25 @@ class _Bench:
         )  # fmt: skip
         row |= self._placed(cells)
         clock_mhz = min(self.clock_hz / 1e6, row.get("fmax_mhz", {}).get("max", math.inf))
-        return row | dict(clock_mhz=clock_mhz, fps=round(1e6 * clock_mhz / proof.busy, 2))
+        row |= dict(clock_mhz=clock_mhz, fps=round(1e6 * clock_mhz / proof.busy, 2))
+        if self.case.energy and row["status"] == BUILT and self.board.device in energy.COEFFICIENTS:
+            row["energy"] = self._energy(network, divisor, clock_mhz)
+        return row
+
+    def _energy(self, network: IntegerNetwork, divisor: int, clock_mhz: float) -> dict[str, Any]:
+        """The estimate; hardware and memory contents that are equal are run once."""
+        images, source = activity.choose_images(network.spec, self.case.images, self.case.data)
+        contents = hashlib.sha256((self.folder / "flash.bin").read_bytes() + images.tobytes())
+        for file in _COUNTING:
+            contents.update(file.read_bytes())
+        path = self.shared / f"activity-{contents.hexdigest()}.json"
+        if not path.exists():
+            self._ensure_netlist()
+            counted = activity.count_activity(network, self.module, images, divisor, self.folder)
+            write_text(path, json.dumps(asdict(counted)) + "\n")
+        known = activity.Activity(**read_json(path))
+        device = self.board.device
+        return energy.estimate(known, traffic(self.plan), source, clock_mhz * 1e6, device)
 
     @cached_property
     def hardware(self) -> str:
@@ -185,6 +210,12 @@ class _Bench:
         cells = implement.synthesise(self.board, self.folder)
         write_text(self.folder / "netlist", self.hardware)
         return cells
+
+    def _ensure_netlist(self) -> None:
+        """In this process's folder, where another may have found the cells."""
+        mark = self.folder / "netlist"
+        if not mark.exists() or mark.read_text() != self.hardware:
+            self._synthesise()
 
     def _memory_words(self) -> int:
         """Of the large memory, all maps and weights together."""
@@ -216,9 +247,7 @@ class _Bench:
         """A placement; equal hardware, of whatever method, shares it."""
         path = self.shared / f"seed-{seed}.json"
         if not path.exists():
-            netlist = self.folder / "netlist"
-            if not netlist.exists() or netlist.read_text() != self.hardware:
-                self._synthesise()
+            self._ensure_netlist()
             placed = implement.place(self.board, self.folder, seed, self.clock_hz, PLACE_SECONDS)
             entry = dict(seed=seed, fmax_mhz=placed.fmax_mhz, utilisation=placed.utilisation)
             write_text(path, json.dumps(entry) + "\n")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnnhw.cost import BUILT, IMAGE_SEED
+from bnnhw.energy import COMPONENTS
 from bnnhw.methods import BASE
 from bnnhw.repair import CATEGORIES, TOPOLOGY
 
@@ -15,7 +16,8 @@ CELLS = ("lc", "lut", "ff", "ebr", "spram", "dsp")
 FIGURES = dict(
     lc="LC", lut="LUT", ff="FF", ebr="EBR", spram="SPRAM", dsp="DSP", fmax_mhz="Fmax, MHz",
     busy_cycles="cycles", latency_cycles="cycles after the last byte", fps="images/s",
-    reads="reads", writes="writes", memory_words="words of memory", accuracy="top-1, %",
+    reads="reads", writes="writes", memory_words="words of memory",
+    energy_uj="energy, µJ, estimate", accuracy="top-1, %",
 )  # fmt: skip
 GREATER = ("fmax_mhz", "fps", "accuracy")  # figures of which more is better
 WAYS = ("reads", "writes")
@@ -53,6 +55,7 @@ def entries(
             | dict(
                 fmax_range=_range(row.get("fmax_mhz")), delta=delta,
                 accuracy_range=accuracy.get(row["method"]), traffic=row.get("traffic"),
+                energy=row.get("energy"),
                 cells_equal=all(equal) if equal else None, hardware=row.get("hardware"),
                 measured=row["measured"],
                 bit_exact=row.get("verification", {}).get("bit_exact"),
@@ -75,6 +78,7 @@ def _figures(
     for way in WAYS:
         words = row.get("traffic", {}).get(way)
         found[way] = sum(words.values()) if words else None
+    found["energy_uj"] = row.get("energy", {}).get("total")
     return found | dict(accuracy=accuracy.get(row["method"], {}).get("mean"))
 
 
@@ -88,13 +92,15 @@ def comma_separated(table: Sequence[Entry]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     deltas = [f"delta_{name}" for name in FIGURES]
     moved = [f"{kind}_{way}" for way in WAYS for kind in KINDS]
+    parts = [f"energy_uj_{name}" for name in COMPONENTS]
     writer.writerow(
         ["method", "board", "kind", "status", *FIGURES, *deltas, "fmax_min", "fmax_max",
-         "accuracy_min", "accuracy_max", "accuracy_runs", *moved, "bit_exact", "cells_equal",
-         "reason"]
+         "accuracy_min", "accuracy_max", "accuracy_runs", *moved, *parts, "bit_exact",
+         "cells_equal", "reason"]
     )  # fmt: skip
     for entry in [*table, *elsewhere(table)]:
         accuracy, traffic = entry["accuracy_range"] or {}, entry["traffic"] or {}
+        energy = (entry["energy"] or {}).get("microjoules", {})
         writer.writerow(
             [entry["method"], entry["board"], entry["kind"], entry["status"]]
             + [entry[name] for name in FIGURES]
@@ -102,6 +108,7 @@ def comma_separated(table: Sequence[Entry]) -> str:
             + (entry["fmax_range"] or [None, None])
             + [accuracy.get(name) for name in ("min", "max", "runs")]
             + [traffic.get(way, {}).get(kind) for way in WAYS for kind in KINDS]
+            + [energy.get(name) for name in COMPONENTS]
             + [entry["bit_exact"], entry["cells_equal"], entry["reason"]]
         )
     return text.getvalue()
@@ -245,6 +252,11 @@ def explanation(content: Mapping[str, Any]) -> list[str]:
         f"{content['clock_mhz']:g} MHz over them.",
         "Reads and writes are accesses to the large memory for an image.",
     ]
+    if source := next((e["energy"]["images"] for e in content["methods"] if e["energy"]), None):
+        lines.append(
+            f"Energy is an estimate for one inference, not measured on a board: activity of the "
+            f"netlist on {source}, its link included, with published coefficients (docs/energy.md)."
+        )
     if content["protocol"]:
         lines.append(f"Top-1 is of the integer network: {content['protocol']}.")
     return lines

@@ -86,11 +86,22 @@ def specifications(
 def plan(
     network: str, board: str, methods: Sequence[Method], specs: Mapping[str, NetworkSpec],
     seeds: int, images: int, out: Path, models: Path | None, command: str,
+    energy: bool, data: Path | None,
 ) -> Measurement:  # fmt: skip
     """What is to be measured, and what is known already."""
     protocol, accuracy = accuracies(models, specs) if models else (None, {})
     cases = tuple(
-        Case(method.name, method.settings, specs[method.name], board, seeds, images, out)
+        Case(
+            method.name,
+            method.settings,
+            specs[method.name],
+            board,
+            seeds,
+            images,
+            out,
+            energy,
+            data,
+        )
         for method in methods
     )
     return Measurement(network, board, seeds, images, out, cases, protocol, accuracy, command)
@@ -102,7 +113,11 @@ def repeated(context: click.Context) -> str:
     for option in context.command.params:
         given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
         if given and option.name not in ("jobs", "out", "scheduler"):
-            words += [option.opts[0], shlex.quote(str(context.params[str(option.name)]))]
+            value = context.params[str(option.name)]
+            if isinstance(value, bool):
+                words += (option.opts if value else option.secondary_opts)[:1]
+            else:
+                words += [option.opts[0], shlex.quote(str(value))]
     return " ".join(words)
 
 
@@ -182,7 +197,11 @@ def _line(row: dict[str, Any]) -> str:
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
               help="Placements of each network.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), default=1, show_default=True,
-              help="Random images that each network is proved on.")  # fmt: skip
+              help="Images of each network's proof, at random, and of its energy.")  # fmt: skip
+@click.option("--energy/--no-energy", default=True, show_default=True,
+              help="Estimate the energy of an inference from the netlist's activity.")  # fmt: skip
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="CIFAR whose test images the energy is of; else random ones.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True,
               help="Methods at a time on this machine.")  # fmt: skip
 @click.option("--out", type=DIRECTORY, help="[default: build/repair-cost-NETWORK]")
@@ -197,8 +216,8 @@ def _line(row: dict[str, Any]) -> str:
 @click.pass_context
 def main(
     context: click.Context, board: str, network: str, methods: str, stop_after: str, seeds: int,
-    images: int, jobs: int, out: Path | None, models: Path | None, fraction: int,
-    scheduler: str | None,
+    images: int, energy: bool, data: Path | None, jobs: int, out: Path | None,
+    models: Path | None, fraction: int, scheduler: str | None,
 ) -> None:  # fmt: skip
     """Measure what each method adds to the baseline; what stands is not measured again."""
     out = (out or Path("build") / f"{NAME}-{network}").resolve()
@@ -206,7 +225,9 @@ def main(
     chosen = choose(methods)
     specs = specifications(network, chosen, fraction)
     command = repeated(context)
-    measurement = plan(network, board, chosen, specs, seeds, images, out, models, command)
+    measurement = plan(
+        network, board, chosen, specs, seeds, images, out, models, command, energy, data
+    )
     follower = Follower(measurement.cases)
     with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
         follower.run(executor, measurement.publish)

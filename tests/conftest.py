@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from bnnhw import cost, implement, measure
+from bnnhw import activity, cost, implement, measure
 from bnnhw.cost_table import entries
 from tests.executors import Here
 from tests.measuring import Tools, figures
@@ -30,6 +30,7 @@ def fakes(monkeypatch, one_thread):
     monkeypatch.setattr(cost, "prove", result.prove)
     monkeypatch.setattr(implement, "synthesise", result.synthesise)
     monkeypatch.setattr(implement, "place", result.place)
+    monkeypatch.setattr(activity, "count_activity", result.count_activity)
 
     @contextmanager
     def one(jobs, scheduler):

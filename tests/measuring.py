@@ -8,6 +8,7 @@ from dataclasses import replace
 from click.testing import CliRunner
 
 from bnnhw import cost, measure, tools
+from bnnhw.activity import Activity
 from bnnhw.cost_table import entries
 from bnnhw.families import FAMILIES
 from bnnhw.implement import Placed
@@ -24,17 +25,19 @@ CLOCKS = {1: 30.0, 2: 25.0, 3: 26.0}
 class Tools:
     """Stands for the tools: 4,000 LUTs, 64 more and a cycle more with a border of its own.
 
-    calls : what was run, in order. mismatch, luts, fault : what the next runs find.
+    calls : what was run, in order. counted : whose activity. mismatch, luts, fault : what the next
+    runs find.
     """
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.counted = [], []
         self.mismatch, self.luts, self.fault = None, 4000, None
 
     def write_design(self, plan, spec, board, clock_hz, folder):
         self.calls.append("design")
         (folder / "top.il").write_text(repr(plan.parameters))
         (folder / f"top.{FAMILIES[board.BOARD.family].pins}").write_text("")
+        (folder / "flash.bin").write_bytes(plan.image.tobytes())
         return folder / "engine.v"
 
     def prove(self, plan, network, verilog, images, folder, *, byte_cycles):
@@ -49,6 +52,15 @@ class Tools:
             raise tools.ToolError(self.fault)
         more = "minus_one=True" in (folder / "top.il").read_text()
         return dict(lut=self.luts + 64 * more, ff=2000, ebr=27, spram=4, dsp=8)
+
+    def count_activity(self, network, board, images, divisor, folder):
+        assert images.shape[1:] == network.spec.input
+        self.counted.append(images)
+        more = "minus_one=True" in (folder / "top.il").read_text()
+        return Activity(
+            cycles=20_000, loads=5e6 + 1e6 * more, multiplier_inputs=1e5, flip_flops=2000,
+            ebr=500_000, spram=80_000, spram_writes=9000,
+        )  # fmt: skip
 
     def place(self, board, folder, seed, clock_hz, seconds):
         self.calls.append(f"place {seed}")

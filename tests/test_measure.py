@@ -117,3 +117,29 @@ def test_methods_are_chosen_by_name_or_category():
 def test_unknown_methods_are_one_line(tmp_path):
     result = run(tmp_path, "optimizer=lion")
     assert result.exit_code == 2 and "--methods 'optimizer=lion': no such method" in result.stderr
+
+
+def test_energy_is_an_estimate_beside_the_other_figures(fakes, tmp_path):
+    result = run(tmp_path, "optimizer=sgd,padding", "--seeds", 1, "--images", 2)
+    assert result.exit_code == 0, result.output
+    found = by_method(tmp_path)
+    base, padding = found["baseline"], found["padding=minus-one"]
+    assert base["energy"]["estimate"] is True and base["energy"]["total"] == base["energy_uj"]
+    assert base["energy"]["images"] == "2 test images of digits"
+    assert padding["delta"]["energy_uj"] == 0.12  # a million loads more
+    assert found["optimizer=sgd"]["delta"]["energy_uj"] == 0
+    assert [len(images) for images in fakes.counted] == [2, 2]  # once for equal contents
+    text = (tmp_path / "repair-cost.md").read_text()
+    assert "| energy, µJ, estimate |" in text and "not measured on a board" in text
+    header, line, *_ = (tmp_path / "repair-cost.csv").read_text().splitlines()
+    row = dict(zip(header.split(","), line.split(","), strict=True))
+    assert float(row["energy_uj_logic"]) == 0.61 and float(row["energy_uj"]) == base["energy_uj"]
+
+
+def test_without_energy_nothing_is_counted(fakes, tmp_path):
+    assert run(tmp_path, "baseline", "--seeds", 1, "--no-energy").exit_code == 0
+    assert by_method(tmp_path)["baseline"]["energy"] is None and not fakes.counted
+    assert "--no-energy" in content(tmp_path)["command"]
+    assert "estimate" not in (tmp_path / "repair-cost.md").read_text()
+    assert run(tmp_path, "baseline", "--seeds", 1).exit_code == 0
+    assert by_method(tmp_path)["baseline"]["energy_uj"] > 0 and len(fakes.counted) == 1
