@@ -10,7 +10,7 @@ from typing import Any
 from bnnhw.cost import BUILT, IMAGE_SEED
 from bnnhw.energy import COMPONENTS
 from bnnhw.methods import BASE
-from bnnhw.repair import CATEGORIES, TOPOLOGY
+from bnnhw.repair import CATEGORIES, COSTS
 
 CELLS = ("lc", "lut", "ff", "ebr", "spram", "dsp")
 FIGURES = dict(
@@ -35,7 +35,7 @@ def entries(
     kind : the method's cost by the catalogue. cells_equal : whether every cell count is the
     baseline's; None where either was not built. larger : bnnhw.larger puts an entry there.
     """
-    kinds = {category.name: category.cost for category in CATEGORIES}
+    categories = {category.name: category for category in CATEGORIES}
     base = next((_figures(row, accuracy) for row in rows if row["method"] == BASE.name), {})
     result = []
     for row in rows:
@@ -45,8 +45,8 @@ def entries(
             for name in FIGURES
             if row["method"] != BASE.name and None not in (mine[name], base.get(name))
         }
-        costs = {kinds[name] for name in row["settings"]}
-        kind = max(costs, key=lambda cost: cost == TOPOLOGY, default="")
+        costs = [categories[name].cost_of(value) for name, value in row["settings"].items()]
+        kind = max(costs, key=COSTS.index, default="")
         equal = [delta[name] == 0 for name in CELLS if name in delta]
         result.append(
             dict(method=row["method"], board=row.get("board"), settings=row["settings"], kind=kind,

@@ -192,6 +192,9 @@ def repairs_table() -> Table:
         table.add_row(f"[bold]{category.name}=", f"[dim]{category.cost}")
         for value, meaning in category.values.items():
             chosen = value == getattr(default, category.name)
+            cost = category.cost_of(value)
+            if cost != category.cost:
+                meaning += f" [dim]{cost}"
             table.add_row(
                 f"  {_repair_text(value)}{' *' if chosen else ''}", meaning,
                 style="bold" if chosen else None,

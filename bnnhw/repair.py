@@ -11,7 +11,7 @@ from typing import Any
 
 from bnnhw.errors import UserError
 
-TRAINING, TOPOLOGY = "training only", "topology"
+TRAINING, THRESHOLDS, TOPOLOGY = COSTS = ("training only", "thresholds", "topology")
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,17 @@ class Category:
 
     values : what it may be, the baseline first; value -> what it means and where it comes from.
     cost : TRAINING (the device's logic does not change) or TOPOLOGY.
+    compared : values of a TRAINING category that nevertheless cost THRESHOLDS: bits of the stream
+        are compared with a number for each channel in place of zero, which takes a memory.
     """
 
     name: str
     cost: str
     values: dict[Any, str]
+    compared: tuple[Any, ...] = ()
+
+    def cost_of(self, value: Any) -> str:
+        return THRESHOLDS if value in self.compared else self.cost
 
 
 CATEGORIES = (
@@ -34,7 +40,7 @@ CATEGORIES = (
         "ede": "gradient k t (1 - tanh(t x)^2), t from 0.01 to 10 (IR-Net, 1909.10788)",
         "swishsign": "gradient of SignSwish, beta 5 (BNN+, 1812.11800)",
         "rsign": "sign(x - t_c), t learned per channel (ReActNet, 2003.03488)",
-    }),
+    }, compared=("rsign",)),
     Category("weight_binarizer", TRAINING, {
         "ste": "gradient of sign(w): 1 (1602.02830)",
         "ede": "gradient k t (1 - tanh(t w)^2), t from 0.01 to 10 (IR-Net, 1909.10788)",
@@ -45,7 +51,7 @@ CATEGORIES = (
         "bn-before": "batch norm before each binarizer (1502.03167)",
         "shift": "a learned shift per channel after each convolution, nothing else",
         "none": "a convolution's output over the root of its fan-in",
-    }),
+    }, compared=("bn-before",)),
     Category("weight_normalization", TRAINING, {
         "none": "latent weights as they are",
         "libra": "zero mean, unit variance before sign (IR-Net, 1909.10788)",

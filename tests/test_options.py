@@ -93,6 +93,7 @@ def test_every_repair_method_is_listed_with_its_default_marked():
     assert "on * a shortcut round every convolution (Bi-Real Net, 1808.00278)" in lines
     assert "off a shortcut round every two convolutions (1512.03385)" in lines
     assert "squeeze_excitation= topology" in lines and "optimizer= training only" in lines
+    assert "bn-before batch norm before each binarizer (1502.03167) thresholds" in lines
     assert sum(" * " in line for line in lines) == len(dataclasses.fields(Repair))
 
 
