@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -55,23 +57,28 @@ def test_a_bad_image_lights_the_error(board):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A build of the bundled digits network, up to its Verilog."""
-    request = Request(
-        "icebreaker", "resnet8-digits", out=tmp_path_factory.mktemp("digits"), images=2
-    )
-    build = Build(request, Console(quiet=True))
-    build.plan_network()
-    build.work.mkdir()
-    build.write_verilog()
+    """A function of a board's name: a build of the bundled digits network, up to its Verilog."""
+
+    @cache
+    def build(board):
+        out = tmp_path_factory.mktemp(board)
+        result = Build(Request(board, "resnet8-digits", out=out, images=2), Console(quiet=True))
+        result.plan_network()
+        result.work.mkdir()
+        result.write_verilog()
+        return result
+
     return build
 
 
-def test_digits_from_flash_to_answer(digits):
+@pytest.mark.parametrize("board", ["icebreaker", "ulx3s"])
+def test_digits_from_flash_to_answer(digits, board):
+    digits = digits(board)
     answers = run_board(
-        [digits.work / "top.v"], board="icebreaker", library=tools.ice40_library(),
-        flash=(digits.work / "flash.bin").read_bytes(), flash_offset=icebreaker.BOARD.flash_offset,
-        images=digits.images, classes=10, divisor=8, folder=digits.work / "sim-top",
-        environment=tools.environment(),
+        [digits.work / "top.v"], board=board, library=tools.ice40_library(),
+        flash=(digits.work / "flash.bin").read_bytes(), flash_offset=digits.board.flash_offset,
+        images=digits.images, classes=10, divisor=digits.byte_cycles // 10,
+        folder=digits.work / "sim-top", environment=tools.environment(),
     )  # fmt: skip
     expected = golden.run(digits.network, digits.images)
     for row, answer in enumerate(answers):
@@ -83,6 +90,7 @@ def test_digits_from_flash_to_answer(digits):
 
 def test_the_netlist_answers_too_and_its_activity_adds_up(digits):
     """The netlist's logits are the golden's, and each write that the plan knows is one of its."""
+    digits = digits("icebreaker")
     digits.synthesise()
     seen = count_activity(digits.network, icebreaker, digits.images, 8, digits.work)
     known = traffic(digits.plan)
