@@ -16,7 +16,7 @@ LIBRARIES = (
     "libnss3 libegl1 libgl1 libasound2 libgbm1 libxkbcommon0 libxkbfile1 libxcomposite1 "
     "libxdamage1 libxrandr2 libxtst6"
 )
-FLAGS = "--no-sandbox --disable-gpu --force-device-scale-factor=1"  # root has no sandbox
+FLAGS = "--no-sandbox --disable-gpu --disable-dev-shm-usage --force-device-scale-factor=1"
 
 
 class Browser:

@@ -88,7 +88,7 @@ def test_every_difference_has_a_bar_and_every_trained_method_a_point(browser, fi
         " e.querySelectorAll('.best').length, e.querySelectorAll('.base').length])"
     )
     charts = plots(table)
-    assert [chart["title"] for chart in charts] == ["LC", "cycles"]
+    assert [chart["title"] for chart in charts] == ["LC", "cycles", "energy, µJ, estimate"]
     assert drawn == [[len(c["marks"]), len(c["best"]), 1] for c in charts]
     trained = sum(entry["accuracy"] is not None for entry in table)
     methods = [method for mark in charts[0]["marks"] for method in mark["methods"]]
