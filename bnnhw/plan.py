@@ -192,14 +192,16 @@ def check_methods(repair: Repair) -> None:
             )
 
 
-def make_plan(network: IntegerNetwork, board: Board) -> Plan:
+def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> Plan:
     """Lay a network out for the engine on `board`.
 
+    image_base : the least address of the image, which is a part of the hardware: so networks of
+        different programs can share an engine that has all of their `parameters`.
     Raises UserError for a method that the engine cannot run, DoesNotFit, with the whole resource
     table, if anything is too large.
     """
     check_methods(network.spec.repair)
-    program = Program(network)
+    program = Program(network, image_base)
     resources = _resources(program, board)
     if not all(part.fits for part in resources):
         raise DoesNotFit(board.name, resources)

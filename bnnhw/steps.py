@@ -47,9 +47,12 @@ class Step:
 
 
 class Program:
-    """The steps of a network; `places` has each map's first word and size."""
+    """The steps of a network; `places` has each map's first word and size.
 
-    def __init__(self, network: IntegerNetwork) -> None:
+    image_base : the image lies there, or further up if what comes before it needs the room.
+    """
+
+    def __init__(self, network: IntegerNetwork, image_base: int = 0) -> None:
         self.network = network
         self.schedule = schedule = Schedule(network)
         self.width = schedule.width
@@ -62,8 +65,9 @@ class Program:
         self.end = self.weights_at[-1]
         sizes = {name: len(words) for name, words in schedule.factors.items()} | schedule.places
         for name, size in sizes.items():
-            self.places[name] = (self.end, size)
-            self.end += size
+            first = max(self.end, image_base) if name == IMAGE else self.end
+            self.places[name] = (first, size)
+            self.end = first + size
 
     def steps(self) -> tuple[Step, ...]:
         """Every step, encoded."""

@@ -415,3 +415,14 @@ def test_thresholds_cost_a_block_ram_where_they_are_needed(binarizer):
     ram = next(part for part in plan.resources if part.name.startswith("block RAM"))
     assert ram.used == 27 + needed
     assert binarizer == "ste" or needed
+
+
+def test_the_image_lies_where_it_is_asked_to_but_after_what_comes_before_it(case):
+    network, plan = case
+    moved = make_plan(network, BOARD, image_base=plan.image_base + 100)
+    assert moved.image_base == plan.image_base + 100
+    for name, place in regions(plan).items():
+        shift = 100 if place.start >= plan.image_base else 0
+        assert regions(moved)[name] == range(place.start + shift, place.stop + shift)
+    assert moved.parameters == plan.parameters and len(moved.image) == len(plan.image)
+    assert make_plan(network, BOARD, image_base=plan.image_base - 1).image_base == plan.image_base
