@@ -34,7 +34,8 @@ def scale_of(where: str, slope: np.ndarray, formats: NumberFormats) -> np.ndarra
         at = int(np.argmax(np.abs(slope)))
         raise Overflow(
             f"{where}.scale[{at}]: half a sum is worth {abs(slope[at]):.6g} residual steps for "
-            f"each unit, must stay below {INT16[1] / 2**formats.guard:.6g}; train the model anew"
+            f"each unit, must stay below {INT16[1] / 2**formats.scale_fraction:.6g}; train the "
+            f"model anew"
         )
     return scale.astype(np.int32)
 
