@@ -16,16 +16,18 @@ from bnnhw.integer import (
     Requantiser,
     structure,
 )
+from bnnhw.integer_parts import INT16
 from bnnhw.spec import Convolution, NetworkSpec, thermometer_levels
-
-LEVELS = 6
 
 
 class Random:
-    """Arrays that keep streams in range without vanishing, from one seed."""
+    """Arrays that keep streams in range without vanishing, but for `extremes`, from one seed."""
 
-    def __init__(self, spec: NetworkSpec, seed: int, loud: float) -> None:
+    def __init__(
+        self, spec: NetworkSpec, seed: int, loud: float, extremes: float, levels: int
+    ) -> None:
         self.spec, self.rng = spec, np.random.default_rng(seed)
+        self.extremes, self.levels = extremes, levels
         self.step = loud * 2.0**spec.formats.residual_fraction
         self.wide = self.step * 2.0**spec.formats.guard
 
@@ -36,8 +38,11 @@ class Random:
         return self.rng.integers(-127, 128, shape).astype(np.int8)
 
     def normal(self, sigma: float, *shape: int) -> np.ndarray:
-        values = np.round(self.rng.normal(0, sigma, shape))
-        return np.clip(values, -32768, 32767).astype(np.int32)
+        values = np.round(self.rng.normal(0, sigma, shape)).clip(*INT16)
+        if self.extremes:
+            chosen = self.rng.random(shape) < self.extremes
+            values[chosen] = self.rng.choice([*INT16, -1, 0, 1], np.count_nonzero(chosen))
+        return values.astype(np.int32)
 
     def scale(self, half: float, channels: int) -> np.ndarray:
         """So that halves of this size become numbers of about one real unit."""
@@ -86,8 +91,8 @@ class Random:
             return IntegerStem(
                 self.bytes(out, 3, 3, channels), shift, self.requantiser(half, out)
             )  # fmt: skip
-        levels = np.array(thermometer_levels(LEVELS), np.uint8)
-        channels *= LEVELS
+        levels = np.array(thermometer_levels(self.levels), np.uint8)
+        channels *= self.levels
         return IntegerStem(
             self.signs(out, 3, 3, channels), 1,
             self.requantiser((9 * channels) ** 0.5, out), levels,
@@ -122,8 +127,18 @@ class Random:
         return IntegerHead(self.bytes(classes, self.spec.widths[-1]), self.bytes(classes), 5)
 
 
-def random_network(spec: NetworkSpec, seed: int = 0, loud: float = 1.0) -> IntegerNetwork:
-    """A network of the spec whose every part is random; a `loud` one saturates everywhere."""
-    random = Random(spec, seed, loud)
+def random_network(
+    spec: NetworkSpec,
+    seed: int = 0,
+    loud: float = 1.0,
+    extremes: float = 0.0,
+    levels: int = 6,
+) -> IntegerNetwork:
+    """A network of the spec whose every part is random; a `loud` one saturates everywhere.
+
+    extremes : how often a constant is the least or the greatest there is, or about zero.
+    levels : of a thermometer stem.
+    """
+    random = Random(spec, seed, loud, extremes, levels)
     convolutions = tuple(random.convolution(shape) for shape in spec.convolutions())
     return IntegerNetwork(spec, random.stem(), convolutions, random.head())
