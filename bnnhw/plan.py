@@ -108,6 +108,7 @@ def _parameters(network: IntegerNetwork) -> EngineParameters:
         pre_shift=network.stem.pre_shift,
         bias_shift=network.head.bias_shift,
         classes=spec.classes,
+        sum_width=min(32, _logit_bits(network)),
         window_depth=WINDOW_ROWS * WINDOW_GROUPS,
         weight_depth=WEIGHT_DEPTH,
         passes=needs_passes(network),

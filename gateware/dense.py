@@ -12,7 +12,7 @@ from gateware.parameters import LANES, MACS
 from gateware.program import Geometry, Kind
 from gateware.stem import SIGNATURE, StemWalker
 
-SUM_WIDTH = 32
+X_WIDTH, SUM_WIDTH = 16, 32  # that a DSP block has
 MAC_WEIGHTS = data.ArrayLayout(signed(8), MACS)
 
 
@@ -23,14 +23,14 @@ class MacBank(wiring.Component):
     sums at the end of its cycle, in which no product may be on its way to them.
     """
 
-    def __init__(self, *, x_width):
+    def __init__(self, *, x_width, sum_width=SUM_WIDTH):
         self._x_width = x_width
         super().__init__(
             {
                 "clear": In(1),
                 "x": In(signed(x_width)),
                 "weights": In(MAC_WEIGHTS),
-                "sums": Out(data.ArrayLayout(signed(SUM_WIDTH), MACS)),
+                "sums": Out(data.ArrayLayout(signed(sum_width), MACS)),
             }
         )
 
@@ -95,8 +95,8 @@ class Dense(wiring.Component):
         if not p.levels:
             m.submodules.stem = stem = StemWalker(p)
         m.submodules.head = head = HeadWalker(p)
-        self._x_width = max(8, p.residual_width + 2, p.bias_shift + 2)
-        m.submodules.macs = macs = MacBank(x_width=self._x_width)
+        self._align()
+        m.submodules.macs = macs = MacBank(x_width=self._x_width, sum_width=self._sum_width)
         in_head = Signal()  # or pointwise
         self._again = Signal()
         self._pointwise = Const(0)
@@ -143,17 +143,34 @@ class Dense(wiring.Component):
             m.d.sync += in_head.eq(~self.start_stem)
             m.d.sync += self.weight_entry.eq(0)
 
-        chosen, total = Signal(range(MACS)), Signal(signed(SUM_WIDTH))
+        chosen, total = Signal(range(MACS)), Signal(signed(self._sum_width))
         m.d.comb += [
             chosen.eq(Mux(in_head, self.logit_index[:2], tail - 3)),
-            self.half.eq(total >> p.pre_shift),
+            self.half.eq(total >> self._stem_shift),
             self.logits.payload.eq(total),
         ]
         if p.pointwise:
             with m.If(self._pointwise):
-                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> p.shortcut_shift)]
+                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> self._point_shift)]
         m.d.sync += total.eq(Array(macs.sums)[chosen])
         return m
+
+    def _align(self):
+        """Widths, and shifts of the sums: the operands of the lesser shift are shifted up, where
+        the multipliers have room, so that the sums of stem and shortcut are shifted alike."""
+        p = self._parameters
+        stem = point = p.pre_shift
+        if p.pointwise:
+            point = p.shortcut_shift
+            stem = point if p.levels else stem
+        self._stem_up = min(max(0, point - stem), X_WIDTH - 8)
+        self._point_up = min(max(0, stem - point), max(0, X_WIDTH - p.residual_width))
+        self._stem_shift, self._point_shift = stem + self._stem_up, point + self._point_up
+        self._x_width = max(
+            8 + self._stem_up, p.residual_width + max(2, self._point_up), p.bias_shift + 2
+        )
+        self._sum_width = max(p.sum_width, self._stem_shift + 16, self._point_shift + 16)
+        self._sum_width = min(self._sum_width, SUM_WIDTH)
 
     def _units(self, m, macs, stem, head, in_head):
         """Takes words apart into units; returns the signals of the current one."""
@@ -162,7 +179,9 @@ class Dense(wiring.Component):
         unit = Signal(data.StructLayout({flag: 1 for flag in flags}))
         arrived, last, wraps, padded = (Signal() for _ in range(4))
         left = Signal(range(9))
-        source, rest = Signal(WORD_WIDTH), Signal(max(8 * (p.image_channels - 1), 32))
+        slots = p.slot_width * LANES
+        more = slots * (p.word_channels - 1)  # bits of a word that wait, as those of a pixel
+        source, rest = Signal(WORD_WIDTH), Signal(max(8 * (p.image_channels - 1), more))
         count = Mux(in_head, p.word_channels, p.image_channels)
         taken = stem.taken | head.taken
         head_wraps = Mux(self._pointwise, head.last & self.last_four, head.block_end & ~head.last)
@@ -182,20 +201,19 @@ class Dense(wiring.Component):
             source.eq(Mux(arrived, self.fetch.data, rest)),
         ]
         with m.If(unit.valid):
-            m.d.sync += rest.eq(Mux(in_head, source[32:], source[8:]))
+            m.d.sync += rest.eq(Mux(in_head, source[slots:], source[8:]) if more else source[8:])
             with m.If(~taken):
                 m.d.sync += left.eq(left - 1)
         byte = Cat(source[:7], ~source[7]).as_signed()
-        slot = p.slot_width
+        slot, block = p.slot_width, source if more else self.fetch.data
         lanes = [
-            source[slot * lane : slot * lane + p.residual_width].as_signed()
-            for lane in range(LANES)
+            block[slot * lane : slot * lane + p.residual_width].as_signed() for lane in range(LANES)
         ]
         pooled = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
         with m.If(in_head):
-            m.d.sync += macs.x.eq(Mux(self._pointwise, lanes[0], pooled))
+            m.d.sync += macs.x.eq(Mux(self._pointwise, lanes[0] << self._point_up, pooled))
         with m.Else():
-            m.d.sync += macs.x.eq(byte)
+            m.d.sync += macs.x.eq(byte << self._stem_up)
         with m.If(~unit.valid | padded):
             m.d.sync += macs.x.eq(0)
         return unit

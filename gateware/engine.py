@@ -73,16 +73,9 @@ class Engine(wiring.Component):
         m.submodules.bit_writer = bits = BitWriter(gap=gaps[1])
         m.submodules.shortcut = shortcut = ShortcutReader(p)
         m.submodules.lanes = lanes = Lanes(p)
-        token = Signal(Token)
         array, issue, loader = self._convolution(m, sequencer, door, weights)
 
-        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 1)
-        m.d.comb += [
-            wait.i.eq(issue.token),
-            token.eq(wait.o if p.levels else Mux(dense.token.valid, dense.token, wait.o)),
-        ]
-        if p.pointwise:
-            self._pointwise(m, sequencer, issue, dense, wait, token)
+        token = self._token(m, sequencer, issue, dense)
         self._dense(m, sequencer, dense, door, weights)
         m.d.comb += weights.weight_entry.eq(
             Mux(sequencer.convolves, issue.weight_entry, dense.weight_entry)
@@ -132,21 +125,30 @@ class Engine(wiring.Component):
         m.d.sync += [array.outside.eq(issue.outside), array.first.eq(issue.first)]
         return array, issue, loader
 
-    def _pointwise(self, m, sequencer, issue, dense, wait, token):
-        """The multipliers' sums wait for the issue: its tokens go to the lanes at once."""
-        pointwise = sequencer.geometry.kind == Kind.POINTWISE
-        m.d.comb += [
-            issue.start.eq(sequencer.start_conv | sequencer.start_pointwise),
-            issue.pointwise.eq(pointwise),
-            issue.hold.eq(dense.hold),
-            dense.start_pointwise.eq(sequencer.start_pointwise),
-            dense.issued.eq(issue.token.valid),
-            dense.quarter.eq(issue.quarter),
-            dense.last_four.eq(issue.last_four),
-            dense.last_position.eq(issue.last_position),
-        ]
-        with m.If(pointwise):
-            m.d.comb += [wait.i.valid.eq(0), token.eq(issue.token)]
+    def _token(self, m, sequencer, issue, dense):
+        """That for the lanes: with the array's sums or the multipliers', 0 while there is none.
+        In a pointwise step the issue waits for the sums, and its tokens do not."""
+        p = self._parameters
+        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 1)
+        walked, token = Signal(Token), Signal(Token)
+        m.d.comb += [wait.i.eq(issue.token), walked.eq(wait.o), token.eq(walked)]
+        if not p.levels:
+            m.d.comb += token.eq(walked.as_value() | dense.token.as_value())
+        if p.pointwise:
+            pointwise = sequencer.geometry.kind == Kind.POINTWISE
+            with m.If(pointwise):
+                m.d.comb += [wait.i.valid.eq(0), walked.eq(issue.token)]
+            m.d.comb += [
+                issue.start.eq(sequencer.start_conv | sequencer.start_pointwise),
+                issue.pointwise.eq(pointwise),
+                issue.hold.eq(dense.hold),
+                dense.start_pointwise.eq(sequencer.start_pointwise),
+                dense.issued.eq(issue.token.valid),
+                dense.quarter.eq(issue.quarter),
+                dense.last_four.eq(issue.last_four),
+                dense.last_position.eq(issue.last_position),
+            ]
+        return token
 
     def _strip(self, sequencer):
         """Whether the step makes a strip of the image's map."""

@@ -21,7 +21,7 @@ class EngineParameters:
     odd_maps : whether any feature map has an odd height or width.
     image_height, image_width, image_channels : the 8-bit input.
     pre_shift : bits dropped from a stem accumulator. bias_shift : of the head's bias.
-    classes : logits per frame.
+    classes : logits per frame. sum_width : signed bits that hold any of them.
     window_depth, weight_depth : entries of the window and weight buffers.
     passes : whether a layer may take several steps, between which its sums lie in memory as wide
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
@@ -52,6 +52,7 @@ class EngineParameters:
     passes: bool = False
     averages: bool = False
     spatial: bool = False
+    sum_width: int = 32
     shortcut_shift: int | None = None
     levels: int = 0
     gaps: tuple[int, int, int] | None = None

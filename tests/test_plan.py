@@ -65,6 +65,17 @@ def test_regions_follow_each_other_inside_the_memory(case):
     assert len(regions(plan)["image"]) == height * width
 
 
+def test_sums_are_as_wide_as_any_logit(case):
+    network, plan = case
+    spec, head = network.spec, network.head
+    last = spec.convolutions()[-1]
+    greatest = (1 << (spec.formats.residual_width - 1)) * last.out_height * last.out_width
+    sums = np.abs(head.weights.astype(int)).sum(1) * greatest
+    sums += np.abs(head.bias_mantissa.astype(int)) << head.bias_shift
+    assert -(1 << (plan.parameters.sum_width - 1)) <= -sums.max()
+    assert sums.max() >= 1 << (plan.parameters.sum_width - 2)
+
+
 def test_the_boot_image_is_the_program_and_the_weights(case):
     network, plan = case
     places = regions(plan)

@@ -130,16 +130,23 @@ def stem_geometry(height, width, out):
     return dict(kind=Kind.STEM, single=1, columns=width - 1, rows=height - 1, groups=out // 16 - 1)
 
 
-STEMS = [  # height, width, channels, outputs, pre_shift, probability that a grant is withheld
-    (4, 3, 1, 16, 3, 0.0),
-    (3, 4, 3, 16, 4, 0.5),
-    (2, 2, 8, 16, 6, 0.7),
-    (4, 2, 2, 32, 4, 0.3),
+STEMS = [  # height, width, channels, outputs, shifts of stem and shortcut, grants withheld
+    (4, 3, 1, 16, 3, None, 0.0),
+    (3, 4, 3, 16, 4, None, 0.5),
+    (2, 2, 8, 16, 6, None, 0.7),
+    (4, 2, 2, 32, 4, None, 0.3),
+    (2, 3, 2, 16, 4, 7, 0.0),
+    (3, 2, 3, 16, 5, 20, 0.2),
+    (2, 2, 3, 16, 6, 4, 0.0),
 ]
 
 
-@pytest.mark.parametrize(("height", "width", "channels", "out", "pre_shift", "withheld"), STEMS)
-def test_stem_waits_for_rows_and_sums_taps(height, width, channels, out, pre_shift, withheld):
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "out", "pre_shift", "other", "withheld"), STEMS
+)
+def test_stem_waits_for_rows_and_sums_taps(
+    height, width, channels, out, pre_shift, other, withheld
+):
     """Rows come in while the stem works; what is not received yet is junk in memory."""
     rng = np.random.default_rng(channels)
     image = rng.integers(0, 256, (height, width, channels))
@@ -148,7 +155,7 @@ def test_stem_waits_for_rows_and_sums_taps(height, width, channels, out, pre_shi
     weights[0], weights[1] = 127, -127
     parameters = engine_parameters(
         image_height=height, image_width=width, image_channels=channels, pre_shift=pre_shift,
-        weight_depth=512,
+        weight_depth=512, passes=other is not None, shortcut_shift=other, sum_width=20,
     )  # fmt: skip
     bench = Bench(parameters, [], stem_entries(weights))
     dut, words = bench.dut, pixel_words(image)
@@ -312,7 +319,7 @@ def test_pointwise_sums_wait_for_the_issue(rows, columns, inputs, out, shift, wi
     rng = np.random.default_rng(out)
     parameters = engine_parameters(
         residual_width=8, passes=True, shortcut_shift=shift, levels=levels, classes=4,
-        weight_depth=512,
+        weight_depth=512, pre_shift=7 - shift, sum_width=21,
     )  # fmt: skip
     values = rng.integers(-128, 128, (rows, columns, inputs))
     values[0, 0] = -128
