@@ -30,7 +30,7 @@ from tests.sim.combinations import BATCH, IMAGE_BASE, Case, batch_of, plan_of
 
 NAMES = [part.name for part in fields(EngineParameters)]
 MORE = [part.name for part in fields(EngineParameters) if part.type is bool]
-MORE += ["acc_width", "window_depth", "weight_depth", "shortcut_shift"]
+MORE += ["acc_width", "sum_width", "window_depth", "weight_depth", "shortcut_shift"]
 MORE.remove("passes")  # it says how residuals lie in memory
 
 
