@@ -57,13 +57,16 @@ class Random:
         threshold = threshold[0] if features == 1 else threshold
         return Requantiser(self.scale(half, channels), bias, threshold)
 
-    def activation(self, channels: int) -> IntegerActivation:
+    def activation(self, bias: np.ndarray) -> IntegerActivation:
+        """After this bias: with its shift it stays within 16 bits."""
+        channels = len(bias)
         formats = self.spec.formats
         one = 2 ** (formats.scale_fraction - formats.guard)
         slopes = self.rng.integers(0, 2 * one, (2, channels)).astype(np.int32)
         slopes.flat[:2] = 0, 32767
         shifts = self.normal(self.wide / 2, 2, channels)
-        return IntegerActivation(shifts[0], *slopes, shifts[1])
+        shift_in = (bias + shifts[0]).clip(*INT16) - bias
+        return IntegerActivation(shift_in.clip(*INT16), *slopes, shifts[1])
 
     def gate(self, shape: Convolution) -> IntegerGate:
         channels, hidden = shape.out_channels, max(2, shape.out_channels // 4)
@@ -112,14 +115,15 @@ class Random:
             shared = parts.window_sum and at == len(parts.features)
             own = weights if parts.same_weights else self.signs(1 if shared else out, *taps)
             further.append(IntegerTerm(own, self.scale(half, out), feature))
+        part = self.requantiser(half, out)
         size = (shape.out_height, shape.out_width)
         spatial = self.rng.integers(0, 256, size).astype(np.uint8) if parts.spatial else None
         return IntegerConvolution(
-            shape, weights, self.requantiser(half, out), None, tuple(further), spatial,
-            self.activation(out) if parts.before else None,
+            shape, weights, part, None, tuple(further), spatial,
+            self.activation(part.bias) if parts.before else None,
             self.gate(shape) if parts.gate else None,
             self.shortcut(shape) if parts.shortcut else None,
-            self.activation(out) if parts.after else None,
+            self.activation(part.bias) if parts.after else None,
         )  # fmt: skip
 
     def head(self) -> IntegerHead:
