@@ -72,17 +72,20 @@ def thermometer_weights(weights: np.ndarray, levels: int) -> np.ndarray:
     return np.concatenate([colours, padding], axis=-1).reshape(out, 3, 3, -1)
 
 
-def scale_entries(part: Requantiser, act: IntegerActivation | None, folds: int) -> np.ndarray:
-    """Words (3 * channels * folds,) of a step without weights, each channel `folds` times.
+def scale_entries(
+    part: Requantiser, act: IntegerActivation | None, rows: range = range(3)
+) -> np.ndarray:
+    """Words (rows * channels,) of a step without weights, an entry a channel; of entries' three
+    words those that the step uses.
 
-    The scale is the slope from zero up; the first taps are `shift_in` and the slope below zero.
+    The scale is the slope from zero up, the first tap that below.
     """
     channels = len(part.scale)
     taps = np.zeros((GROUP * groups(channels), 9), np.int64)
     if act is not None:
-        taps[:channels, 0], taps[:channels, 1] = act.shift_in, act.negative
-    table = np.repeat(_parameters(part, channels), folds, axis=0)
-    return pack_entries(np.repeat(taps, folds, axis=0), table)
+        taps[:channels, 0] = act.negative
+    words = pack_entries(taps, _parameters(part, channels)).reshape(-1, 3)
+    return words[:, rows.start : rows.stop].reshape(-1)
 
 
 def _byte_entries(weights: np.ndarray) -> np.ndarray:

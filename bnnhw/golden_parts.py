@@ -72,7 +72,7 @@ def spatially_scaled(u: Tensor, spatial: np.ndarray) -> Tensor:
 
 def activate(v: Tensor, part: IntegerActivation, formats: NumberFormats) -> Tensor:
     """Wide numbers to wide numbers."""
-    t = sat16(sat16(v) + channels(part.shift_in))
+    t = sat16(v + channels(part.shift_in))
     slope = torch.where(t >= 0, channels(part.positive), channels(part.negative))
     fraction = formats.scale_fraction - formats.guard
     return ((t * slope) >> fraction) + channels(part.shift_out)

@@ -34,11 +34,12 @@ term or with spatial factors (r = 0 where there is no shortcut):
     bit_n = y >= threshold_n                          2**(W-1) means never
 With several terms, spatial factors, activations, gates or shortcuts but pad W + G is at most 15;
 with spatial factors, activations or gates S - G is at least 8.
+Where no gate lies between them, bias + shift_in is within signed 16 bits.
 The rounding half 2**(G-1) is part of the constant that was added last: an activation's shift_out,
 else the bias. y continues as the residual stream if there is a shortcut, and is used for nothing
 but its bits if not; the bits are the next convolution's features.
 Activation, act(v):
-    t = sat16(sat16(v) + shift_in)
+    t = sat16(v + shift_in)
     ((t * slope) >> (S - G)) + shift_out              slope: positive where t >= 0, else negative
 Gate, one per channel and image:
     pooled = sat16((sum of sat16(u) over the map) >> pool_shift)
@@ -220,6 +221,9 @@ class IntegerConvolution:
         for place, act in (("before", self.before), ("after", self.after)):
             if act is not None:
                 act.check(f"{name}.{place}", out)
+                if self.requantiser is not None and not (place == "after" and self.gate):
+                    total = self.requantiser.bias + act.shift_in
+                    check_range(f"{name}.{place}.shift_in plus bias", total, *saturation(16))
         if self.gate is not None:
             self.gate.check(f"{name}.gate", out)
         if self.shortcut is not None:

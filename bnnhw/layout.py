@@ -4,8 +4,10 @@ A map is stored block by block, row-major, a block being 2 x 2 pixels; lane = 2 
 in the block. Channels are padded to groups of 16.
 Bits:       a word per block and group: lane l in bits 16l.., its channel c in bit 16l + c % 16.
 Residuals:  8-bit slots: a word per block and two channels, [channel][lane];
-            16-bit slots: a word per block and channel, [lane].
-Factors:    a word per block, [lane] of 16 bits.
+            16-bit slots: a word per block and channel, [lane]. In an engine with passes a
+            residual is a wide number like the sums, guard bits below.
+Factors:    a word per block, [lane] of 16 bits: one convolution's in the lower byte of each,
+            another's in the upper.
 """
 
 from __future__ import annotations

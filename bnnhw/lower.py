@@ -129,6 +129,10 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
         if getattr(parts, place) else None
         for place in ("before", "after")
     }  # fmt: skip
+    for place, act in acts.items():
+        if act is not None and not (place == "after" and parts.gate):
+            total = (bias + act.shift_in) / 2.0**formats.guard
+            fixed.wide_of(f"{name}.{place}.shift_in plus bias", total, formats)
     pixels = shape.out_height * shape.out_width
     return IntegerConvolution(
         shape,

@@ -39,13 +39,13 @@ class Pass:
         pointwise (an 8-bit 1x1 convolution of the stream).
     weights : int8 (O, 3, 3, I) of a conv, (O, I) pointwise, else None. feature : which of the
         input's bits a conv takes.
-    part : scale, bias and threshold (O,) each. act : of a scale: its other constants.
+    part : scale, bias and threshold (O,) each. act : of a scale: its slopes.
     factors : uint8 (H, W), of a scale: a slope for each pixel in place of part.scale.
     operand, adds, keeps : STREAM, SUMS or none of them.
     moves : what is added is the stream before the convolution changed its shape.
     strided : one output for each block of 2x2 inputs. centre : the middle tap counts alone.
     mean : what is added is the means of 2x2 blocks, with the output's channels.
-    wide_in, wide_out : what is added, and what is left, is wide.
+    wide_out : what is left is wide.
     emits : which of its bits are left, if any.
     """
 
@@ -63,7 +63,6 @@ class Pass:
     strided: bool = False
     centre: bool = False
     mean: bool = False
-    wide_in: bool = False
     wide_out: bool = False
     emits: int | None = None
 
@@ -73,6 +72,11 @@ class Pass:
         if self.weights is not None and self.kind == "conv":
             return groups(self.weights.shape[3])
         return 4 if self.operand and self.adds else 1
+
+    @property
+    def in_place(self) -> bool:
+        """Whether what is added are single pixels that lie as those that are left."""
+        return self.strided and self.adds is not None and not self.moves
 
     @property
     def fetches(self) -> int:
@@ -117,7 +121,7 @@ def move(
     if part is None:
         return Pass(
             "shortcut", "shortcut", _compared(np.zeros(conv.shape.out_channels)), adds=STREAM,
-            keeps=STREAM, moves=True, strided=strided, mean=mean, wide_in=mean, wide_out=mean,
+            keeps=STREAM, moves=True, strided=strided, mean=mean, wide_out=mean,
         )  # fmt: skip
     constants = Requantiser(part.scale, part.bias, np.zeros_like(part.bias))
     if not part.binary:
@@ -157,18 +161,18 @@ def further_bits(part: Requantiser, place: str, features: int) -> Iterator[Pass]
 
 
 def convolution_passes(
-    conv: IntegerConvolution, formats: NumberFormats, *, wide: bool, features: int
+    conv: IntegerConvolution, formats: NumberFormats, *, moved: bool, features: int
 ) -> Iterator[Pass]:
     """The passes after `move`, if that came first.
 
-    wide : whether the stream, already of the output's shape, is wide.
+    moved : whether it did: the stream is of the output's shape already.
     features : how many bits the next convolution takes of each number; 0 if there is none.
     """
     if conv.requantiser is None:
         part = threshold_parameters(conv.shape.name, conv.threshold, formats)
         yield Pass("", "conv", part, conv.weights, strided=conv.shape.stride > 1, emits=0)
         return
-    *before, last = _sums(conv, conv.requantiser, wide)
+    *before, last = _sums(conv, conv.requantiser, moved)
     yield from before
     place = STREAM if conv.shape.shortcut else SUMS
     keeps = place if conv.shape.shortcut or features > 1 else None
@@ -176,13 +180,14 @@ def convolution_passes(
     yield from further_bits(conv.requantiser, place, features)
 
 
-def _sums(conv: IntegerConvolution, last: Requantiser, wide: bool) -> Iterator[Pass]:
-    """Every term, then the spatial factors, then the activation."""
+def _sums(conv: IntegerConvolution, last: Requantiser, moved: bool) -> Iterator[Pass]:
+    """Every term, then the spatial factors, then the activation, whose shift_in is in the bias."""
     shape, act = conv.shape, conv.before or conv.after
-    wide = wide and shape.shortcut
+    if act is not None:
+        last = replace(last, bias=last.bias + act.shift_in)
     here = shape.shortcut and conv.before is None
     place = STREAM if here and conv.spatial is None else SUMS
-    yield from _terms(conv, last, place, wide)
+    yield from _terms(conv, last, place, moved)
     if conv.spatial is not None:
         place = STREAM if here else SUMS
         yield Pass(
@@ -193,7 +198,6 @@ def _sums(conv: IntegerConvolution, last: Requantiser, wide: bool) -> Iterator[P
             operand=SUMS,
             adds=STREAM if here else None,
             keeps=place,
-            wide_in=here and wide,
             wide_out=act is not None,
         )
     if act is not None:
@@ -206,17 +210,16 @@ def _sums(conv: IntegerConvolution, last: Requantiser, wide: bool) -> Iterator[P
             operand=place,
             adds=STREAM if adds else None,
             keeps=place,
-            wide_in=adds and wide,
         )
 
 
-def _terms(conv: IntegerConvolution, last: Requantiser, place: str, wide: bool) -> Iterator[Pass]:
+def _terms(conv: IntegerConvolution, last: Requantiser, place: str, moved: bool) -> Iterator[Pass]:
     """Each adds to what the one before left at `place`; the last has the bias, unless spatial
     factors come first."""
     shape, scaled = conv.shape, conv.spatial is not None
     terms = [(conv.weights, last.scale, 0)]
     terms += [(term.weights, term.scale, term.feature) for term in conv.further]
-    moves = place == STREAM and _reshapes(shape) and not wide
+    moves = place == STREAM and _reshapes(shape) and not moved
     for at, (weights, scale, feature) in enumerate(terms):
         first, final = at == 0, at == len(terms) - 1
         yield Pass(
@@ -229,6 +232,5 @@ def _terms(conv: IntegerConvolution, last: Requantiser, place: str, wide: bool) 
             keeps=place,
             moves=moves and first,
             strided=shape.stride > 1,
-            wide_in=not first or (place == STREAM and wide),
             wide_out=not final or scaled or bool(conv.before or conv.after),
         )

@@ -19,6 +19,7 @@ from gateware.parameters import EngineParameters
 from gateware.program import DESCRIPTOR_WORDS
 
 WINDOW_ROWS = 4
+STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the sums fit
 RUNS = dict(
     scaling=("none", "channel-mean", "channel-learned", "spatial"),
     squeeze_excitation=("none",),
@@ -77,7 +78,7 @@ class Plan:
             name, place = step.residual
             size = (place.height, place.width, place.channels, self.slot_width)
             words = memory[place.address :][: layout.residual_words(*size)]
-            result[name] = layout.unpack_residuals(words, *size)
+            result[name] = layout.unpack_residuals(words, *size) >> self.parameters.slot_fraction
         if step.bits:
             name, place = step.bits
             shape = (place.height, place.width, place.channels)
@@ -86,20 +87,19 @@ class Plan:
         return result
 
 
-def _parameters(network: IntegerNetwork) -> EngineParameters:
-    spec, formats = network.spec, network.spec.formats
+def _parameters(program: Program) -> EngineParameters:
+    network, spec = program.network, program.network.spec
+    formats = spec.formats
     convolutions = spec.convolutions()
     folds = _folds(network)
     sizes = {size for conv in convolutions for size in (conv.height, conv.width)}
-    parts = [network.stem.requantiser]
-    parts += [conv.requantiser for conv in network.convolutions if conv.requantiser is not None]
     height, width, channels = spec.input
     return EngineParameters(
         residual_width=formats.residual_width,
         guard=formats.guard,
         shift=formats.scale_fraction - formats.guard,
         acc_width=(72 * folds).bit_length() + 1,
-        thresholds=any(part.threshold.any() for part in parts),
+        thresholds=program.schedule.thresholds,
         minus_one=spec.repair.padding == "minus-one",
         odd_maps=any(size % 2 for size in sizes),
         image_height=height,
@@ -112,6 +112,7 @@ def _parameters(network: IntegerNetwork) -> EngineParameters:
         window_depth=WINDOW_ROWS * WINDOW_GROUPS,
         weight_depth=WEIGHT_DEPTH,
         passes=needs_passes(network),
+        in_place=any(task.work.in_place for task in program.schedule.tasks if task.work),
         averages=any(averages(conv, spec.repair) for conv in network.convolutions),
         spatial=any(conv.spatial is not None for conv in network.convolutions),
         shortcut_shift=_shortcut_shift(network),
@@ -163,8 +164,8 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
         (layout.blocks(conv.height, conv.width)[1] + 2) * groups(conv.in_channels)
         for conv in convolutions
     )
+    thresholds = program.schedule.thresholds
     widest = max(len(words) // 3 for words in program.contents)
-    thresholds = _parameters(network).thresholds
     return (
         Resource("memory (64-bit words)", program.end, board.memory_words,
                  "fewer or narrower layers, a smaller image or residual width"),
@@ -172,7 +173,7 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
                  "narrower stages: out_channels * in_channels / 16 at most 256"),
         Resource("window buffer (groups in a row of blocks)", columns, WINDOW_GROUPS,
                  "a narrower image or narrower stages"),
-        Resource("program (steps)", len(program.contents), 255, "a shallower network"),
+        Resource("program (steps)", len(program.schedule.tasks), 255, "a shallower network"),
         Resource("accumulator (bits of a logit)", _logit_bits(network), 32,
                  "a smaller residual width or last feature map"),
         Resource("block RAM (EBR)", 27 + thresholds + board.memory_ebr, board.budget["ebr"],
@@ -202,7 +203,10 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
     table, if anything is too large.
     """
     check_methods(network.spec.repair)
-    program = Program(network, image_base)
+    for strips in STRIPS:
+        program = Program(network, image_base, strips)
+        if program.end <= board.memory_words:
+            break
     resources = _resources(program, board)
     if not all(part.fits for part in resources):
         raise DoesNotFit(board.name, resources)
@@ -210,7 +214,7 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
     factors = program.schedule.factors.values()
     descriptors = [np.array(step.words, np.uint64) for step in steps]
     return Plan(
-        parameters=_parameters(network),
+        parameters=_parameters(program),
         image_base=program.image_base,
         image=np.concatenate([*descriptors, *program.contents, *factors]),
         steps=steps,
@@ -218,7 +222,7 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
         slot_width=layout.slot_width(program.width),
         memory_map=(
             ("program", 0, DESCRIPTOR_WORDS * len(steps)),
-            ("weights", program.weights_at[0], program.weights_at[-1] - program.weights_at[0]),
+            ("weights", program.weights_at[0], program.weights_end - program.weights_at[0]),
             *((name, *place) for name, place in program.places.items()),
         ),
     )

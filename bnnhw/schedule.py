@@ -13,6 +13,7 @@ from bnnhw.layout import GROUP
 from bnnhw.passes import (
     SIGNS,
     STREAM,
+    SUMS,
     Pass,
     averages,
     convolution_passes,
@@ -36,7 +37,8 @@ class Task:
 
     layer : whose numbers it makes. work : what it does; None for the 8-bit stem and the head.
     inside, size : of the maps it reads and leaves. offset : output channel on which the first of
-    a moved stream lands. contents : words for the weight buffer.
+    a moved stream lands. contents : words for the weight buffer, `entry_rows` of each entry.
+    rows : of blocks of its input; other tasks have the others. upper : which bytes its factors are.
     strip : the first column of blocks and how many, if it makes not all of a map.
     """
 
@@ -52,11 +54,20 @@ class Task:
     residual: str = ""
     offset: int = 0
     strip: tuple[int, int] | None = None
+    entry_rows: range = range(3)
+    rows: range = range(0)
+    upper: bool = False
 
     @property
     def name(self) -> str:
-        """The layer's, and what tells the pass from its others."""
-        return f"{self.layer}.{self.work.name}" if self.work and self.work.name else self.layer
+        """The layer's, and what tells the pass, and all strips but the last, from its others."""
+        name = f"{self.layer}.{self.work.name}" if self.work and self.work.name else self.layer
+        return f"{name}.rows{self.rows.start}" if self.below else name
+
+    @property
+    def below(self) -> bool:
+        """Whether the map goes on below its rows."""
+        return bool(self.rows) and self.rows.stop < layout.blocks(*self.inside[:2])[0]
 
 
 def image_strips(network: IntegerNetwork) -> list[tuple[int, int]]:
@@ -81,17 +92,25 @@ def image_groups(network: IntegerNetwork) -> int:
 class Schedule:
     """tasks : every step in order. places : size in words by name. `width` of slots in bits.
     factors : words of spatial factors by name, constants in places of their own.
+    thresholds : whether any bit is compared with other than zero.
 
     Bits and residuals each alternate between two places (bits one a threshold): a pass that
     changes the stream's shape writes to the other, and a layer writes its bits to the other.
+    Where sums lie beside the stream in the first stage, whose maps are the largest, a
+    convolution takes its passes a strip of rows after the other, `strips` in all: the sums then
+    need room for one.
     """
 
-    def __init__(self, network: IntegerNetwork) -> None:
-        self.network, self.spec = network, network.spec
-        wide = needs_passes(network)
-        self.width = 16 if wide else network.spec.formats.residual_width
+    def __init__(self, network: IntegerNetwork, strips: int = 1) -> None:
+        self.network, self.spec, self._strips = network, network.spec, strips
+        convolutions = (conv.requantiser for conv in network.convolutions)
+        parts = [network.stem.requantiser, *(part for part in convolutions if part is not None)]
+        self.thresholds = any(part.threshold.any() for part in parts)
+        self.passes = needs_passes(network)
+        self.width = 16 if self.passes else network.spec.formats.residual_width
         self._bits, self._stream = 0, 0
         self.factors: dict[str, np.ndarray] = {}
+        self._lower: dict[tuple[int, ...], str] = {}  # factors whose upper bytes are free, by size
         self.tasks = [*self._stem(), *self._body(), *self._head()]
         self.places = self._places()
 
@@ -126,19 +145,16 @@ class Schedule:
         size = (height, width, self.spec.widths[0])
         for work in further_bits(stem, STREAM, self.spec.repair.features):
             yield self._task("stem", work, size, size, self._bits)
-        wide, thresholds = False, stem.threshold
+        thresholds = stem.threshold
         for conv, after in zip(convolutions, (*convolutions[1:], None), strict=True):
-            if moves_first(conv, self.spec.repair):
+            moved = moves_first(conv, self.spec.repair)
+            if moved:
                 adder = conv if conv.shape.shortcut or after is None else after
                 yield from self._moved(conv, adder, thresholds)
-                wide = adder.shortcut is not None or averages(adder, self.spec.repair)
-            works = convolution_passes(
-                conv, self.spec.formats, wide=wide, features=self.spec.repair.features * bool(after)
-            )
-            yield from (self._shaped(conv, work) for work in works)
+            features = self.spec.repair.features * bool(after)
+            passes = convolution_passes(conv, self.spec.formats, moved=moved, features=features)
+            yield from self._in_strips(conv, list(passes))
             self._bits = 1 - self._bits
-            if conv.shape.shortcut:
-                wide = False
             if conv.requantiser is not None:
                 thresholds = conv.requantiser.threshold
 
@@ -153,6 +169,19 @@ class Schedule:
             yield self._task(shape.name, signs(shape.in_channels), inside, inside, self._bits)
         mean = averages(adder, self.spec.repair)
         yield self._shaped(conv, move(conv, part, feature, mean=mean))
+
+    def _in_strips(self, conv: IntegerConvolution, works: list[Pass]) -> Iterator[Task]:
+        """Whether whole or in strips, bits come from a map that the passes do not write."""
+        tasks = [self._shaped(conv, work) for work in works]
+        first_stage = conv.shape.stride == 1 and tasks[0].inside[:2] == self.spec.input[:2]
+        if not first_stage or all(work.keeps != SUMS for work in works):
+            yield from tasks
+            return
+        rows = tasks[0].rows.stop
+        strip = -(-rows // self._strips)
+        for first in range(0, rows, strip):
+            some = range(first, min(first + strip, rows))
+            yield from (replace(task, rows=some) for task in tasks)
 
     def _shaped(self, conv: IntegerConvolution, work: Pass) -> Task:
         """A pass of a convolution: all but the first to use its input stay at its output."""
@@ -170,22 +199,35 @@ class Schedule:
         stream, adds = self._residuals(STREAM), self._residuals(work.adds)
         if work.moves:
             self._stream = 1 - self._stream
-        features = self._bit_map(work.feature, self._bits)
+        features, upper, entry_rows = self._bit_map(work.feature, self._bits), False, range(3)
         if work.kind == "pointwise":
             features = stream
             contents = entries.pointwise_entries(work.weights, work.part)
         elif work.weights is None:
-            contents = entries.scale_entries(work.part, work.act, work.folds)
+            if self.passes:
+                entry_rows = range(int(work.factors is not None), 2 + self.thresholds)
+            contents = entries.scale_entries(work.part, work.act, entry_rows)
         else:
             contents = entries.convolution_entries(work.weights, work.part)
         if work.factors is not None:
-            features = f"factors {layer}"
-            self.factors[features] = layout.pack_factors(work.factors)
+            features, upper = self._factors(layer, work.factors)
         return Task(
             layer, work, inside, size, contents, features, self._residuals(work.operand), adds,
             "" if work.emits is None else self._bit_map(work.emits, turn),
-            self._residuals(work.keeps), offset,
+            self._residuals(work.keeps), offset, entry_rows=entry_rows, upper=upper,
+            rows=range(layout.blocks(*inside[:2])[0]),
         )  # fmt: skip
+
+    def _factors(self, layer: str, factors: np.ndarray) -> tuple[str, bool]:
+        """Where a convolution's factors lie, and whether in the upper bytes of another's."""
+        words, size = layout.pack_factors(factors), factors.shape
+        place = self._lower.pop(size, "")
+        if place:
+            self.factors[place] |= words << np.uint64(8)
+            return place, True
+        self._lower[size] = place = f"factors {layer}"
+        self.factors[place] = words
+        return place, False
 
     def _head(self) -> Iterator[Task]:
         """As many steps as the head's weights need."""
@@ -204,8 +246,15 @@ class Schedule:
         for task in self.tasks:
             for place, words in (
                 (task.bits, layout.bit_words(*task.size)),
-                (task.residual, layout.residual_words(*task.size, self.width)),
+                (task.residual, self._residual_words(task)),
             ):
                 if place:
                     places[place] = max(places.get(place, 0), words)
         return dict(sorted(places.items(), key=lambda place: (place[0] != IMAGE, place[0])))
+
+    def _residual_words(self, task: Task) -> int:
+        """Words that it leaves, or, of sums in strips, that its strip does."""
+        height, width, channels = task.size
+        if task.work is not None and task.work.keeps == SUMS:
+            height = min(height, 2 * len(task.rows))
+        return layout.residual_words(height, width, channels, self.width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bnnhw import layout
 from bnnhw.estimate import (
@@ -50,19 +51,27 @@ class Program:
     """The steps of a network; `places` has each map's first word and size.
 
     image_base : the image lies there, or further up if what comes before it needs the room.
+    strips : as bnnhw.schedule.Schedule. contents : of the weight buffer, each once; `weights_at`
+    has their first word for each step. end : words in all.
     """
 
-    def __init__(self, network: IntegerNetwork, image_base: int = 0) -> None:
+    def __init__(self, network: IntegerNetwork, image_base: int = 0, strips: int = 1) -> None:
         self.network = network
-        self.schedule = schedule = Schedule(network)
+        self.schedule = schedule = Schedule(network, strips)
         self.width = schedule.width
         self.per_word = layout.word_channels(self.width)
-        self.contents = [task.contents for task in schedule.tasks]
-        self.weights_at = [DESCRIPTOR_WORDS * len(self.contents)]
-        for words in self.contents:
-            self.weights_at.append(self.weights_at[-1] + len(words))
+        self.end = DESCRIPTOR_WORDS * len(schedule.tasks)
+        known: dict[bytes, int] = {}
+        self.contents, self.weights_at = [], []
+        for task in schedule.tasks:
+            key = task.contents.tobytes()
+            if key not in known:
+                known[key] = self.end
+                self.contents.append(task.contents)
+                self.end += len(task.contents)
+            self.weights_at.append(known[key])
+        self.weights_end = self.end
         self.places: dict[str, tuple[int, int]] = {}
-        self.end = self.weights_at[-1]
         sizes = {name: len(words) for name, words in schedule.factors.items()} | schedule.places
         for name, size in sizes.items():
             first = max(self.end, image_base) if name == IMAGE else self.end
@@ -81,9 +90,10 @@ class Program:
         """First word of a place; 0 for none."""
         return self.places[place][0] if place else 0
 
-    def _sources(self, index: int, task: Task, **others: int) -> dict[str, int]:
+    def _sources(self, index: int, task: Task, **others: int) -> dict[str, Any]:
+        rows = dict(skip_first=task.entry_rows.start, skip_last=3 - task.entry_rows.stop)
         return dict(
-            weights=self.weights_at[index], weight_words=len(task.contents),
+            weights=self.weights_at[index], weight_words=len(task.contents), rows=rows,
             features=self.address(task.features), **others,
         )  # fmt: skip
 
@@ -108,16 +118,21 @@ class Program:
         work = task.work
         assert work is not None
         (height, width, inside), out = task.inside, groups(task.size[2])
-        rows, columns = layout.blocks(height, width)
+        rows, columns = len(task.rows), layout.blocks(height, width)[1]
         first, wide = task.strip or (0, columns)
-        before = first - 1 if task.strip else 0  # a strip is read from the column before it
+        # A strip is read from the column, or the row, before it.
+        before = first - 1 if task.strip else 0
+        before += (task.rows.start - (task.rows.start > 0)) * columns
         period = inside - 1 if work.mean else 0
-        sources = self._sources(index, task, shortcut=self.address(task.adds), period=period)
-        sources["features"] += before * work.folds
+        adds = self._numbers(task.adds, work.adds, task)
+        sources = self._sources(index, task, shortcut=adds, period=period)
+        sources["features"] += before * work.fetches
+        skipped = task.rows.start * columns + first
         sinks = dict(
-            bits=self.address(task.bits) + first * out,
-            residual=self.address(task.residual) + first * out * GROUP // self.per_word,
-            operand=self.address(task.operand),
+            bits=self.address(task.bits) + skipped * out,
+            residual=self._numbers(task.residual, work.keeps, task),
+            operand=self._numbers(task.operand, work.operand, task),
+            upper=task.upper,
             head_words=GROUP * groups(inside) - 1,
         )
         words = _descriptor(self._geometry(task, work), sources, sinks)
@@ -130,15 +145,16 @@ class Program:
                 fetches=work.fetches,
             )  # fmt: skip
         bits = residual = None
-        if work.emits is not None and work.emits != SIGNS and first + wide == columns:
+        whole = first + wide == columns and not task.below
+        if work.emits is not None and work.emits != SIGNS and whole:
             bits = self._map(f"{task.layer}.bits{work.emits or ''}", task.bits, task)
-        if not work.name and work.keeps == STREAM:
+        if not work.name and work.keeps == STREAM and whole:
             residual = self._map(f"{task.layer}.residual", task.residual, task)
         return Step(task.name, work.kind, words, cycles, bits, residual)
 
     def _geometry(self, task: Task, work: Pass) -> dict[str, int]:
         (height, width, inside), out = task.inside, task.size[2]
-        rows, columns = layout.blocks(height, width)
+        columns = layout.blocks(height, width)[1]
         first, wide = task.strip or (0, columns)
         added = GROUP * groups(inside if work.moves else out)
         end = task.offset + (out if work.mean else added)
@@ -148,21 +164,31 @@ class Program:
         return dict(
             kind=kind, single=work.strided,
             add=bool(task.adds), keep=bool(task.residual), emit=bool(task.bits),
-            mask=self.network.spec.repair.padding == "zero", columns=wide - 1, rows=rows - 1,
-            odd_columns=width % 2 and first + wide == columns, odd_rows=height % 2,
+            mask=self.network.spec.repair.padding == "zero", columns=wide - 1,
+            rows=len(task.rows) - 1, odd_columns=width % 2 and first + wide == columns,
+            odd_rows=height % 2 and not task.below,
             folds=work.folds - 1, groups=groups(out) - 1,
             shortcut_first=task.offset // self.per_word, shortcut_end=end // self.per_word,
-            wide_in=work.wide_in, wide_out=work.wide_out, scaled=work.kind == "scale",
+            in_place=work.in_place, wide_out=work.wide_out, scaled=work.kind == "scale",
             centre=work.centre, mean=work.mean, spatial=work.factors is not None,
-            more_left=first > 0, more_right=first + wide < columns,
+            above=task.rows.start > 0, below=task.below, more_left=first > 0,
+            more_right=first + wide < columns,
         )  # fmt: skip
+
+    def _numbers(self, place: str, kind: str | None, task: Task) -> int:
+        """First word that the task uses there; of sums there are no others."""
+        if kind != STREAM:
+            return self.address(place)
+        columns = layout.blocks(*task.inside[:2])[1]
+        skipped = task.rows.start * columns + (task.strip[0] if task.strip else 0)
+        return self.address(place) + skipped * groups(task.size[2]) * GROUP // self.per_word
 
     def _head(self, index: int, task: Task) -> Step:
         count = layout.residual_words(*task.inside, self.width)
         weight_words = len(task.contents)
         quads = weight_words // 3 // (GROUP * groups(task.inside[2]) + 1)
         words = _descriptor(
-            dict(kind=Kind.HEAD, last=index == len(self.contents) - 1, columns=quads - 1,
+            dict(kind=Kind.HEAD, last=index == len(self.schedule.tasks) - 1, columns=quads - 1,
                  groups=groups(task.inside[2]) - 1),
             self._sources(index, task),
             dict(head_words=count - 1),

@@ -65,10 +65,11 @@ def _byte_reads(geometry: Geometry) -> int:
 def _map_reads(geometry: Geometry, p: EngineParameters) -> dict[str, int]:
     """The window is filled in every step, those that use no feature too."""
     words = _stream_words(geometry, p)
+    blocks = (geometry.rows + 1 + geometry.above + geometry.below) * (geometry.columns + 1)
     added = min(geometry.shortcut_end, words) - geometry.shortcut_first if geometry.add else 0
     operand = words if geometry.scaled else 0
     return dict(
-        features=_positions(geometry) * (1 if geometry.spatial else geometry.folds + 1),
+        features=blocks * (1 if geometry.spatial else geometry.folds + 1),
         residuals=_positions(geometry) * (added + operand),
     )
 

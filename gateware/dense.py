@@ -205,10 +205,12 @@ class Dense(wiring.Component):
             with m.If(~taken):
                 m.d.sync += left.eq(left - 1)
         byte = Cat(source[:7], ~source[7]).as_signed()
-        slot, block = p.slot_width, source if more else self.fetch.data
+        block = source if more else self.fetch.data
         lanes = [
-            block[slot * lane : slot * lane + p.residual_width].as_signed() for lane in range(LANES)
+            block.word_select(lane, p.slot_width)[p.slot_fraction :][: p.residual_width]
+            for lane in range(LANES)
         ]
+        lanes = [lane.as_signed() for lane in lanes]
         pooled = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
         with m.If(in_head):
             m.d.sync += macs.x.eq(Mux(self._pointwise, lanes[0] << self._point_up, pooled))

@@ -64,7 +64,7 @@ class Engine(wiring.Component):
         p = self._parameters
         gaps = p.gaps or (0, 0, 0)
         m.submodules.sequencer = sequencer = Sequencer(
-            weight_depth=p.weight_depth, image_bits=p.levels > 0, gap=gaps[0]
+            weight_depth=p.weight_depth, passes=p.passes, image_bits=p.levels > 0, gap=gaps[0]
         )
         m.submodules.door = door = ByteWriter(p, image_base=self._image_base)
         m.submodules.dense = dense = Dense(p)
@@ -75,14 +75,14 @@ class Engine(wiring.Component):
         m.submodules.lanes = lanes = Lanes(p)
         array, issue, loader = self._convolution(m, sequencer, door, weights)
 
-        token = self._token(m, sequencer, issue, dense)
+        token = self._token(m, sequencer, issue, dense, shortcut)
         self._dense(m, sequencer, dense, door, weights)
         m.d.comb += weights.weight_entry.eq(
             Mux(sequencer.convolves, issue.weight_entry, dense.weight_entry)
         )
         operand = None
         if p.passes:
-            operand, token = self._operand(m, sequencer, token, weights, shortcut, lanes)
+            operand = self._operand(m, sequencer, token, weights, shortcut, lanes)
         if p.spatial:
             self._factors(m, sequencer, token, array, lanes)
         self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
@@ -125,13 +125,20 @@ class Engine(wiring.Component):
         m.d.sync += [array.outside.eq(issue.outside), array.first.eq(issue.first)]
         return array, issue, loader
 
-    def _token(self, m, sequencer, issue, dense):
+    def _token(self, m, sequencer, issue, dense, shortcut):
         """That for the lanes: with the array's sums or the multipliers', 0 while there is none.
         In a pointwise step the issue waits for the sums, and its tokens do not."""
         p = self._parameters
-        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 1)
-        walked, token = Signal(Token), Signal(Token)
-        m.d.comb += [wait.i.eq(issue.token), walked.eq(wait.o), token.eq(walked)]
+        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 2)
+        late, walked, token = Signal(Token), Signal(Token), Signal(Token)
+        m.d.sync += late.eq(wait.o)
+        m.d.comb += [
+            wait.i.eq(issue.token),
+            walked.eq(late),
+            token.eq(walked),
+            # An operand is read with its token, so with passes a shortcut is read the cycle before.
+            shortcut.token.eq(wait.o if p.passes else token),
+        ]
         if not p.levels:
             m.d.comb += token.eq(walked.as_value() | dense.token.as_value())
         if p.pointwise:
@@ -173,30 +180,23 @@ class Engine(wiring.Component):
             m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
 
     def _operand(self, m, sequencer, token, weights, shortcut, lanes):
-        """In steps that scale an operand it is read two cycles before the lanes' token."""
         g = sequencer.geometry
-        m.submodules.operand = operand = OperandReader(entry=weights.weight_entry.shape())
-        late = Signal(Token)
+        m.submodules.operand = operand = OperandReader()
         m.d.comb += [
             operand.load.eq(sequencer.load_sinks),
             operand.base.eq(sequencer.sinks.operand),
-            operand.step.eq(g.folds + 1),
             operand.token.eq(Mux(g.scaled, token.as_value(), 0)),
-            operand.shift_in.eq(weights.weights[0][0]),
-            operand.negative.eq(weights.weights[0][1]),
-            late.eq(Mux(g.scaled, operand.late, token)),
-            lanes.wide_in.eq(g.wide_in),
-            shortcut.in_place.eq(g.wide_in & g.single & ~g.mean),
+            shortcut.in_place.eq(g.in_place),
             shortcut.mean.eq(g.mean),
             shortcut.period.eq(sequencer.sources.period),
             lanes.wide_out.eq(g.wide_out),
             lanes.scaled.eq(g.scaled),
             lanes.operand.eq(operand.operand),
-            lanes.negative.eq(operand.slope),
+            lanes.negative.eq(weights.weights[0][0]),
         ]
         with m.If(g.scaled):
-            m.d.comb += weights.weight_entry.eq(operand.entry)
-        return operand, late
+            m.d.comb += weights.weight_entry.eq(weights.scale_entry)
+        return operand
 
     def _factors(self, m, sequencer, token, array, lanes):
         """In steps with factors the window is filled with these."""
@@ -205,15 +205,19 @@ class Engine(wiring.Component):
         m.d.comb += [
             factors.token.eq(Mux(spatial, token.as_value(), 0)),
             factors.window.eq(array.window),
+            factors.load.eq(sequencer.load_sinks),
+            factors.upper.eq(sequencer.sinks.upper),
             lanes.spatial.eq(spatial),
             lanes.factors.eq(factors.factors),
         ]
 
     def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
         """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""
+        g = sequencer.geometry
         entry = Signal.like(weights.scale_entry)
         with m.If(token.valid):
-            after = entry + sequencer.geometry.folds + 1
+            folds = Mux(g.scaled, 0, g.folds) if self._parameters.passes else g.folds
+            after = entry + folds + 1
             m.d.sync += entry.eq(Mux(token.position_end, 0, after))
         m.submodules.bias_entry = bias_entry = Delay(entry.shape(), 1)
         m.submodules.threshold_entry = threshold_entry = Delay(entry.shape(), 3)
@@ -227,8 +231,7 @@ class Engine(wiring.Component):
             weights.scale_entry.eq(entry),
             weights.bias_entry.eq(bias_entry.o),
             weights.threshold_entry.eq(threshold_entry.o),
-            shortcut.token.eq(token),
-            lanes.single.eq(sequencer.geometry.single),
+            lanes.single.eq(g.single),
             lanes.first_half.eq(first_half),
             lanes.scale.eq(weights.scale),
             lanes.bias.eq(weights.bias),

@@ -155,12 +155,15 @@ class ConvolutionIssue(wiring.Component):
 
     def _borders(self, m, row, column):
         g = self.geometry
-        bottom, right = row == g.rows, column == g.columns
+        top, bottom, right = row == 0, row == g.rows, column == g.columns
+        odd_row, lowest = bottom & g.odd_rows, bottom
+        if self._parameters.passes:
+            top, lowest = top & ~g.above, bottom & ~g.below
         first, last = column == 0, right
         if self._parameters.gaps:
             first, last = first & ~g.more_left, last & ~g.more_right
         m.d.comb += [
-            self.outside.rows.eq(Mux(g.mask, Cat(row == 0, 0, bottom & g.odd_rows, bottom), 0)),
+            self.outside.rows.eq(Mux(g.mask, Cat(top, 0, odd_row, lowest), 0)),
             self.outside.columns.eq(Mux(g.mask, Cat(first, 0, right & g.odd_columns, last), 0)),
         ]
         if self._parameters.passes:
@@ -171,6 +174,6 @@ class ConvolutionIssue(wiring.Component):
                     self.outside.centre.eq(1),
                 ]
         m.d.comb += [
-            self.token.edge_row.eq(bottom & g.odd_rows),
+            self.token.edge_row.eq(odd_row),
             self.token.edge_column.eq(right & g.odd_columns),
         ]

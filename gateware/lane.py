@@ -1,6 +1,6 @@
 """The residual lane: scale, add to the residual stream, saturate, threshold."""
 
-from amaranth import Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,21 +26,19 @@ class Token(data.Struct):
     edge_row: 1
 
 
-def saturate(value, width):
-    """`value`, signed, limited to `width` signed bits."""
-    top = value[width - 1 :]
-    fits = top.all() | ~top.any()
-    least, greatest = 1 << (width - 1), (1 << (width - 1)) - 1
-    return Mux(fits, value[:width], Mux(value[-1], least, greatest))
+def same(bits, sign):
+    """Whether all `bits` are as `sign`."""
+    return bits == sign.replicate(len(bits))
 
 
 class Requantiser(wiring.Component):
-    """y = saturate(((r << guard) + (half * scale >> shift) + bias) >> guard).
+    """y = saturate(((r << guard) + (half * scale >> shift) + bias) >> guard), or 0 where `blank`.
 
     Latency 2 cycles to `y`, which is not registered, one result a cycle: with half and scale in
     cycle t, residual and bias are taken in t + 1 and y is there in t + 2.
-    With `passes`, r and y are of 16 bits; r is not shifted where `wide_in`, and the sum is
-    saturated to 16 bits instead where `wide_out`.
+    With `passes`, r and y are wide, of 16 bits; y is saturated to what residual_width bits above
+    the guard bits hold, of which the guard bits mean nothing, or, where `wide_out`, to 16 bits.
+    A DSP block multiplies and adds.
     Golden: bnnhw.golden, requantisation.
     """
 
@@ -54,8 +52,8 @@ class Requantiser(wiring.Component):
                 "scale": In(signed(16)),
                 "residual": In(stream),
                 "bias": In(signed(16)),
-                "wide_in": In(1),
                 "wide_out": In(1),
+                "blank": In(1),
                 "y": Out(stream),
             }
         )
@@ -64,26 +62,38 @@ class Requantiser(wiring.Component):
         m = Module()
         half = Signal.like(self.half)
         scale = Signal.like(self.scale)
-        product = Signal(signed(len(half) + 16))
         base = Signal(signed(max(16, self._width + self._guard) + 1))
-        residual = self.residual[: self._width].as_signed() << self._guard
-        if self._passes:
-            wide = Signal(signed(16))
-            m.d.comb += wide.eq(Mux(self.wide_in, self.residual, residual))
-            residual = wide
+        # Product and total are of the same width, as synthesis wants it of an adder in a DSP block.
+        product = Signal(signed(max(len(half) + 16, len(base) + self._shift + 1)))
+        total = Signal.like(product)
+        residual = self.residual if self._passes else self.residual << self._guard
         m.d.sync += [
             half.eq(self.half),
             scale.eq(self.scale),
             product.eq(half * scale),
             base.eq(residual + self.bias),
         ]
-        total = Signal(signed(max(len(base), len(product) - self._shift) + 1))
-        m.d.comb += total.eq((product >> self._shift) + base)
-        y = saturate(total >> self._guard, self._width).as_signed()
-        if self._passes:
-            y = Mux(self.wide_out, saturate(total, 16).as_signed(), y)
+        m.d.comb += total.eq(product + (base << self._shift))
+        y = self._wide(total) if self._passes else self._narrow(total)
         m.d.comb += self.y.eq(y)
         return m
+
+    def _narrow(self, total):
+        """Each bit of y is one of three, of which two are the same for many bits."""
+        y, sign = total[self._shift + self._guard :], total[-1]
+        fits = same(y[self._width - 1 :], sign) & ~self.blank
+        most = (~sign & ~self.blank).replicate(self._width - 1)
+        return Mux(fits, y[: self._width], Cat(most, sign & ~self.blank))
+
+    def _wide(self, total):
+        """The two saturations share all but a few bits."""
+        y, sign = total[self._shift :], total[-1]
+        narrow = self._width + self._guard
+        between = self.wide_out | same(y[narrow - 1 : 15], sign)
+        fits = same(y[15:], sign) & between & ~self.blank
+        most = (~sign & ~self.blank).replicate(narrow - 1)
+        upper = (Mux(self.wide_out, ~sign, sign) & ~self.blank).replicate(16 - narrow)
+        return Mux(fits, y[:16], Cat(most, upper, sign & ~self.blank))
 
 
 class Lanes(wiring.Component):
@@ -92,8 +102,9 @@ class Lanes(wiring.Component):
     Accumulators, token and scale come in cycle t; bias and residuals are taken in t + 1, and
     `y`, `bits` and `y_token` follow in t + 3 and stay until the next valid token's. Thresholds
     are taken in t + 3. With `single` all lanes give lane 0's result. Lanes outside an odd map
-    give 0. With `scaled`, `operand` is scaled instead of the accumulators, by `negative` instead
-    of `scale` where it is below zero; with `spatial` by a pixel's own of `factors` instead.
+    give 0. Guard bits of a number that is not `wide_out` are 0. With `scaled`, `operand` is scaled
+    instead of the accumulators, by `negative` instead of `scale` where it is below zero; with
+    `spatial` by a pixel's own of `factors` instead.
     """
 
     def __init__(self, parameters):
@@ -103,7 +114,6 @@ class Lanes(wiring.Component):
             {
                 "token": In(Token),
                 "single": In(1),
-                "wide_in": In(1),
                 "wide_out": In(1),
                 "scaled": In(1),
                 "operand": In(data.ArrayLayout(signed(16), LANES)),
@@ -145,8 +155,8 @@ class Lanes(wiring.Component):
                 passes=p.passes,
             )
             m.d.comb += [
-                unit.wide_in.eq(self.wide_in),
                 unit.wide_out.eq(self.wide_out),
+                unit.blank.eq(self.single & (lane != 0)),
                 unit.half.eq(half),
                 unit.scale.eq(scale),
                 unit.bias.eq(self.bias),
@@ -157,16 +167,22 @@ class Lanes(wiring.Component):
         tokens = [self.token, Signal(Token, name="token_1"), Signal(Token, name="token_2")]
         m.d.sync += [tokens[1].eq(tokens[0]), tokens[2].eq(tokens[1])]
         m.d.sync += self.fresh.eq(tokens[2].valid)
+        shared = Signal.like(lanes[0])
+        m.d.comb += shared.eq(Mux(self.single, lanes[0], 0))
         with m.If(tokens[2].valid):
             m.d.sync += self.y_token.eq(tokens[2])
             for lane, y in enumerate(lanes):
-                m.d.sync += self.y[lane].eq(Mux(self.single, lanes[0], y))
+                m.d.sync += self.y[lane].eq(y | shared if lane else y)
+                if p.passes:
+                    with m.If(~self.wide_out):
+                        m.d.sync += self.y[lane][: p.guard].eq(0)
                 if p.odd_maps:
                     row, column = divmod(lane, 2)
                     missing = (tokens[2].edge_row & row) | (tokens[2].edge_column & column)
                     with m.If(missing & ~self.single):
                         m.d.sync += self.y[lane].eq(0)
         for lane in range(LANES):
-            bit = self.y[lane] >= self.threshold if p.thresholds else ~self.y[lane][-1]
+            y = self.y[lane] >> p.slot_fraction
+            bit = y >= self.threshold if p.thresholds else ~y[-1]
             m.d.comb += self.bits[lane].eq(bit)
         return m

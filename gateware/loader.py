@@ -13,7 +13,8 @@ from gateware.program import Geometry
 class WindowLoader(wiring.Component):
     """Copies feature words in memory order into the window buffer, with a border of one block.
 
-    Blocks run over rows -1 .. rows and columns -1 .. columns of the map. Those inside are
+    Blocks run over rows -1 .. rows and columns -1 .. columns of the map, of which a row -1 or
+    `rows` is inside where the map goes on `above` or `below`. Those inside are
     fetched: `request` stays up until `grant`, and the word is written a cycle later. Those
     outside, and lanes outside an odd map, are written as zeros with minus-one padding and left
     alone with zero padding, where the array masks them. Factors are a word a block.
@@ -58,8 +59,9 @@ class WindowLoader(wiring.Component):
         p = self._parameters
         folds = Mux(g.spatial, 0, g.folds) if p.spatial else g.folds
         left, right = (g.more_left, g.more_right) if p.gaps else (0, 0)
+        above, below = (g.above, g.below) if p.passes else (0, 0)
         m.d.comb += [
-            within_rows.eq((row != 0) & (row != g.rows + 2)),
+            within_rows.eq(((row != 0) | above) & ((row != g.rows + 2) | below)),
             within_columns.eq((column != 0) & (column != g.columns + 2)),
         ]
         m.d.sync += [

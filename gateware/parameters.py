@@ -25,6 +25,7 @@ class EngineParameters:
     window_depth, weight_depth : entries of the window and weight buffers.
     passes : whether a layer may take several steps, between which its sums lie in memory as wide
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
+    in_place : whether a step may add single pixels that lie as those it writes; with `passes`.
     averages : whether a step may add the mean of each block; with `passes`.
     spatial : whether a step may scale by a factor for each pixel; with `passes`.
     shortcut_shift : bits dropped from sums of pointwise steps; with `passes`. None: there are none.
@@ -50,6 +51,7 @@ class EngineParameters:
     window_depth: int = 256
     weight_depth: int = 256
     passes: bool = False
+    in_place: bool = False
     averages: bool = False
     spatial: bool = False
     sum_width: int = 32
@@ -64,10 +66,9 @@ class EngineParameters:
             raise ValueError(
                 f"passes: residual_width + guard = {self.residual_width + self.guard}, not 15"
             )
-        if self.averages and not self.passes:
-            raise ValueError("averages: need passes")
-        if self.spatial and not self.passes:
-            raise ValueError("spatial: needs passes")
+        for name in ("in_place", "averages", "spatial"):
+            if getattr(self, name) and not self.passes:
+                raise ValueError(f"{name}: needs passes")
         if self.spatial and not FACTOR_FRACTION <= self.shift <= 13:
             raise ValueError(f"spatial: shift={self.shift} is not in [{FACTOR_FRACTION}, 13]")
         if not 1 <= self.image_channels <= 8:
@@ -102,6 +103,11 @@ class EngineParameters:
     def byte_groups(self):
         """Groups of 16 bits that are stored of a byte of the image."""
         return -(-self.levels // GROUP)
+
+    @property
+    def slot_fraction(self):
+        """Guard bits in a slot, below a residual; with passes residuals lie as wide numbers do."""
+        return self.guard if self.passes else 0
 
     @property
     def word_channels(self):

@@ -32,13 +32,15 @@ class Geometry(data.Struct):
     odd_columns, odd_rows : the last block's second column or row is not there.
     folds, groups : 16-channel groups of the input and the output, less one each.
     shortcut_first, shortcut_end : the output words of a position that a shortcut is added to.
-    wide_in, wide_out : what is added, and what is written, is a wide number (bits are not).
+    in_place : what is added are single pixels, which lie as those written; with `single`.
+    wide_out : what is written is a wide number (bits are not).
     scaled : the operand from memory is scaled in place of the accumulator.
     centre : only the middle tap of each window counts; with `single` alone.
-    mean : what is added is the mean of the position's block, wide; with `single` and `wide_in`.
+    mean : what is added is the mean of the position's block, wide; with `single`.
     spatial : features are factors, a word a block, by which the operand is scaled; with `scaled`.
     more_left, more_right : of a strip of the image: the columns next to it are in the image. What
         lies there is read on either side, from `features` on, and counts on these.
+    above, below : the map goes on there, past the positions' window.
     """
 
     kind: Kind
@@ -54,9 +56,11 @@ class Geometry(data.Struct):
     odd_rows: 1
     folds: 4
     groups: 6
-    shortcut_first: 10
-    shortcut_end: 10
-    wide_in: 1
+    shortcut_first: 9
+    shortcut_end: 9
+    above: 1
+    below: 1
+    in_place: 1
     wide_out: 1
     scaled: 1
     centre: 1
@@ -66,28 +70,39 @@ class Geometry(data.Struct):
     more_right: 1
 
 
+class EntryRows(data.Struct):
+    """Which of the three words of an entry of the weights are there: not the first where it is
+    skipped, not the last where it is."""
+
+    skip_first: 1
+    skip_last: 1
+
+
 class Sources(data.Struct):
     """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
     `features` (bits or factors; residuals in the head and pointwise) and `shortcut`, of which a
-    mean has `period` + 1 channels: the output's after these have them from the first on."""
+    mean has `period` + 1 channels: the output's after these have them from the first on.
+    `rows` of each entry are loaded; others keep what they hold."""
 
     weights: unsigned(ADDRESS_WIDTH)
     weight_words: 12
     features: unsigned(ADDRESS_WIDTH)
     shortcut: unsigned(ADDRESS_WIDTH)
     period: PERIOD_WIDTH
-    _unused: 2
+    rows: EntryRows
 
 
 class Sinks(data.Struct):
     """Word 2. Word addresses of what is written: bits and residuals; `head_words` are feature words
-    less one, in the head of the map, pointwise of a block. `operand` is read: what is scaled."""
+    less one, in the head of the map, pointwise of a block. `operand` is read: what is scaled.
+    `upper` : factors are the upper bytes of their words."""
 
     bits: unsigned(ADDRESS_WIDTH)
     residual: unsigned(ADDRESS_WIDTH)
     head_words: unsigned(ADDRESS_WIDTH)
     operand: unsigned(ADDRESS_WIDTH)
-    _unused: 8
+    upper: 1
+    _unused: 7
 
 
 class Descriptor(data.Struct):

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from gateware.memory import ADDRESS_WIDTH, FetchRequest
-from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
+from gateware.program import DESCRIPTOR_WORDS, EntryRows, Geometry, Kind, Sinks, Sources
 
 
 class Sequencer(wiring.Component):
@@ -22,7 +22,8 @@ class Sequencer(wiring.Component):
     is high and no word is asked for. With `image_bits` the stem is a convolution.
     """
 
-    def __init__(self, *, weight_depth, image_bits=False, gap=0):
+    def __init__(self, *, weight_depth, passes=False, image_bits=False, gap=0):
+        self._passes = passes
         self._entry = unsigned(exact_log2(weight_depth))
         self._image_bits, self._gap = image_bits, gap
         super().__init__(
@@ -60,6 +61,7 @@ class Sequencer(wiring.Component):
         left, pending = Signal(12), Signal(12)
         wanted = Signal()  # left is not 0
         weights = Signal(ADDRESS_WIDTH)
+        rows = Signal(EntryRows)
         arrived = Signal()
         taken = Signal()
         m.d.comb += [
@@ -84,10 +86,10 @@ class Sequencer(wiring.Component):
                     m.next = "DESCRIPTOR"
             with m.State("DESCRIPTOR"):
                 m.d.comb += self.fetch.request.eq(wanted)
-                self._descriptor(m, arrived, left, pending, weights, wanted)
+                self._descriptor(m, arrived, left, pending, weights, wanted, rows)
             with m.State("WEIGHTS"):
                 m.d.comb += [self.fetch.request.eq(wanted), self.write_weights.eq(arrived)]
-                self._weights(m, arrived, wanted)
+                self._weights(m, arrived, wanted, rows)
             with m.State("START"):
                 m.d.comb += [
                     self.start_stem.eq(stem & ~self.convolves),
@@ -110,7 +112,7 @@ class Sequencer(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _descriptor(self, m, arrived, left, pending, weights, wanted):
+    def _descriptor(self, m, arrived, left, pending, weights, wanted, rows):
         """A word arrives a cycle after it was counted: 2, 1, 0 are left after each."""
         with m.If(arrived):
             with m.Switch(left):
@@ -123,6 +125,8 @@ class Sequencer(wiring.Component):
                         pending.eq(self.sources.weight_words),
                         weights.eq(self.sources.weights),
                     ]
+                    if self._passes:
+                        m.d.sync += rows.eq(self.sources.rows)
                 with m.Case(0):
                     m.d.comb += self.load_sinks.eq(1)
                     m.d.sync += [
@@ -130,15 +134,16 @@ class Sequencer(wiring.Component):
                         left.eq(pending),
                         wanted.eq(1),
                         self.write_entry.eq(0),
-                        self.write_row.eq(0),
+                        self.write_row.eq(rows.skip_first),
                     ]
                     m.next = "WEIGHTS"
 
-    def _weights(self, m, arrived, wanted):
+    def _weights(self, m, arrived, wanted, rows):
         with m.If(arrived):
             m.d.sync += self.write_row.eq(self.write_row + 1)
-            with m.If(self.write_row == 2):
-                m.d.sync += [self.write_row.eq(0), self.write_entry.eq(self.write_entry + 1)]
+            with m.If(self.write_row == Mux(rows.skip_last, 1, 2)):
+                m.d.sync += self.write_row.eq(rows.skip_first)
+                m.d.sync += self.write_entry.eq(self.write_entry + 1)
             with m.If(~wanted):
                 m.d.sync += self.fetch.address.eq(self.features)
                 m.next = "START"

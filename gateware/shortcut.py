@@ -15,12 +15,13 @@ from gateware.writers import BlockAddress
 class ShortcutReader(wiring.Component):
     """Residuals of the token in cycle t, four lanes, in t + 2; zero without a shortcut.
 
-    Words are read in memory order from `base`, one for each memory word of channels that has a
-    shortcut. The request comes with the token and cannot wait. With `in_place` they are read as
-    a step with single pixels writes its map: the pixel of the position, in lane 0.
+    With passes tokens with a shortcut come two cycles apart at least and residuals stay until
+    t + 3. Words are read in memory order from `base`, one for each memory word of channels that
+    has a shortcut. The request comes with the token and cannot wait. With `in_place` they are read
+    as a step with single pixels writes its map: the pixel of the position, in lane 0.
     With `mean` lane 0 is the mean of the block as a wide number, past an odd map's edge the edge
-    again; the words are those of the position's first `period` + 1 channels, over and over. Tokens
-    then come two cycles apart at least. `period` is taken with `base`.
+    again; the words are those of the position's first `period` + 1 channels, over and over.
+    `period` is taken with `base`.
     Golden: bnnhw.golden_parts.averaged.
     """
 
@@ -60,14 +61,18 @@ class ShortcutReader(wiring.Component):
             m.d.comb += now.eq(self.memory.data)
         taken = Signal.like(self.residual)
         m.d.comb += self.residual.eq(taken)
-        with m.If(token.shortcut):
+        stays = Signal()
+        if p.passes:
+            m.d.sync += stays.eq(token.valid & token.shortcut)
+        with m.If(~stays):
             for index in range(LANES):
                 m.d.sync += taken[index].eq(now[index])
-            m.d.sync += taken[0].eq(Array(now)[lane] if p.passes else now[0])
+            if p.in_place:
+                m.d.sync += taken[0].eq(Array(now)[lane])
             if p.averages:
                 self._rows(m, token, now, taken)
-        with m.Else():
-            m.d.sync += taken.eq(0)
+            with m.If(~(token.valid & token.shortcut)):
+                m.d.sync += taken.eq(0)
         if p.averages:
             with m.If(self.mean):
                 m.d.comb += self.residual[0].eq(((taken[0] + taken[1]) << p.guard) >> 2)
@@ -76,7 +81,8 @@ class ShortcutReader(wiring.Component):
     def _rows(self, m, token, now, taken):
         """In place of the upper lanes the sums of the block's rows."""
         p = self._parameters
-        values = [now[lane][: p.residual_width].as_signed() for lane in range(LANES)]
+        stream = [now[lane][p.slot_fraction :][: p.residual_width] for lane in range(LANES)]
+        values = [number.as_signed() for number in stream]
         right_edge, lower_edge = token.edge_column & p.odd_maps, token.edge_row & p.odd_maps
         upper, lower = (
             left + Mux(right_edge, left, right) for left, right in (values[:2], values[2:])
@@ -85,13 +91,16 @@ class ShortcutReader(wiring.Component):
             m.d.sync += [taken[0].eq(upper), taken[1].eq(Mux(lower_edge, upper, lower))]
 
     def _walk(self, m):
-        """Addresses; returns the lane that lane 0 takes of the word that arrives."""
+        """Addresses; returns the lane that lane 0 takes, in place, of the word that arrives."""
         lane = Signal(range(LANES))
-        if self._parameters.passes:
+        load, base = self.load, self.base
+        if self._parameters.averages:
+            load, base = self._again(m)
+        if self._parameters.in_place:
             m.submodules.place = place = BlockAddress()
             m.d.comb += [
-                place.load.eq(self.load),
-                place.base.eq(self.base),
+                place.load.eq(load),
+                place.base.eq(base),
                 place.single.eq(self.in_place),
                 place.advance.eq(self.memory.request),
                 place.position_end.eq(self.token.position_end),
@@ -99,18 +108,16 @@ class ShortcutReader(wiring.Component):
                 self.memory.address.eq(place.address),
             ]
             m.d.sync += lane.eq(place.lane)
-            if self._parameters.averages:
-                self._again(m, place)
         else:
             with m.If(self.memory.request):
                 m.d.sync += self.memory.address.eq(self.memory.address + 1)
-            with m.If(self.load):
-                m.d.sync += self.memory.address.eq(self.base)
+            with m.If(load):
+                m.d.sync += self.memory.address.eq(base)
         return lane
 
-    def _again(self, m, place):
-        """After the last channel of the shortcut, and for each position, loads the block's first
-        word's address; every load is a cycle late."""
+    def _again(self, m):
+        """After the last channel of the shortcut, and for each position, the block's first word's
+        address is loaded; every load is a cycle late. Returns the strobe and the address."""
         token = self.token
         first = Signal.like(self.base)
         channel, period = Signal(PERIOD_WIDTH), Signal(PERIOD_WIDTH)
@@ -127,4 +134,4 @@ class ShortcutReader(wiring.Component):
         with m.If(self.load):
             m.d.sync += [first.eq(self.base), period.eq(self.period)]
             m.d.sync += [channel.eq(0), again.eq(1)]
-        m.d.comb += [place.load.eq(again), place.base.eq(first)]
+        return again, first

@@ -28,7 +28,7 @@ def window_sum(x: np.ndarray, weights: np.ndarray, stride: int, outside: int) ->
 
 
 def act(v: int, part, c: int, one: int) -> int:
-    t = clip(clip(v, 16) + int(part.shift_in[c]), 16)
+    t = clip(v + int(part.shift_in[c]), 16)
     slope = int(part.positive[c]) if t >= 0 else int(part.negative[c])
     return t * slope // one + int(part.shift_out[c])
 

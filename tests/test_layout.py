@@ -159,23 +159,25 @@ def test_faults_of_entries_are_explained():
         entries.convolution_entries(np.ones((1, 3, 3, 2), np.int8), never)
 
 
-@pytest.mark.parametrize("folds", [1, 4])
-def test_scale_entries_hold_an_activation_and_no_weights(folds):
-    rng = np.random.default_rng(folds)
+def test_scale_entries_hold_slopes_and_no_weights():
+    rng = np.random.default_rng(0)
     part = requantiser(rng, 20)
     shift_in, negative = rng.integers(-32768, 32768, (2, 20)).astype(np.int32)
     act = IntegerActivation(shift_in, part.scale, negative, part.bias)
-    taps, parameters = table(entries.scale_entries(part, act, folds))
-    assert len(taps) == 32 * folds and not taps[:, 2:].any()
-    for entry in range(32 * folds):
-        channel = entry // folds
-        want = [0, 0, 0, 0, 0]
+    taps, parameters = table(entries.scale_entries(part, act))
+    assert len(taps) == 32 and not taps[:, 1:].any()
+    for channel in range(32):
+        want = [0, 0, 0, 0]
         if channel < 20:
-            want = [shift_in[channel], negative[channel], part.scale[channel],
-                    part.bias[channel], part.threshold[channel]]  # fmt: skip
-        got = [signed(int(tap), 16) for tap in taps[entry, :2]]
-        assert [*got, *parameters[entry].tolist()] == want
-    assert not table(entries.scale_entries(part, None, folds))[0].any()
+            want = [negative[channel], part.scale[channel], part.bias[channel],
+                    part.threshold[channel]]  # fmt: skip
+        got = signed(int(taps[channel, 0]), 16)
+        assert [got, *parameters[channel].tolist()] == want
+    assert not table(entries.scale_entries(part, None))[0].any()
+    words = entries.scale_entries(part, act).reshape(-1, 3)
+    for rows in (range(2), range(1, 2), range(1, 3)):
+        got = entries.scale_entries(part, act, rows)
+        assert np.array_equal(got, words[:, rows.start : rows.stop].reshape(-1))
 
 
 def bytes_of(taps: np.ndarray) -> list[int]:

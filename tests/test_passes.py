@@ -20,60 +20,85 @@ def network_of(**repair):
     return random_network(replace(SPEC, repair=Repair(**repair)))
 
 
-def passes_of(name: str, features: int = 1, wide: bool = False, **repair):
-    """(name, kind, operand, adds, keeps, wide in, wide out, emits) of each pass."""
+def passes_of(name: str, features: int = 1, **repair):
+    """(name, kind, operand, adds, keeps, wide out, emits) of each pass."""
     network = network_of(**repair)
     conv = next(conv for conv in network.convolutions if conv.shape.name == name)
-    works = convolution_passes(conv, network.spec.formats, wide=wide, features=features)
-    return [
-        (w.name, w.kind, w.operand, w.adds, w.keeps, w.wide_in, w.wide_out, w.emits) for w in works
-    ]
+    works = convolution_passes(conv, network.spec.formats, moved=False, features=features)
+    return [(w.name, w.kind, w.operand, w.adds, w.keeps, w.wide_out, w.emits) for w in works]
 
 
 def test_a_plain_convolution_is_one_pass():
     assert passes_of("stage0.0.conv1") == [
-        ("", "conv", None, STREAM, STREAM, False, False, 0),
+        ("", "conv", None, STREAM, STREAM, False, 0),
     ]
     assert passes_of("stage0.0.conv1", double_residual=False) == [
-        ("", "conv", None, None, None, False, False, 0),
+        ("", "conv", None, None, None, False, 0),
     ]
     assert passes_of("stage1.0.conv2", features=0)[0][-1] is None
 
 
 def test_terms_add_to_the_stream_where_nothing_comes_between():
     assert passes_of("stage0.0.conv2", ensemble="weights-3") == [
-        ("term0", "conv", None, STREAM, STREAM, False, True, None),
-        ("term1", "conv", None, STREAM, STREAM, True, True, None),
-        ("", "conv", None, STREAM, STREAM, True, False, 0),
+        ("term0", "conv", None, STREAM, STREAM, True, None),
+        ("term1", "conv", None, STREAM, STREAM, True, None),
+        ("", "conv", None, STREAM, STREAM, False, 0),
     ]
 
 
 def test_terms_without_a_shortcut_add_up_beside_the_stream():
     passes = passes_of("stage0.0.conv1", 2, ensemble="features-2", double_residual=False)
     assert passes == [
-        ("term0", "conv", None, None, SUMS, False, True, None),
-        ("", "conv", None, SUMS, SUMS, True, False, 0),
-        ("bits1", "bits", None, SUMS, None, False, False, 1),
+        ("term0", "conv", None, None, SUMS, True, None),
+        ("", "conv", None, SUMS, SUMS, False, 0),
+        ("bits1", "bits", None, SUMS, None, False, 1),
     ]
 
 
 def test_activations_scale_what_the_sums_left():
     assert passes_of("stage0.0.conv1", activation="prelu") == [
-        ("term0", "conv", None, STREAM, STREAM, False, True, None),
-        ("", "scale", STREAM, None, STREAM, False, False, 0),
+        ("term0", "conv", None, STREAM, STREAM, True, None),
+        ("", "scale", STREAM, None, STREAM, False, 0),
     ]
     before = dict(activation="prelu", activation_position="before-add")
     assert passes_of("stage0.0.conv1", **before) == [
-        ("term0", "conv", None, None, SUMS, False, True, None),
-        ("", "scale", SUMS, STREAM, STREAM, False, False, 0),
+        ("term0", "conv", None, None, SUMS, True, None),
+        ("", "scale", SUMS, STREAM, STREAM, False, 0),
     ]
-    assert passes_of("stage0.0.conv1", wide=True, **before)[-1][5]
+
+
+@pytest.mark.parametrize("position", ["after-add", "before-add"])
+def test_the_shift_before_an_activation_is_in_the_bias_before_it(position):
+    network = network_of(ensemble="weights-2", activation="rprelu", activation_position=position)
+    conv = network.convolutions[1]
+    act = conv.after or conv.before
+    first, second, last = convolution_passes(conv, network.spec.formats, moved=False, features=1)
+    assert not first.part.bias.any()
+    assert (second.part.bias == conv.requantiser.bias + act.shift_in).all()
+    assert (last.part.bias == act.shift_out).all() and last.act is act
+
+
+@pytest.mark.parametrize(
+    ("repair", "expected"),
+    [
+        (dict(ensemble="weights-3"), [False, True, True]),
+        (dict(ensemble="weights-2", downsample="conv1x1-binary"), [True, True]),
+        (dict(ensemble="weights-2", double_residual=False), [False, True]),
+        (dict(), [False]),
+    ],
+)
+def test_sums_of_single_pixels_are_added_in_place(repair, expected):
+    tasks = Schedule(network_of(**repair)).tasks
+    works = [task.work for task in tasks if task.layer == "stage1.0.conv1" and task.work]
+    convs = [work for work in works if work.kind == "conv" and not work.centre]
+    assert [work.in_place for work in convs] == expected
+    assert not any(work.in_place for work in works if work not in convs)
 
 
 def test_spatial_factors_scale_sums_before_the_bias():
     network = network_of(scaling="spatial", ensemble="weights-2")
     conv = network.convolutions[1]
-    first, second, spatial = convolution_passes(conv, network.spec.formats, wide=False, features=1)
+    first, second, spatial = convolution_passes(conv, network.spec.formats, moved=True, features=1)
     assert not first.part.bias.any() and not second.part.bias.any()
     assert (spatial.part.bias == conv.requantiser.bias).all()
     assert spatial.factors is conv.spatial and spatial.act is None
@@ -82,26 +107,26 @@ def test_spatial_factors_scale_sums_before_the_bias():
 
 
 def test_spatial_factors_come_before_the_shortcut_and_activations():
-    term = ("term0", "conv", None, None, SUMS, False, True, None)
+    term = ("term0", "conv", None, None, SUMS, True, None)
     assert passes_of("stage0.0.conv1", scaling="spatial") == [
         term,
-        ("", "scale", SUMS, STREAM, STREAM, False, False, 0),
+        ("", "scale", SUMS, STREAM, STREAM, False, 0),
     ]
     assert passes_of("stage0.0.conv1", 2, scaling="spatial", ensemble="features-2",
                      double_residual=False)[2:] == [
-        ("", "scale", SUMS, None, SUMS, False, False, 0),
-        ("bits1", "bits", None, SUMS, None, False, False, 1),
+        ("", "scale", SUMS, None, SUMS, False, 0),
+        ("bits1", "bits", None, SUMS, None, False, 1),
     ]  # fmt: skip
     active = dict(scaling="spatial", activation="prelu")
-    assert passes_of("stage0.0.conv1", wide=True, **active) == [
+    assert passes_of("stage0.0.conv1", **active) == [
         term,
-        ("spatial", "scale", SUMS, STREAM, STREAM, True, True, None),
-        ("", "scale", STREAM, None, STREAM, False, False, 0),
+        ("spatial", "scale", SUMS, STREAM, STREAM, True, None),
+        ("", "scale", STREAM, None, STREAM, False, 0),
     ]
     assert passes_of("stage0.0.conv1", activation_position="before-add", **active) == [
         term,
-        ("spatial", "scale", SUMS, None, SUMS, False, True, None),
-        ("", "scale", SUMS, STREAM, STREAM, False, False, 0),
+        ("spatial", "scale", SUMS, None, SUMS, True, None),
+        ("", "scale", SUMS, STREAM, STREAM, False, 0),
     ]
 
 
@@ -140,10 +165,10 @@ def test_means_are_wide_until_the_convolution_with_the_shortcut(double):
     assert (shortcut.mean, shortcut.strided, shortcut.adds, shortcut.keeps) == (
         True, True, STREAM, STREAM,
     )  # fmt: skip
-    assert shortcut.wide_in and shortcut.wide_out and not shortcut.operand
+    assert shortcut.wide_out and not shortcut.operand
     adder, other = convs if double else convs[::-1]
-    assert (adder.adds, adder.wide_in, adder.wide_out, adder.moves) == (STREAM, True, False, False)
-    assert not other.wide_in and not other.mean and not adder.mean
+    assert (adder.adds, adder.wide_out, adder.moves) == (STREAM, False, False)
+    assert not other.mean and not adder.mean and adder.in_place == double
     assert tasks[at].residual != tasks[at].adds
 
 

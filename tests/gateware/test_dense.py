@@ -227,18 +227,21 @@ def head_case(rng, height, width, channels, classes, residual_width):
     ("height", "width", "channels", "classes", "residual_width", "bias_shift", "withheld", "stall"),
     HEADS,
 )
+@pytest.mark.parametrize("passes", [False, True])
 def test_head_pools_and_adds_the_bias(
-    height, width, channels, classes, residual_width, bias_shift, withheld, stall
+    height, width, channels, classes, residual_width, bias_shift, withheld, stall, passes
 ):
     """Twice, on one map each, so that nothing of the first may be left for the second."""
     rng = np.random.default_rng(classes)
     shape = (height, width, channels, classes, residual_width)
-    parameters = engine_parameters(residual_width, bias_shift=bias_shift, classes=classes)
+    parameters = engine_parameters(
+        residual_width, bias_shift=bias_shift, classes=classes, passes=passes
+    )
     first, weights, mantissa = head_case(rng, *shape)
     second = head_case(rng, *shape)[0]
     slot = parameters.slot_width
-    words = [residual_words(values, slot) for values in (first, second)]
-    bench = Bench(parameters, words[0] + words[1], head_entries(weights, mantissa))
+    words = [residual_words(v << parameters.slot_fraction, slot) for v in (first, second)]
+    bench = Bench(parameters, words[0] + words[1], head_entries(weights, mantissa), depth=512)
     dut = bench.dut
     got, gaps = [], []
 
@@ -326,7 +329,7 @@ def test_pointwise_sums_wait_for_the_issue(rows, columns, inputs, out, shift, wi
     weights = rng.integers(-127, 128, (out, inputs))
     weights[0], weights[1] = 127, -127
     bench = Bench(parameters, [], pointwise_entries(weights), depth=512)
-    dut, words = bench.dut, pointwise_words(values)
+    dut, words = bench.dut, pointwise_words(values << parameters.slot_fraction)
     got, logits = [], []
     geometry = dict(kind=Kind.POINTWISE, single=1, columns=columns - 1, rows=rows - 1,
                     groups=out // 16 - 1)  # fmt: skip
@@ -370,7 +373,7 @@ def test_pointwise_sums_wait_for_the_issue(rows, columns, inputs, out, shift, wi
     bench.simulate(run, withheld=withheld)
     expected = (values.reshape(-1, inputs) @ weights.T >> shift).reshape(-1).tolist()
     assert got == expected * 2
-    junk = [JUNK >> 16 * lane & 0xFF for lane in range(1, 4)]
+    junk = [JUNK >> 16 * lane + parameters.slot_fraction & 0xFF for lane in range(1, 4)]
     others = sum(byte - 256 * (byte > 127) for byte in junk)
     assert logits == (weights[:4, :16] @ (values[0, 0, :16] + others)).tolist()
 

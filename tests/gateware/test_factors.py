@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In
 
 from bnnhw.layout import pack_factors
 from gateware.delay import Delay
@@ -12,14 +13,14 @@ from gateware.operand import Factors
 from tests.gateware.bench import engine_parameters, flip_at_random, simulate
 from tests.gateware.test_window import DEPTH, Windows, convolution
 
-LATE = 7  # cycles from the issue to the token that the lanes take
+LATE = 5  # cycles from the issue to the token that the lanes take
 
 
 class Bench(wiring.Component):
     """The window's walk, and its tokens as late as in the engine."""
 
     def __init__(self, parameters, words):
-        super().__init__({})
+        super().__init__({"upper": In(1)})
         self.windows = Windows(parameters, words)
         self.wait = Delay(Token, LATE)
         self.factors = Factors()
@@ -32,6 +33,8 @@ class Bench(wiring.Component):
             self.wait.i.eq(self.windows.issue.token),
             self.factors.token.eq(self.wait.o),
             self.factors.window.eq(self.windows.buffer.window),
+            self.factors.load.eq(self.windows.start),
+            self.factors.upper.eq(self.upper),
         ]
         return m
 
@@ -45,19 +48,21 @@ class Bench(wiring.Component):
 def test_each_token_has_its_position_s_factors(height, width, groups, withheld, folds, minus_one):
     rng = np.random.default_rng(height)
     maps = rng.integers(0, 256, (2, height, width))
-    words = [pack_factors(factors).tolist() for factors in maps]
+    lower, upper = (pack_factors(factors) for factors in maps)
+    words = (lower | upper << np.uint64(8)).tolist()
     parameters = engine_parameters(
         passes=True, spatial=True, minus_one=minus_one, window_depth=DEPTH
     )
-    dut = Bench(parameters, [0] * 5 + words[0] + words[1])
+    dut = Bench(parameters, [0] * 5 + words)
     geometry = convolution(height, width, folds, groups, mask=not minus_one)
     geometry |= dict(scaled=1, spatial=1)
     got = []
 
     async def bench(ctx):
-        for base in (5, 5 + len(words[0])):  # one step after the other
+        for upper in (0, 1):  # one step after the other
             ctx.set(dut.windows.geometry, geometry)
-            ctx.set(dut.windows.base, base)
+            ctx.set(dut.windows.base, 5)
+            ctx.set(dut.upper, upper)
             ctx.set(dut.windows.start, 1)
             await ctx.tick()
             ctx.set(dut.windows.start, 0)

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from amaranth.hdl import Signal, signed
 
 from bnnhw import golden_parts, integer
-from gateware.lane import Lanes, Requantiser, saturate
-from tests.gateware.bench import FORMATS, engine_parameters, evaluate, play, simulate
+from gateware.lane import Lanes, Requantiser
+from tests.gateware.bench import FORMATS, engine_parameters, play, simulate
 
 
 def golden_results(formats, half, scale, residual, bias, threshold):
@@ -18,16 +17,6 @@ def golden_results(formats, half, scale, residual, bias, threshold):
     )
     y, (bits,) = golden_parts.requantise(half, residual, part, formats)
     return y[0, :, :, 0].numpy(), bits[0, :, :, 0].numpy()
-
-
-@pytest.mark.parametrize(("wide", "narrow"), [(6, 3), (6, 5), (6, 6)])
-def test_saturate_limits(wide, narrow):
-    value = Signal(signed(wide))
-    values = range(-(1 << (wide - 1)), 1 << (wide - 1))
-    least, greatest = -(1 << (narrow - 1)), (1 << (narrow - 1)) - 1
-    assert len(saturate(value, narrow)) == narrow
-    got = evaluate(saturate(value, narrow).as_signed(), *([(value, v)] for v in values))
-    assert got == [max(least, min(greatest, v)) for v in values]
 
 
 def edge_cases(formats, half_width, count, seed):
@@ -84,12 +73,14 @@ def test_requantiser_takes_and_gives_wide_numbers(width):
     rng = np.random.default_rng(width)
     formats = FORMATS[width]
     half, scale, residual, bias = rng.integers(-32768, 32768, (4, 200)) >> rng.integers(0, 12, 200)
-    wide_in, wide_out = rng.integers(0, 2, (2, 200))
+    wide_out, blank = rng.integers(0, 2, 200), rng.random(200) < 0.1
+    half[:4], scale[:4] = (-32768, -32768, 32767, 32767), (-32768, 32767, -32768, 32767)
+    residual[:4] = bias[:4] = 32767, -32768, -32768, 32767
     low, high = integer.saturation(width)
-    residual = np.where(wide_in, residual, np.clip(residual, low, high))
     shift = formats.scale_fraction - formats.guard
-    v = np.where(wide_in, residual, residual << formats.guard) + (half * scale >> shift) + bias
-    y = np.where(wide_out, np.clip(v, -32768, 32767), np.clip(v >> formats.guard, low, high))
+    v = residual + (half * scale >> shift) + bias
+    narrow = np.clip(v >> formats.guard, low, high) << formats.guard
+    y = np.where(blank, 0, np.where(wide_out, np.clip(v, -32768, 32767), narrow))
     dut = Requantiser(
         half_width=16, residual_width=width, guard=formats.guard, shift=shift, passes=True
     )
@@ -97,16 +88,16 @@ def test_requantiser_takes_and_gives_wide_numbers(width):
     for at in range(200):
         cycles[at] += [(dut.half, int(half[at])), (dut.scale, int(scale[at]))]
         cycles[at + 1] += [(dut.residual, int(residual[at])), (dut.bias, int(bias[at]))]
-        cycles[at + 1] += [(dut.wide_in, int(wide_in[at]))]
-        cycles[at + 2] += [(dut.wide_out, int(wide_out[at]))]
+        cycles[at + 2] += [(dut.wide_out, int(wide_out[at])), (dut.blank, int(blank[at]))]
     samples = []
 
     async def bench(ctx):
         samples.extend(await play(ctx, cycles, lambda ctx: ctx.get(dut.y)))
 
     simulate(dut, bench)
-    assert {-32768, 32767, low, high} <= set(y.tolist())
-    assert samples[2:] == y.tolist()
+    assert {-32768, 32767, low << formats.guard, high << formats.guard} <= set(y.tolist())
+    kept = np.where(wide_out, -1, -1 << formats.guard)  # guard bits mean nothing elsewhere
+    assert (np.array(samples[2:]) & kept).tolist() == y.tolist()
 
 
 @pytest.mark.parametrize("scaled", [0, 1])
@@ -138,7 +129,7 @@ def test_lanes_scale_operands_by_their_sign(scaled):
         samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(y) for y in probe]))
 
     simulate(dut, bench)
-    assert samples[3:63] == expected.tolist()
+    assert samples[3:63] == (expected << formats.guard).tolist()
 
 
 @pytest.mark.parametrize("shift", [8, 13])
@@ -178,15 +169,17 @@ def token(rng, *, edge):
 
 
 @pytest.mark.parametrize("width", FORMATS)
+@pytest.mark.parametrize("passes", [False, True])
 @pytest.mark.parametrize(
     ("single", "odd_maps", "thresholds"),
     [(0, True, True), (0, False, False), (1, True, True), (1, False, False)],
 )
-def test_lanes(width, single, odd_maps, thresholds):
+def test_lanes(width, single, odd_maps, thresholds, passes):
     """Tokens at random distances; every operand is junk in the cycles it is not wanted in."""
     rng = np.random.default_rng(width + single)
     formats = FORMATS[width]
-    dut = Lanes(engine_parameters(width, odd_maps=odd_maps, thresholds=thresholds))
+    parameters = engine_parameters(width, odd_maps=odd_maps, thresholds=thresholds, passes=passes)
+    dut = Lanes(parameters)
     half, scale, residual, bias = edge_cases(formats, 10, 60, seed=1)
     count = len(half)
     # Lane 0 has the edge case, the others random operands with its scale and bias.
@@ -218,14 +211,15 @@ def test_lanes(width, single, odd_maps, thresholds):
             (dut.other_halves, halves[index, 1:].tolist()),
         ]  # fmt: skip
         cycles[cycle + 1] += [
-            (dut.bias, int(bias[index])), (dut.residual, residuals[index].tolist())
+            (dut.bias, int(bias[index])),
+            (dut.residual, (residuals[index] << parameters.slot_fraction).tolist()),
         ]  # fmt: skip
         cycles[cycle + 3] += [(dut.threshold, int(threshold[index]))]
     samples = []
 
     def probe(ctx):
         y_token = ctx.get(dut.y_token.as_value())
-        values = [ctx.get(dut.y[lane]) for lane in range(4)]
+        values = [ctx.get(dut.y[lane]) / (1 << parameters.slot_fraction) for lane in range(4)]
         return ctx.get(dut.fresh), values, ctx.get(dut.bits), y_token
 
     async def bench(ctx):

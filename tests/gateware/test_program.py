@@ -16,15 +16,19 @@ FIELDS = {
         ("kind", 0, 2), ("last", 2, 1), ("single", 3, 1), ("add", 4, 1), ("keep", 5, 1),
         ("emit", 6, 1), ("mask", 7, 1), ("columns", 8, 8), ("rows", 16, 8),
         ("odd_columns", 24, 1), ("odd_rows", 25, 1), ("folds", 26, 4), ("groups", 30, 6),
-        ("shortcut_first", 36, 10), ("shortcut_end", 46, 10), ("wide_in", 56, 1),
+        ("shortcut_first", 36, 9), ("shortcut_end", 45, 9), ("above", 54, 1), ("below", 55, 1),
+        ("in_place", 56, 1),
         ("wide_out", 57, 1), ("scaled", 58, 1), ("centre", 59, 1), ("mean", 60, 1),
         ("spatial", 61, 1), ("more_left", 62, 1), ("more_right", 63, 1),
     ],
     Sources: [
         ("weights", 0, 14), ("weight_words", 14, 12), ("features", 26, 14), ("shortcut", 40, 14),
-        ("period", 54, 8),
+        ("period", 54, 8), ("rows", 62, 2),
     ],
-    Sinks: [("bits", 0, 14), ("residual", 14, 14), ("head_words", 28, 14), ("operand", 42, 14)],
+    Sinks: [
+        ("bits", 0, 14), ("residual", 14, 14), ("head_words", 28, 14), ("operand", 42, 14),
+        ("upper", 56, 1),
+    ],
 }  # fmt: skip
 
 
@@ -40,7 +44,8 @@ def test_fields_are_where_boot_images_have_them(kind):
             values = {Kind.STEM: 0, Kind.CONV: 1, Kind.HEAD: 2, Kind.POINTWISE: 3}
             assert {step: word(kind, kind=step) for step in Kind} == values
             continue
-        assert word(kind, **{name: (1 << width) - 1}) == ((1 << width) - 1) << low, name
+        field = kind.as_shape()[name]
+        assert (field.offset, field.width) == (low, width), name
     known = {name for name, _, _ in FIELDS[kind]}
     assert {name for name, _ in kind.as_shape()} - {"_unused"} == known
 
@@ -72,7 +77,8 @@ def test_software_and_gateware_agree():
         (dict(window_depth=48), "window_depth=48 is not a power of two from 16"),
         (dict(weight_depth=100), "weight_depth=100 is not a power of two from 16"),
         (dict(passes=True, residual_width=12), r"passes: residual_width \+ guard = 16, not 15"),
-        (dict(averages=True), "averages: need passes"),
+        (dict(averages=True), "averages: needs passes"),
+        (dict(in_place=True), "in_place: needs passes"),
         (dict(spatial=True), "spatial: needs passes"),
         (dict(shortcut_shift=3), "shortcut_shift: needs passes"),
         (dict(levels=7), "levels=7 is not an even number below 256"),

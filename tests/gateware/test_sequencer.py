@@ -28,6 +28,18 @@ STEPS = [  # geometry, sources, sinks, feature words that the step asks for
         dict(weights=35, weight_words=3, features=77), dict(residual=90, head_words=31), 0,
     ),
     (
+        dict(kind=Kind.CONV, scaled=1),
+        dict(weights=32, weight_words=4, rows=dict(skip_last=1)), dict(operand=70), 0,
+    ),
+    (
+        dict(kind=Kind.CONV, scaled=1, spatial=1),
+        dict(weights=34, weight_words=4, features=75, rows=dict(skip_first=1)), dict(upper=1), 2,
+    ),
+    (
+        dict(kind=Kind.CONV, scaled=1, spatial=1),
+        dict(weights=36, weight_words=2, rows=dict(skip_first=1, skip_last=1)), dict(bits=5), 0,
+    ),
+    (
         dict(kind=Kind.HEAD, last=1), dict(weights=38, weight_words=3, features=80),
         dict(head_words=16383), 0,
     ),
@@ -52,11 +64,13 @@ def expected_events(words):
     for index, (geometry, sources, sinks, wanted) in enumerate(STEPS):
         kind, first = geometry["kind"], sources["weights"]
         events += [("sources", encode(Sources, sources)), ("sinks", encode(Sinks, sinks))]
+        skips = sources.get("rows", {})
+        rows = range(skips.get("skip_first", 0), 3 - skips.get("skip_last", 0))
         events += [
-            ("weights", word // 3, word % 3, words[first + word])
+            ("weights", word // len(rows), rows[word % len(rows)], words[first + word])
             for word in range(sources["weight_words"])
         ]
-        events.append(("start", kind, encode(Geometry, geometry), sources["features"]))
+        events.append(("start", kind, encode(Geometry, geometry), sources.get("features", 0)))
         events += [("feature", words[sources["features"] + word]) for word in range(wanted)]
         events.append(("done", index, geometry.get("last", 0)))
     return events
@@ -94,7 +108,7 @@ async def cycle(ctx, dut, events):
 @pytest.mark.parametrize("withheld", [0.0, 0.6])
 def test_program_runs_step_by_step_over_and_over(withheld):
     words = program_and_weights()
-    dut = Sequencer(weight_depth=16)
+    dut = Sequencer(weight_depth=16, passes=True)
     m = Module()
     m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
     connect(m, dut.fetch, memory.fetch)

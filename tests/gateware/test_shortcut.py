@@ -67,7 +67,7 @@ def test_single_pixels_are_read_where_they_are_written():
     rng = np.random.default_rng(2)
     height, width, channels = 4, 6, 16
     values = rng.integers(-32768, 32768, (height, width, channels))
-    dut = ShortcutReader(engine_parameters(passes=True))
+    dut = ShortcutReader(engine_parameters(passes=True, in_place=True))
     m = Module()
     m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(residual_words(values, 16))
     connect(m, dut.memory, memory.fetch)
@@ -110,7 +110,7 @@ def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, b
     odd = height % 2 or width % 2
     parameters = engine_parameters(bits, passes=True, averages=True, odd_maps=bool(odd))
     dut = ShortcutReader(parameters)
-    words = [1, 2, 3, *residual_words(memory, 16)]
+    words = [1, 2, 3, *residual_words(memory << parameters.guard, 16)]
     m = Module()
     m.submodules.dut, m.submodules.memory = dut, source = dut, Memory(words, depth=512)
     connect(m, dut.memory, source.fetch)

@@ -118,10 +118,14 @@ async def run(ctx, dut, geometry, base, samples):
         samples.append((probe, ctx.get(dut.buffer.window.as_value())))
 
 
-def check(samples, bits, geometry, folds, groups, per_word, *, minus_one):
-    """Channel by channel, by the definition of a padded 3 x 3 convolution on 2 x 2 outputs."""
+def check(samples, bits, geometry, folds, groups, per_word, *, minus_one, strip=None):
+    """Channel by channel, by the definition of a padded 3 x 3 convolution on 2 x 2 outputs.
+
+    strip : the rows of blocks that were asked for, if not all.
+    """
     height, width, channels = bits.shape
     rows, columns = -(-height // 2), -(-width // 2)
+    strip = strip or range(rows)
     padded = np.zeros((2 * rows + 2, 2 * columns + 2, channels), int)
     inside = np.zeros(padded.shape, int)
     padded[1 : height + 1, 1 : width + 1] = bits
@@ -129,7 +133,7 @@ def check(samples, bits, geometry, folds, groups, per_word, *, minus_one):
     cycles = [cycle for cycle, (probe, _) in enumerate(samples) if probe.token.valid]
     order = [
         (row, column, channel)
-        for row in range(rows)
+        for row in strip
         for column in range(columns)
         for channel in range(16 * groups)
     ]
@@ -159,7 +163,7 @@ def check(samples, bits, geometry, folds, groups, per_word, *, minus_one):
         word = channel // per_word
         first, end = geometry["shortcut_first"], geometry["shortcut_end"]
         assert token.shortcut == (geometry["add"] and first <= word < end), place
-    assert sum(probe.retire for probe, _ in samples) == rows
+    assert sum(probe.retire for probe, _ in samples) == len(strip)
     return cycles
 
 
@@ -339,6 +343,34 @@ def test_strips_of_an_image_that_comes_in(height, width, folds, wide, minus_one)
             token = samples[cycle][0].token
             assert token.row_end == (channel == 15 and column == first + wide - 1)
             assert token.edge_column == (2 * column + 1 >= width)
+
+
+@pytest.mark.parametrize("minus_one", [False, True])
+@pytest.mark.parametrize("height", [10, 9])
+def test_strips_of_rows_see_the_rows_beside_them(height, minus_one):
+    """The steps' addresses begin at the row above, which is part of the map."""
+    rng = np.random.default_rng(height)
+    width, folds, strips = 4, 2, (range(2), range(2, 3), range(3, 5))
+    bits, stored = random_map(rng, height, width, 16 * folds)
+    parameters = engine_parameters(8, passes=True, minus_one=minus_one, window_depth=DEPTH)
+    words = bit_words(stored)
+    dut = Windows(parameters, words)
+    runs = []
+    for strip in strips:
+        inside = min(height, 2 * strip.stop) - 2 * strip.start
+        geometry = convolution(inside, width, folds, 1, mask=not minus_one)
+        above, below = strip.start > 0, strip.stop < 5
+        geometry |= dict(above=above, below=below)
+        runs.append((strip, geometry, (strip.start - above) * len(words) // 5, []))
+
+    async def bench(ctx):
+        for _, geometry, base, samples in runs:
+            await run(ctx, dut, geometry, base, samples)
+            await ctx.tick().repeat(3)
+
+    simulate(dut, bench, background=[flip_at_random(dut.memory.allow, low=0.3)])
+    for strip, geometry, _, samples in runs:
+        check(samples, bits, geometry, folds, 1, 1, minus_one=minus_one, strip=strip)
 
 
 def test_window_buffer_reads_any_window_of_four_rows_of_blocks():

@@ -1,5 +1,7 @@
 """Whole engines in Verilog against the golden, every tensor, for networks of many kinds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,24 @@ def test_every_tensor_equals_the_golden(name, tmp_path):
     assert proof.tensors >= len(images) * (bits + residuals + 2)
     for index, step in enumerate(plan.steps[1:], 1):  # the stem waits for its pixels
         assert proof.step_cycles[index] == pytest.approx(step.cycles.total, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "repair",
+    [
+        Repair(activation="rprelu", activation_position="before-add"),
+        Repair(scaling="spatial", activation="prelu", padding="minus-one"),
+    ],
+    ids=["before the addition", "spatial factors, minus-one"],
+)
+def test_sums_in_strips_of_rows(repair, tmp_path):
+    """As on a memory that is too small for the sums of whole maps beside the stream."""
+    spec = NetworkSpec(6, (16, 32), (13, 10, 2), 5, repair)
+    network = lower(untrained(spec, seed=1))
+    words = make_plan(network, BOARD).resources[0].used
+    plan = make_plan(network, replace(BOARD, memory_words=words - 1))
+    assert any(step.name.endswith(".rows0") for step in plan.steps)
+    verilog = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", tmp_path)
+    images = np.random.default_rng(2).integers(0, 256, (2, *spec.input), np.uint8)
+    proof = prove(plan, network, verilog, images, tmp_path / "sim", byte_cycles=80)
+    assert proof.mismatch is None
