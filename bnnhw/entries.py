@@ -119,8 +119,21 @@ def stem_entries(stem: IntegerStem) -> np.ndarray:
     out = len(stem.weights)
     weights = np.zeros((GROUP * groups(out), stem.weights[0].size), np.int8)
     weights[:out] = stem.weights.reshape(out, -1)
-    taps = _byte_entries(weights)
-    table = _parameters(stem.requantiser, out)
+    return _entries(_byte_entries(weights), _parameters(stem.requantiser, out))
+
+
+def layer_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
+    """Words of a gate's layer (O, I), of entries' three the first two: for four outputs an entry
+    for each input, padded ones too; output o's parameters are in entry o."""
+    out, channels = weights.shape
+    padded = np.zeros((out, GROUP * groups(channels)), np.int8)
+    padded[:, :channels] = weights
+    words = _entries(_byte_entries(padded), _parameters(part, out)).reshape(-1, 3)
+    return words[:, :2].reshape(-1)
+
+
+def _entries(taps: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Words of weights and of parameters that are in the same entries, however many of either."""
     size = max(len(taps), len(table))
     all_taps, all_parameters = np.zeros((size, 9), np.int64), np.zeros((size, 3), np.int64)
     all_taps[: len(taps)] = taps

@@ -13,14 +13,13 @@ import numpy as np
 
 from bnnhw.errors import UserError
 from bnnhw.integer import IntegerActivation, IntegerGate, IntegerShortcut, saturation
-from bnnhw.integer_parts import GATE_FRACTION, INT16, SPATIAL_FRACTION
+from bnnhw.integer_parts import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
 from bnnhw.nn.quantisers import INT8_MAX
 from bnnhw.spec import NumberFormats
 
 FINEST_HALF = 1 / 8  # residual steps
 BIAS_LIMIT = 2.0**30
-LIKELY_HIDDEN = 3  # bits by which hidden numbers stay below their bound
 
 
 class Overflow(UserError):
@@ -127,41 +126,48 @@ def spatial(factors: np.ndarray) -> tuple[np.ndarray, float]:
     return np.round(factors * stretch * 2.0**SPATIAL_FRACTION).astype(np.uint8), stretch
 
 
-def gate(where: str, part: FoldedGate, pixels: int, formats: NumberFormats) -> IntegerGate:
-    """Shifts from bounds: pooled numbers reach the stream's range, hidden ones an eighth of what
-    they could if every mean were at its end, so neither saturates in practice."""
-    wide = formats.residual_width + formats.guard
-    pool_shift = max(0, (pixels - 1).bit_length() - (16 - wide))
-    mean = 2.0**pool_shift / (pixels * 2.0 ** (formats.residual_fraction + formats.guard))
-    unit1 = max(
-        np.abs(part.w1).max() / INT8_MAX,
-        np.abs(part.w1).sum(1).max() / 2.0**15,
-        np.abs(part.b1).max() / mean / BIAS_LIMIT,
-        1e-9,
-    )
-    w1 = np.round(part.w1 / unit1)
-    constant = part.b1 / (unit1 * mean) + 0.5 * w1.sum(1)
-    bound = np.abs(w1).sum(1) * 2.0 ** (15 - LIKELY_HIDDEN) + np.maximum(constant, 0)
-    hidden_shift = max(0, int(bound.max()).bit_length() - 15)
-    hidden = unit1 * mean * 2.0**hidden_shift
-    one = 6 / 2.0**GATE_FRACTION  # of z, to a unit of the gate
-    coarsest = max(np.abs(part.w2).max() / INT8_MAX, np.abs(part.b2).max() / hidden / BIAS_LIMIT)
-    gate_shift = 16
-    while gate_shift and one / (hidden * 2.0**gate_shift) < coarsest:
-        gate_shift -= 1
-    unit2 = one / (hidden * 2.0**gate_shift)
-    if unit2 < coarsest:
-        raise UserError(f"{where}: its weights are too great for its gates; train the model anew")
-    half_way = 2.0 ** (GATE_FRACTION - 1) + 0.5  # and what the last floor takes
+def gate(
+    where: str, part: FoldedGate, size: tuple[int, int], formats: NumberFormats
+) -> IntegerGate:
+    """A gate of maps (height, width); may raise Overflow.
+
+    Hidden numbers have room for means that are all an eighth of the stream's range, with the signs
+    of their weights. Scales are whole by choice of the weights' units, row by row.
+    """
+    pixels, blocks = size[0] * size[1], -(-size[0] // 2) * -(-size[1] // 2)
+    one = 2.0 ** (formats.scale_fraction - formats.guard)
+    coarse, dropped = 2.0 ** gate_coarse(formats), 2.0**GATE_SHIFT
+    # A mean of 1 gives so many units of x in all blocks together.
+    mean = pixels * 2.0 ** (formats.residual_fraction + formats.guard) / 4 / coarse
+    row = np.abs(part.w1).sum(1)
+    likely = row * 2.0 ** (formats.residual_width - formats.residual_fraction) / 16
+    unit1 = np.abs(part.w1).max(1) / INT8_MAX
+    unit1 = np.maximum(unit1, likely * mean / dropped / 2.0**15)
+    unit1 = np.maximum(unit1, row * blocks / coarse * 2.0**15 / BIAS_LIMIT).clip(1e-9)
+    half1 = unit1 * dropped / mean
+    hidden = max((likely + part.b1).max() / 2.0**15, half1.max() * one / INT16[1])
+    scale1 = np.ceil(half1 / hidden * one).clip(max=INT16[1])
+    w1 = np.round(part.w1 / (scale1 * hidden / one * mean / dropped)[:, None])
+    lost = w1.sum(1) * blocks * (1 - 1 / (4 * coarse)) / 2 / dropped + 0.5  # of a half
+    bias1 = part.b1 / hidden + lost * scale1 / one + coarse / 2
+
+    unit2 = np.abs(part.w2).max(1) / INT8_MAX
+    step = hidden * coarse * dropped  # of z, for each of those units
+    unit2 = np.maximum(unit2, (3 + np.abs(part.b2)) / step / 2.0**15)
+    scale2 = np.ceil(unit2 * step / 6 * one * one)
+    if scale2.max() > INT16[1]:
+        raise Overflow(f"{where}: its weights are too great for its gates; train the model anew")
+    w2 = np.round(part.w2 * (step / 6 * one * one / scale2)[:, None])
+    bias2 = (part.b2 / 6 + 0.5) * one + 0.5 * scale2 / one + 0.5
     return IntegerGate(
-        pool_shift,
-        w1.astype(np.int8),
-        np.round(constant + 2.0**hidden_shift / 2).astype(np.int32),
-        hidden_shift,
-        np.round(part.w2 / unit2).astype(np.int8),
-        np.round((part.b2 / one + half_way) * 2.0**gate_shift).astype(np.int32),
-        gate_shift,
-    )
+        w1.astype(np.int8), scale1.astype(np.int32), _int16(bias1),
+        w2.astype(np.int8), scale2.astype(np.int32), _int16(bias2),
+    )  # fmt: skip
+
+
+def _int16(values: np.ndarray) -> np.ndarray:
+    """Rounded to int32 in signed 16 bits; what is beyond lies beyond a clamp anyway."""
+    return np.round(values).clip(*INT16).astype(np.int32)
 
 
 def shortcut_shift(part: FoldedShortcut, formats: NumberFormats) -> int:

@@ -29,7 +29,7 @@ def _numbered(name: str, count: int) -> list[str]:
 def _convolution_taps(shape: Convolution, structure: Structure, features: int) -> list[str]:
     taps = _numbered("acc", len(structure.features))
     taps += ["shortcut.acc"] if structure.shortcut else []
-    taps += ["pooled", "hidden", "gate"] if structure.gate else []
+    taps += ["hidden", "gate"] if structure.gate else []
     taps += ["residual"] if shape.shortcut else []
     return [f"{shape.name}.{tap}" for tap in (*taps, *_numbered("bits", features))]
 
@@ -41,7 +41,7 @@ def tap_names(spec: NetworkSpec) -> tuple[str, ...]:
     stem.acc, NAME.acc int32, NAME.acc1, ... of further terms; NAME.shortcut.acc int32 of a 1x1
     convolution; stem.residual, NAME.residual int32 (where there is a shortcut) and stem.bits,
     NAME.bits uint8 of 0 and 1, NAME.bits1, ... of further thresholds, all NHWC; of gates
-    NAME.pooled (N, C), NAME.hidden (N, hidden), NAME.gate (N, C) int32; head.logits int64
+    NAME.hidden (N, 1, 1, hidden) and NAME.gate (N, 1, 1, C) int32; head.logits int64
     (N, classes); class int64 (N,).
     """
     features = spec.repair.features
@@ -100,10 +100,10 @@ def _requantised(
     if part.before is not None:
         u = parts.activate(u, part.before, formats)
     if part.gate is not None:
-        steps = parts.gate(u, part.gate)
-        for kind, tensor in zip(("pooled", "hidden", "gate"), steps, strict=True):
-            keep(f"{name}.{kind}", tensor)
-        u = parts.gated(u, steps[-1])
+        hidden, gates = parts.gate(u, part.gate, formats)
+        keep(f"{name}.hidden", hidden)
+        keep(f"{name}.gate", gates)
+        u = parts.gated(u, gates, formats)
     if added is not None and not first:
         u += added
     if part.after is not None:

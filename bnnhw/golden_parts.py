@@ -23,7 +23,7 @@ from bnnhw.integer import (
     Requantiser,
     saturation,
 )
-from bnnhw.integer_parts import GATE_FRACTION, INT16, SPATIAL_FRACTION
+from bnnhw.integer_parts import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
 from bnnhw.spec import Convolution, NumberFormats
 
 
@@ -78,25 +78,37 @@ def activate(v: Tensor, part: IntegerActivation, formats: NumberFormats) -> Tens
     return ((t * slope) >> fraction) + channels(part.shift_out)
 
 
-def gate(u: Tensor, part: IntegerGate) -> tuple[Tensor, Tensor, Tensor]:
-    """Wide numbers (B, C, H, W) -> pooled (B, C), hidden (B, hidden) and gates (B, C), int32."""
-    total = sat16(u).sum((2, 3), dtype=torch.int64)
-    pooled = sat16(total >> part.pool_shift)
-    w1, b1, w2, b2 = (torch.from_numpy(array) for array in (part.w1, part.b1, part.w2, part.b2))
-    hidden = _linear(pooled, w1, b1).clamp_(min=0) >> part.hidden_shift
-    hidden = sat16(hidden)
-    gates = (_linear(hidden, w2, b2) >> part.gate_shift).clamp_(0, 1 << GATE_FRACTION)
-    return pooled.to(torch.int32), hidden.to(torch.int32), gates.to(torch.int32)
+def gate(u: Tensor, part: IntegerGate, formats: NumberFormats) -> tuple[Tensor, Tensor]:
+    """Wide numbers (B, C, H, W) -> hidden (B, hidden, 1, 1) and gates (B, C, 1, 1), int32."""
+    height, width = u.shape[2:]
+    coarse = gate_coarse(formats)
+    even = F.pad(sat16(u), (0, width % 2, 0, height % 2))
+    blocks = even[..., ::2, :] + even[..., 1::2, :]
+    blocks = blocks[..., ::2] + blocks[..., 1::2]
+    x = (blocks >> (2 + coarse)).sum((2, 3), dtype=torch.int64)
+    hidden = _layer(x, part.w1, part.scale1, part.bias1, formats).clamp_(0, INT16[1])
+    open_ = (1 << (formats.scale_fraction - formats.guard)) - 1
+    gates = _layer(hidden >> coarse, part.w2, part.scale2, part.bias2, formats)
+    return tuple(y.to(torch.int32)[:, :, None, None] for y in (hidden, gates.clamp_(0, open_)))
 
 
-def _linear(x: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-    """int64 (B, I), weights (O, I), bias (O,) -> int64 (B, O)."""
-    return (x[:, None, :] * weights.to(torch.int64)).sum(2) + bias
+def _layer(
+    x: Tensor, weights: np.ndarray, scale: np.ndarray, bias: np.ndarray, formats: NumberFormats
+) -> Tensor:
+    """One of a gate's layers, int64 (B, I) -> (B, O)."""
+    half = sat16(_linear(x, torch.from_numpy(weights)) >> GATE_SHIFT)
+    fraction = formats.scale_fraction - formats.guard
+    return ((half * torch.from_numpy(scale)) >> fraction) + torch.from_numpy(bias)
 
 
-def gated(u: Tensor, gates: Tensor) -> Tensor:
-    """Wide numbers (B, C, H, W) times gates (B, C)."""
-    return (sat16(u) * gates[:, :, None, None]) >> GATE_FRACTION
+def _linear(x: Tensor, weights: Tensor) -> Tensor:
+    """int64 (B, I), weights (O, I) -> int64 (B, O)."""
+    return (x[:, None, :] * weights.to(torch.int64)).sum(2)
+
+
+def gated(u: Tensor, gates: Tensor, formats: NumberFormats) -> Tensor:
+    """Wide numbers (B, C, H, W) times gates (B, C, 1, 1)."""
+    return (sat16(u) * gates) >> (formats.scale_fraction - formats.guard)
 
 
 def padded(stream: Tensor, shape: Convolution, formats: NumberFormats) -> Tensor:
@@ -151,4 +163,4 @@ def requantise(
 def head(stream: Tensor, part: IntegerHead) -> Tensor:
     """Residual stream int32 (B, C, H, W) -> logits int64 (B, classes)."""
     bias = torch.from_numpy(part.bias_mantissa).to(torch.int64) << part.bias_shift
-    return _linear(stream.sum((2, 3), dtype=torch.int64), torch.from_numpy(part.weights), bias)
+    return _linear(stream.sum((2, 3), dtype=torch.int64), torch.from_numpy(part.weights)) + bias

@@ -27,7 +27,7 @@ term or with spatial factors (r = 0 where there is no shortcut):
     u = (sat16(u) * spatial[row, column]) >> 6        spatial factors: 64 is 1.0
     u = u + bias
     u = act(u)                                        activation before the addition
-    u = (sat16(u) * gate) >> 7                        gate below
+    u = (sat16(u) * gate) >> (S - G)                  gate below
     v = u + r                                         unless r is in u already
     v = act(v)                                        activation after the addition
     y = saturate_W(v >> G)                            (v + 2**(G-1)) >> G if a gate was the last
@@ -41,10 +41,11 @@ but its bits if not; the bits are the next convolution's features.
 Activation, act(v):
     t = sat16(v + shift_in)
     ((t * slope) >> (S - G)) + shift_out              slope: positive where t >= 0, else negative
-Gate, one per channel and image:
-    pooled = sat16((sum of sat16(u) over the map) >> pool_shift)
-    hidden = sat16(max(0, sum pooled * w1 + b1) >> hidden_shift)
-    gate = clamp((sum hidden * w2 + b2) >> gate_shift, 0, 128)
+Gate, one per channel and image, S - G bits after the point, so less than 1.0:
+    x = (sum of sat16(u) over a block of 2x2 pixels) >> D   past an odd edge u is 0
+    hidden = clamp(layer1(sum x * w1), 0, 2**15 - 1)        over all blocks and channels
+    gate = clamp(layer2(sum (hidden >> (D - 2)) * w2), 0, 2**(S - G) - 1)
+    layer(sum) = ((sat16(sum >> 8) * scale) >> (S - G)) + bias      D is max(2, W + G - 8)
 Shortcut, r, of the stream before the block:
     stream << G                                       stride 1, or pad: every other pixel, between
                                                       zero channels as spec.Convolution says
@@ -225,7 +226,8 @@ class IntegerConvolution:
                     total = self.requantiser.bias + act.shift_in
                     check_range(f"{name}.{place}.shift_in plus bias", total, *saturation(16))
         if self.gate is not None:
-            self.gate.check(f"{name}.gate", out)
+            size = (shape.out_height, shape.out_width, out)
+            self.gate.check(f"{name}.gate", size, spec.formats)
         if self.shortcut is not None:
             if self.shortcut.binary != (spec.repair.downsample == "conv1x1-binary"):
                 raise UserError(f"{name}.shortcut: is not the spec's {spec.repair.downsample}")

@@ -59,7 +59,12 @@ def saturation(width: int) -> tuple[int, int]:
 
 INT16 = saturation(16)
 SPATIAL_FRACTION = 6
-GATE_FRACTION = 7
+GATE_SHIFT = 8  # bits dropped of a gate layer's sums
+
+
+def gate_coarse(formats: NumberFormats) -> int:
+    """Bits dropped of what a gate's layers take: about ten are left of the stream's range."""
+    return max(0, formats.residual_width + formats.guard - 10)
 
 
 def _check_channels(where: str, part: object, names: tuple[str, ...], channels: int,
@@ -131,28 +136,29 @@ class IntegerActivation:
 
 @dataclass(frozen=True)
 class IntegerGate:
-    """w1 : int8 (hidden, C). b1 : int32 (hidden,). w2 : int8 (C, hidden). b2 : int32 (C,).
+    """Two layers of int8 weights: w1 (hidden, C), w2 (C, hidden).
 
-    pool_shift in [0, 16], hidden_shift and gate_shift in [0, 31].
+    scale, bias : of each, int32 (outputs,) in signed 16 bits.
     """
 
-    pool_shift: int
     w1: np.ndarray
-    b1: np.ndarray
-    hidden_shift: int
+    scale1: np.ndarray
+    bias1: np.ndarray
     w2: np.ndarray
-    b2: np.ndarray
-    gate_shift: int
+    scale2: np.ndarray
+    bias2: np.ndarray
 
-    def check(self, where: str, channels: int) -> None:
-        hidden = len(self.b1)
-        for name, last in (("pool_shift", 16), ("hidden_shift", 31), ("gate_shift", 31)):
-            check_shift(f"{where}.{name}", getattr(self, name), last)
-        layers = ((self.w1, self.b1, hidden, channels), (self.w2, self.b2, channels, hidden))
-        for layer, (weights, bias, out, inputs) in enumerate(layers, 1):
-            check_array(f"{where}.w{layer}", weights, np.int8, (out, inputs))
-            check_array(f"{where}.b{layer}", bias, np.int32, (out,))
-            check_sums(f"{where}.w{layer}", weights, -INT16[0], bias)
+    def check(self, where: str, shape: tuple[int, int, int], formats: NumberFormats) -> None:
+        """shape : (height, width, channels) of the gated map."""
+        height, width, channels = shape
+        hidden, greatest = len(self.w1), -INT16[0] >> gate_coarse(formats)
+        blocks = -(-height // 2) * -(-width // 2)
+        check_array(f"{where}.w1", self.w1, np.int8, (hidden, channels))
+        check_array(f"{where}.w2", self.w2, np.int8, (channels, hidden))
+        check_sums(f"{where}.w1", self.w1, blocks * greatest)
+        check_sums(f"{where}.w2", self.w2, greatest)
+        _check_channels(where, self, ("scale1", "bias1"), hidden, *INT16)
+        _check_channels(where, self, ("scale2", "bias2"), channels, *INT16)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Residuals:  8-bit slots: a word per block and two channels, [channel][lane];
             residual is a wide number like the sums, guard bits below.
 Factors:    a word per block, [lane] of 16 bits: one convolution's in the lower byte of each,
             another's in the upper.
+Numbers:    of a gate's layers, a word each, the number in every lane.
 """
 
 from __future__ import annotations
@@ -84,6 +85,11 @@ def unpack_residuals(
     values = np.ascontiguousarray(words).astype("<u8").view(slot).astype(np.int32)
     lanes = values.reshape(rows, columns, -1, LANES).transpose(0, 1, 3, 2)
     return _unblock(lanes, height, width, channels)
+
+
+def unpack_numbers(words: np.ndarray) -> np.ndarray:
+    """uint64 words to numbers, none negative, int32 (1, 1, C)."""
+    return (words & np.uint64(0x7FFF)).astype(np.int32)[None, None]
 
 
 def pack_entries(taps: np.ndarray, parameters: np.ndarray) -> np.ndarray:

@@ -133,7 +133,7 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
         if act is not None and not (place == "after" and parts.gate):
             total = (bias + act.shift_in) / 2.0**formats.guard
             fixed.wide_of(f"{name}.{place}.shift_in plus bias", total, formats)
-    pixels = shape.out_height * shape.out_width
+    size = (shape.out_height, shape.out_width)
     return IntegerConvolution(
         shape,
         folded.terms[0].weights,
@@ -144,7 +144,7 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
             for term, scale in zip(folded.terms[1:], scales[1:], strict=True)
         ),
         spatial=spatial,
-        gate=folded.gate and fixed.gate(f"{name}.gate", folded.gate, pixels, formats),
+        gate=folded.gate and fixed.gate(f"{name}.gate", folded.gate, size, formats),
         **acts,
     )
 

@@ -26,6 +26,7 @@ from bnnhw.layout import groups
 from bnnhw.spec import Convolution, NumberFormats, Repair
 
 STREAM, SUMS = "stream", "sums"
+HIDDEN, GATES = "hidden", "gates"
 SIGNS = -1  # in place of a bit's number: the stream's signs, where they are no feature
 
 
@@ -36,15 +37,18 @@ class Pass:
     name : what tells it from the convolution's other passes; "" for the one that leaves the
         convolution's own numbers, which the golden has.
     kind : conv; scale (of `operand`); shortcut or bits (nothing but the map that is added);
-        pointwise (an 8-bit 1x1 convolution of the stream).
-    weights : int8 (O, 3, 3, I) of a conv, (O, I) pointwise, else None. feature : which of the
-        input's bits a conv takes.
+        pointwise (an 8-bit 1x1 convolution of the stream); layer (of a gate: of the operand's
+        blocks).
+    weights : int8 (O, 3, 3, I) of a conv, (O, I) pointwise or of a layer, else None. feature :
+        which of the input's bits a conv takes.
     part : scale, bias and threshold (O,) each. act : of a scale: its slopes.
     factors : uint8 (H, W), of a scale: a slope for each pixel in place of part.scale.
-    operand, adds, keeps : STREAM, SUMS or none of them.
+    operand, adds, keeps : STREAM, SUMS or none of them; of layers HIDDEN, and GATES, which become
+        the next scale's slopes.
     moves : what is added is the stream before the convolution changed its shape.
     strided : one output for each block of 2x2 inputs. centre : the middle tap counts alone.
     mean : what is added is the means of 2x2 blocks, with the output's channels.
+    gated : of a scale: its slopes are the gates that a layer has left.
     wide_out : what is left is wide.
     emits : which of its bits are left, if any.
     """
@@ -63,6 +67,7 @@ class Pass:
     strided: bool = False
     centre: bool = False
     mean: bool = False
+    gated: bool = False
     wide_out: bool = False
     emits: int | None = None
 
@@ -95,7 +100,7 @@ def needs_passes(network: IntegerNetwork) -> bool:
 def _adds_late(conv: IntegerConvolution, repair: Repair) -> bool:
     """Whether the stream is not added as it is, or not to the convolution's first sums."""
     made = conv.shortcut is not None or averages(conv, repair)
-    return made or conv.before is not None or conv.spatial is not None
+    return made or any(part is not None for part in (conv.before, conv.spatial, conv.gate))
 
 
 def averages(conv: IntegerConvolution, repair: Repair) -> bool:
@@ -172,7 +177,7 @@ def convolution_passes(
         part = threshold_parameters(conv.shape.name, conv.threshold, formats)
         yield Pass("", "conv", part, conv.weights, strided=conv.shape.stride > 1, emits=0)
         return
-    *before, last = _sums(conv, conv.requantiser, moved)
+    *before, last = _sums(conv, conv.requantiser, moved, 1 << (formats.guard - 1))
     yield from before
     place = STREAM if conv.shape.shortcut else SUMS
     keeps = place if conv.shape.shortcut or features > 1 else None
@@ -180,12 +185,16 @@ def convolution_passes(
     yield from further_bits(conv.requantiser, place, features)
 
 
-def _sums(conv: IntegerConvolution, last: Requantiser, moved: bool) -> Iterator[Pass]:
-    """Every term, then the spatial factors, then the activation, whose shift_in is in the bias."""
-    shape, act = conv.shape, conv.before or conv.after
-    if act is not None:
+def _sums(
+    conv: IntegerConvolution, last: Requantiser, moved: bool, rounding: int
+) -> Iterator[Pass]:
+    """Every term, then the spatial factors, the gate and the activation, which may come before it;
+    its shift_in is in the bias before. rounding : half a step, after a gate."""
+    shape, act, gated = conv.shape, conv.before or conv.after, conv.gate is not None
+    late = gated and conv.after is not None
+    if act is not None and not late:
         last = replace(last, bias=last.bias + act.shift_in)
-    here = shape.shortcut and conv.before is None
+    here = shape.shortcut and conv.before is None and not gated
     place = STREAM if here and conv.spatial is None else SUMS
     yield from _terms(conv, last, place, moved)
     if conv.spatial is not None:
@@ -198,10 +207,13 @@ def _sums(conv: IntegerConvolution, last: Requantiser, moved: bool) -> Iterator[
             operand=SUMS,
             adds=STREAM if here else None,
             keeps=place,
-            wide_out=act is not None,
+            wide_out=act is not None or gated,
         )
+    if gated and conv.before is None:
+        yield from _gated(conv, last, conv.after.shift_in if conv.after else rounding)
+        place = STREAM
     if act is not None:
-        adds = conv.before is not None and shape.shortcut
+        adds = conv.before is not None and shape.shortcut and not gated
         yield Pass(
             "activation",
             "scale",
@@ -210,7 +222,32 @@ def _sums(conv: IntegerConvolution, last: Requantiser, moved: bool) -> Iterator[
             operand=place,
             adds=STREAM if adds else None,
             keeps=place,
+            wide_out=gated and not late,
         )
+    if gated and conv.before is not None:
+        yield from _gated(conv, last, rounding)
+
+
+def _gated(conv: IntegerConvolution, last: Requantiser, bias: int) -> Iterator[Pass]:
+    """The gate of the sums, and the sums times it. bias : added last."""
+    shape, gate = conv.shape, conv.gate
+    assert gate is not None
+    odd = shape.out_height % 2 or shape.out_width % 2
+    if odd and shape.stride > 1 and conv.spatial is None and conv.before is None:
+        # Single pixels were left; what lies beside them must count as 0.
+        blank = _compared(last.thresholds[0])
+        yield Pass("edges", "shortcut", blank, adds=SUMS, keeps=SUMS, wide_out=True)
+    for name, weights, scale, constant, operand, keeps in (
+        ("hidden", gate.w1, gate.scale1, gate.bias1, SUMS, HIDDEN),
+        ("gate", gate.w2, gate.scale2, gate.bias2, HIDDEN, GATES),
+    ):
+        part = Requantiser(scale, constant, np.zeros_like(constant))
+        yield Pass(name, "layer", part, weights, operand=operand, keeps=keeps, wide_out=True)
+    none = np.zeros_like(last.bias)
+    yield Pass(
+        "gated", "scale", Requantiser(none, none + bias, last.thresholds[0]), operand=SUMS,
+        adds=STREAM, keeps=STREAM, gated=True, wide_out=conv.after is not None,
+    )  # fmt: skip
 
 
 def _terms(conv: IntegerConvolution, last: Requantiser, place: str, moved: bool) -> Iterator[Pass]:
@@ -232,5 +269,5 @@ def _terms(conv: IntegerConvolution, last: Requantiser, place: str, moved: bool)
             keeps=place,
             moves=moves and first,
             strided=shape.stride > 1,
-            wide_out=not final or scaled or bool(conv.before or conv.after),
+            wide_out=not final or scaled or bool(conv.before or conv.after or conv.gate),
         )

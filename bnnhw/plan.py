@@ -22,7 +22,6 @@ WINDOW_ROWS = 4
 STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the sums fit
 RUNS = dict(
     scaling=("none", "channel-mean", "channel-learned", "spatial"),
-    squeeze_excitation=("none",),
     downsample=("pad", "avgpool-duplicate", "conv1x1-binary", "conv1x1-8bit"),
     stem=("8-bit", "thermometer"),
 )  # the methods that add to the hardware, and what the engine has of them
@@ -84,6 +83,9 @@ class Plan:
             shape = (place.height, place.width, place.channels)
             words = memory[place.address :][: layout.bit_words(*shape)]
             result[name] = layout.unpack_bits(words, *shape)
+        if step.numbers:
+            name, first, count, apart = step.numbers
+            result[name] = layout.unpack_numbers(memory[first : first + count * apart : apart])
         return result
 
 
@@ -118,6 +120,7 @@ def _parameters(program: Program) -> EngineParameters:
         shortcut_shift=_shortcut_shift(network),
         levels=0 if network.stem.levels is None else len(network.stem.levels),
         gaps=_gaps(network),
+        gates=any(conv.gate is not None for conv in network.convolutions),
     )
 
 
@@ -165,7 +168,7 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
         for conv in convolutions
     )
     thresholds = program.schedule.thresholds
-    widest = max(len(words) // 3 for words in program.contents)
+    widest = max(len(task.contents) // len(task.entry_rows) for task in program.schedule.tasks)
     return (
         Resource("memory (64-bit words)", program.end, board.memory_words,
                  "fewer or narrower layers, a smaller image or residual width"),

@@ -11,6 +11,7 @@ from bnnhw import entries, layout
 from bnnhw.integer import IntegerConvolution, IntegerNetwork
 from bnnhw.layout import GROUP
 from bnnhw.passes import (
+    HIDDEN,
     SIGNS,
     STREAM,
     SUMS,
@@ -37,8 +38,9 @@ class Task:
 
     layer : whose numbers it makes. work : what it does; None for the 8-bit stem and the head.
     inside, size : of the maps it reads and leaves. offset : output channel on which the first of
-    a moved stream lands. contents : words for the weight buffer, `entry_rows` of each entry.
-    rows : of blocks of its input; other tasks have the others. upper : which bytes its factors are.
+    a moved stream lands. contents : words for the weight buffer,
+    `entry_rows` of each entry. rows : of blocks of its input; other tasks have the others.
+    upper : which bytes its factors are.
     strip : the first column of blocks and how many, if it makes not all of a map.
     """
 
@@ -97,8 +99,8 @@ class Schedule:
     Bits and residuals each alternate between two places (bits one a threshold): a pass that
     changes the stream's shape writes to the other, and a layer writes its bits to the other.
     Where sums lie beside the stream in the first stage, whose maps are the largest, a
-    convolution takes its passes a strip of rows after the other, `strips` in all: the sums then
-    need room for one.
+    convolution without a gate takes its passes a strip of rows after the other, `strips` in all:
+    the sums then need room for one.
     """
 
     def __init__(self, network: IntegerNetwork, strips: int = 1) -> None:
@@ -115,8 +117,8 @@ class Schedule:
         self.places = self._places()
 
     def _residuals(self, kind: str | None) -> str:
-        if kind is None:
-            return ""
+        if kind not in (STREAM, SUMS):
+            return HIDDEN if kind == HIDDEN else ""
         return f"residuals {self._stream if kind == STREAM else 1 - self._stream}"
 
     def _bit_map(self, bit: int, turn: int) -> str:
@@ -172,6 +174,11 @@ class Schedule:
 
     def _in_strips(self, conv: IntegerConvolution, works: list[Pass]) -> Iterator[Task]:
         """Whether whole or in strips, bits come from a map that the passes do not write."""
+        if conv.gate is not None:  # which needs all sums
+            for work in works:
+                make = self._layer if work.kind == "layer" else self._shaped
+                yield make(conv, work)
+            return
         tasks = [self._shaped(conv, work) for work in works]
         first_stage = conv.shape.stride == 1 and tasks[0].inside[:2] == self.spec.input[:2]
         if not first_stage or all(work.keeps != SUMS for work in works):
@@ -191,6 +198,20 @@ class Schedule:
         inside = (shape.height, shape.width, shape.in_channels) if before else size
         offset = shape.shortcut_offset if work.moves and not work.mean else 0
         return self._task(shape.name, work, inside, size, 1 - self._bits, offset)
+
+    def _layer(self, conv: IntegerConvolution, work: Pass) -> Task:
+        """A gate's layer: of the sums' map, or of one block."""
+        shape, weights = conv.shape, work.weights
+        assert weights is not None
+        outputs, inputs = weights.shape
+        inside = (1, 1, inputs)
+        if work.operand == SUMS:
+            inside = (shape.out_height, shape.out_width, inputs)
+        return Task(
+            shape.name, work, inside, (1, 1, outputs), entries.layer_entries(weights, work.part),
+            self._residuals(work.operand), residual=self._residuals(work.keeps),
+            entry_rows=range(2),
+        )  # fmt: skip
 
     def _task(
         self, layer: str, work: Pass, inside: Size, size: Size, turn: int, offset: int = 0

@@ -15,8 +15,9 @@ from bnnhw.estimate import (
 )
 from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import GROUP, groups
-from bnnhw.passes import SIGNS, STREAM, Pass
+from bnnhw.passes import GATES, SIGNS, STREAM, Pass
 from bnnhw.schedule import IMAGE, Schedule, Task
+from gateware.parameters import MACS
 from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 
 
@@ -34,9 +35,10 @@ class Map:
 class Step:
     """A step of the program.
 
-    kind : stem (8-bit), head, or as bnnhw.passes.Pass: conv, scale, shortcut, bits or
-        pointwise.
+    kind : stem (8-bit), head, or as bnnhw.passes.Pass: conv, scale, shortcut, bits, pointwise or
+        layer.
     bits, residual : what it leaves of what the golden has, by the golden's names; name and map.
+    numbers : of a gate's layer; name, first word, how many, words from one to the next.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Step:
     cycles: StepCycles
     bits: tuple[str, Map] | None = None
     residual: tuple[str, Map] | None = None
+    numbers: tuple[str, int, int, int] | None = None
 
 
 class Program:
@@ -61,10 +64,10 @@ class Program:
         self.width = schedule.width
         self.per_word = layout.word_channels(self.width)
         self.end = DESCRIPTOR_WORDS * len(schedule.tasks)
-        known: dict[bytes, int] = {}
+        known: dict[tuple[bool, bytes], int] = {}  # those of gates are written
         self.contents, self.weights_at = [], []
         for task in schedule.tasks:
-            key = task.contents.tobytes()
+            key = task.work is not None and task.work.gated, task.contents.tobytes()
             if key not in known:
                 known[key] = self.end
                 self.contents.append(task.contents)
@@ -80,10 +83,11 @@ class Program:
 
     def steps(self) -> tuple[Step, ...]:
         """Every step, encoded."""
-        encoders = dict(stem=self._stem, head=self._head)
+        encoders = dict(stem=self._stem, head=self._head, layer=self._layer)
+        kinds = [t.work.kind if t.work else t.layer.split(".")[0] for t in self.schedule.tasks]
         return tuple(
-            self._pass(index, task) if task.work else encoders[task.name.split(".")[0]](index, task)
-            for index, task in enumerate(self.schedule.tasks)
+            encoders.get(kind, self._pass)(index, task)
+            for index, (kind, task) in enumerate(zip(kinds, self.schedule.tasks, strict=True))
         )
 
     def address(self, place: str) -> int:
@@ -182,6 +186,27 @@ class Program:
         columns = layout.blocks(*task.inside[:2])[1]
         skipped = task.rows.start * columns + (task.strip[0] if task.strip else 0)
         return self.address(place) + skipped * groups(task.size[2]) * GROUP // self.per_word
+
+    def _layer(self, index: int, task: Task) -> Step:
+        """Gates go where the weight buffer's entries for the next scale are loaded from."""
+        work, tasks = task.work, self.schedule.tasks
+        assert work is not None and work.weights is not None
+        first, apart, gates = self.address(task.residual), 1, work.keeps == GATES
+        if gates:
+            works = [after.work for after in tasks[index:]]
+            scale = index + next(at for at, w in enumerate(works) if w is not None and w.gated)
+            first, apart = self.weights_at[scale], len(tasks[scale].entry_rows)
+        count = layout.residual_words(*task.inside, self.width)
+        quads = -(-len(work.weights) // MACS)
+        words = _descriptor(
+            dict(kind=Kind.HEAD, keep=1, mask=gates, wide_out=1, columns=quads - 1,
+                 groups=groups(task.inside[2]) - 1, shortcut_first=apart),
+            self._sources(index, task),
+            dict(residual=first, head_words=count - 1),
+        )  # fmt: skip
+        numbers = (task.name, first, len(work.weights), apart)
+        cycles = head_cycles(count, self.per_word, quads, len(task.contents))
+        return Step(task.name, "layer", words, cycles, numbers=numbers)
 
     def _head(self, index: int, task: Task) -> Step:
         count = layout.residual_words(*task.inside, self.width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from bnnhw.plan import Plan
-from gateware.parameters import EngineParameters
+from gateware.parameters import MACS, EngineParameters
 from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 
 GROUP = 16
@@ -15,8 +15,8 @@ def traffic(plan: Plan) -> dict[str, dict[str, int]]:
     """{"reads": {what: number}, "writes": {what: number}}, each of one word of up to 64 bits.
 
     program : descriptors. weights : with scales, biases and thresholds. image : written a byte, or
-    16 bits of its thermometer, at a time. features : bits, spatial factors. residuals : the stream
-    and the sums between passes.
+    16 bits of its thermometer, at a time. features : bits, spatial factors. residuals : the stream,
+    the sums between passes and what gates' layers leave.
     """
     p = plan.parameters
     reads: Counter[str] = Counter()
@@ -36,6 +36,7 @@ def traffic(plan: Plan) -> dict[str, dict[str, int]]:
             reads["residuals"] += _positions(geometry) * quads * (sinks.head_words + 1)
         else:
             reads["residuals"] += (geometry.columns + 1) * (sinks.head_words + 1)
+            writes["residuals"] += MACS * (geometry.columns + 1) * geometry.keep
         if geometry.kind != Kind.HEAD:
             writes.update(_map_writes(geometry, p))
     return dict(reads=dict(reads), writes=dict(writes))

@@ -6,9 +6,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from gateware.head import HeadWalker
-from gateware.lane import Token
+from gateware.lane import Token, same
 from gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
-from gateware.parameters import LANES, MACS
+from gateware.parameters import GATE_SHIFT, LANES, MACS
 from gateware.program import Geometry, Kind
 from gateware.stem import SIGNATURE, StemWalker
 
@@ -57,7 +57,8 @@ class Dense(wiring.Component):
     one channel a cycle: `token` a cycle ahead of `half`. The head gives logits. There is no stem
     where the image is stored as the bits of a thermometer. Pointwise, where an entry has two units'
     weights, the issue walks the outputs, on `hold` until four of them are summed up: `half` is
-    there a cycle after `issued`, that of the `quarter` at that time.
+    there a cycle after `issued`, that of the `quarter` at that time. A gate's layer is a head that
+    keeps: it has no bias and gives its sums as the stem does, shifted by GATE_SHIFT and saturated.
     """
 
     def __init__(self, parameters):
@@ -102,6 +103,9 @@ class Dense(wiring.Component):
         self._pointwise = Const(0)
         if p.pointwise:
             self._pointwise = self.geometry.kind == Kind.POINTWISE
+        self._layer = Const(0)
+        if p.gates:
+            self._layer = in_head & ~self._pointwise & self.geometry.keep
         m.d.comb += [
             stem.start.eq(self.start_stem),
             stem.geometry.eq(self.geometry),
@@ -145,7 +149,7 @@ class Dense(wiring.Component):
 
         chosen, total = Signal(range(MACS)), Signal(signed(self._sum_width))
         m.d.comb += [
-            chosen.eq(Mux(in_head, self.logit_index[:2], tail - 3)),
+            chosen.eq(Mux(in_head & ~self._layer, self.logit_index[:2], tail - 3)),
             self.half.eq(total >> self._stem_shift),
             self.logits.payload.eq(total),
         ]
@@ -153,24 +157,32 @@ class Dense(wiring.Component):
             with m.If(self._pointwise):
                 m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> self._point_shift)]
         m.d.sync += total.eq(Array(macs.sums)[chosen])
+        if p.gates:
+            kept, sign = total[GATE_SHIFT:], total[-1]
+            most = Cat((~sign).replicate(15), sign)
+            with m.If(self.geometry.kind == Kind.HEAD):
+                m.d.comb += self.half.eq(Mux(same(kept[15:], sign), kept[:16], most))
         return m
 
     def _align(self):
         """Widths, and shifts of the sums: the operands of the lesser shift are shifted up, where
-        the multipliers have room, so that the sums of stem and shortcut are shifted alike."""
+        the multipliers have room, so that the sums of stem, shortcut and gates are shifted alike.
+        Gates' have no room."""
         p = self._parameters
-        stem = point = p.pre_shift
-        if p.pointwise:
-            point = p.shortcut_shift
-            stem = point if p.levels else stem
-        self._stem_up = min(max(0, point - stem), X_WIDTH - 8)
-        self._point_up = min(max(0, stem - point), max(0, X_WIDTH - p.residual_width))
+        stem, gate = 0 if p.levels else p.pre_shift, GATE_SHIFT if p.gates else 0
+        point = p.shortcut_shift if p.pointwise else 0
+        most = max(stem, point, gate)
+        stem, point = most if p.levels else stem, point if p.pointwise else most
+        self._stem_up = min(most - stem, X_WIDTH - 8)
+        self._point_up = min(most - point, max(0, X_WIDTH - p.residual_width))
         self._stem_shift, self._point_shift = stem + self._stem_up, point + self._point_up
         self._x_width = max(
             8 + self._stem_up, p.residual_width + max(2, self._point_up), p.bias_shift + 2
         )
         self._sum_width = max(p.sum_width, self._stem_shift + 16, self._point_shift + 16)
-        self._sum_width = min(self._sum_width, SUM_WIDTH)
+        self._sum_width = SUM_WIDTH if p.gates else min(self._sum_width, SUM_WIDTH)
+        if p.gates:
+            self._x_width = max(self._x_width, 18 - p.gate_drop)
 
     def _units(self, m, macs, stem, head, in_head):
         """Takes words apart into units; returns the signals of the current one."""
@@ -206,14 +218,15 @@ class Dense(wiring.Component):
                 m.d.sync += left.eq(left - 1)
         byte = Cat(source[:7], ~source[7]).as_signed()
         block = source if more else self.fetch.data
-        lanes = [
-            block.word_select(lane, p.slot_width)[p.slot_fraction :][: p.residual_width]
-            for lane in range(LANES)
-        ]
-        lanes = [lane.as_signed() for lane in lanes]
+        slots = [block.word_select(lane, p.slot_width) for lane in range(LANES)]
+        residuals = [slot[p.slot_fraction :][: p.residual_width] for slot in slots]
+        lanes = [slot.as_signed() for slot in (slots if p.gates else residuals)]
         pooled = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+        if p.gates:
+            pooled = Mux(self._layer, pooled >> p.gate_drop, pooled >> p.guard)
         with m.If(in_head):
-            m.d.sync += macs.x.eq(Mux(self._pointwise, lanes[0] << self._point_up, pooled))
+            point = residuals[0].as_signed() << self._point_up
+            m.d.sync += macs.x.eq(Mux(self._pointwise, point, pooled))
         with m.Else():
             m.d.sync += macs.x.eq(byte << self._stem_up)
         with m.If(~unit.valid | padded):
@@ -237,6 +250,10 @@ class Dense(wiring.Component):
         with m.If(tail == 6):
             m.d.comb += macs.clear.eq(1)
             m.d.sync += tail.eq(0)
+        self._tokens(m, tail, group_end, position_end, row_end)
+
+    def _tokens(self, m, tail, group_end, position_end, row_end):
+        """One for each of four sums, the ends with the last."""
         fourth = tail == 6
         m.d.comb += [
             self.token.valid.eq((tail >= 3) & (tail <= 6)),
@@ -272,13 +289,14 @@ class Dense(wiring.Component):
 
     def _head_results(self, m, unit, head, macs, closing, tail, in_head):
         """The bias as one more unit, then up to four logits, then the next four classes. A step
-        ends with its last four or the last class; the next head step goes on from there."""
+        ends with its last four or the last class; the next head step goes on from there. A gate's
+        layer has four tokens in place of these."""
         p = self._parameters
         group_base = Signal.like(self.weight_entry)
         with m.If(unit.valid):
             after = self.weight_entry + 1
             m.d.sync += self.weight_entry.eq(Mux(unit.wraps, group_base, after))
-        with m.If(tail == 1):
+        with m.If((tail == 1) & ~self._layer):
             m.d.sync += macs.x.eq(1 << p.bias_shift)
             m.d.sync += self.weight_entry.eq(self.weight_entry + 1)
         # A logit is offered in the second cycle of its index, when `total` has it.
@@ -286,16 +304,24 @@ class Dense(wiring.Component):
         accepted = self.logits.valid & self.logits.ready
         m.d.comb += self.logits.valid.eq(emitting & settled)
         m.d.sync += settled.eq(emitting & ~accepted)
-        with m.If(tail == 4):
+        with m.If((tail == 4) & ~self._layer):
             m.d.sync += [tail.eq(0), group_base.eq(self.weight_entry), emitting.eq(1)]
         quads = Signal.like(self.geometry.columns)
+        last_quad = quads == self.geometry.columns
         last_class = self.logit_index == p.classes - 1
-        step_end = last_class | (quads == self.geometry.columns)
+        step_end = last_quad | (last_class & ~self._layer)
+        quad_end = accepted & (last_class | (self.logit_index[:2] == MACS - 1))
         with m.If(accepted):
             m.d.sync += self.logit_index.eq(Mux(last_class, 0, self.logit_index + 1))
-            with m.If(last_class | (self.logit_index[:2] == MACS - 1)):
-                m.d.sync += [emitting.eq(0), closing.eq(0), in_head.eq(~step_end)]
-                m.d.sync += quads.eq(quads + 1)
-                m.d.comb += [self._again.eq(~step_end), macs.clear.eq(~step_end)]
-                with m.If(step_end):
-                    m.d.sync += [group_base.eq(0), quads.eq(0)]
+        if p.gates:
+            quad_end |= self._layer & (tail == 6)
+            with m.If(self._layer):
+                self._tokens(m, tail, 0, last_quad, 0)
+                with m.If(tail == 6):
+                    m.d.sync += [tail.eq(0), group_base.eq(self.weight_entry)]
+        with m.If(quad_end):
+            m.d.sync += [emitting.eq(0), closing.eq(0), in_head.eq(~step_end)]
+            m.d.sync += quads.eq(quads + 1)
+            m.d.comb += [self._again.eq(~step_end), macs.clear.eq(~step_end)]
+            with m.If(step_end):
+                m.d.sync += [group_base.eq(0), quads.eq(0)]

@@ -83,6 +83,8 @@ class Engine(wiring.Component):
         operand = None
         if p.passes:
             operand = self._operand(m, sequencer, token, weights, shortcut, lanes)
+        if p.gates:
+            self._gates(m, sequencer, lanes, residuals)
         if p.spatial:
             self._factors(m, sequencer, token, array, lanes)
         self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
@@ -139,7 +141,7 @@ class Engine(wiring.Component):
             # An operand is read with its token, so with passes a shortcut is read the cycle before.
             shortcut.token.eq(wait.o if p.passes else token),
         ]
-        if not p.levels:
+        if p.gates or not p.levels:
             m.d.comb += token.eq(walked.as_value() | dense.token.as_value())
         if p.pointwise:
             pointwise = sequencer.geometry.kind == Kind.POINTWISE
@@ -198,6 +200,16 @@ class Engine(wiring.Component):
             m.d.comb += weights.weight_entry.eq(weights.scale_entry)
         return operand
 
+    def _gates(self, m, sequencer, lanes, residuals):
+        """A gate's layer gives all lanes one number at a time, none of them less than 0."""
+        g = sequencer.geometry
+        layer = (g.kind == Kind.HEAD) & g.keep
+        m.d.comb += [
+            lanes.positive.eq(layer),
+            lanes.fraction.eq(layer & g.mask),
+            residuals.apart.eq(Mux(layer, g.shortcut_first, 1)),
+        ]
+
     def _factors(self, m, sequencer, token, array, lanes):
         """In steps with factors the window is filled with these."""
         spatial = sequencer.geometry.spatial
@@ -213,16 +225,16 @@ class Engine(wiring.Component):
 
     def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
         """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""
-        g = sequencer.geometry
+        p, g = self._parameters, sequencer.geometry
         entry = Signal.like(weights.scale_entry)
         with m.If(token.valid):
-            folds = Mux(g.scaled, 0, g.folds) if self._parameters.passes else g.folds
+            folds = Mux(g.scaled, 0, g.folds) if p.passes else g.folds
             after = entry + folds + 1
             m.d.sync += entry.eq(Mux(token.position_end, 0, after))
         m.submodules.bias_entry = bias_entry = Delay(entry.shape(), 1)
         m.submodules.threshold_entry = threshold_entry = Delay(entry.shape(), 3)
         first_half = array.acc[0]
-        if self._parameters.pointwise or not self._parameters.levels:
+        if p.gates or p.pointwise or not p.levels:
             first_half = Mux(sequencer.convolves, first_half, dense.half)
         m.d.sync += lanes.token.eq(token)
         m.d.comb += [
@@ -231,7 +243,7 @@ class Engine(wiring.Component):
             weights.scale_entry.eq(entry),
             weights.bias_entry.eq(bias_entry.o),
             weights.threshold_entry.eq(threshold_entry.o),
-            lanes.single.eq(g.single),
+            lanes.single.eq(g.single | lanes.positive),
             lanes.first_half.eq(first_half),
             lanes.scale.eq(weights.scale),
             lanes.bias.eq(weights.bias),

@@ -38,6 +38,7 @@ class Requantiser(wiring.Component):
     cycle t, residual and bias are taken in t + 1 and y is there in t + 2.
     With `passes`, r and y are wide, of 16 bits; y is saturated to what residual_width bits above
     the guard bits hold, of which the guard bits mean nothing, or, where `wide_out`, to 16 bits.
+    There y is at least 0 where `positive` is set, and at most 2**shift - 1 where `fraction` is too.
     A DSP block multiplies and adds.
     Golden: bnnhw.golden, requantisation.
     """
@@ -54,6 +55,8 @@ class Requantiser(wiring.Component):
                 "bias": In(signed(16)),
                 "wide_out": In(1),
                 "blank": In(1),
+                "positive": In(1),
+                "fraction": In(1),
                 "y": Out(stream),
             }
         )
@@ -90,10 +93,13 @@ class Requantiser(wiring.Component):
         y, sign = total[self._shift :], total[-1]
         narrow = self._width + self._guard
         between = self.wide_out | same(y[narrow - 1 : 15], sign)
-        fits = same(y[15:], sign) & between & ~self.blank
-        most = (~sign & ~self.blank).replicate(narrow - 1)
-        upper = (Mux(self.wide_out, ~sign, sign) & ~self.blank).replicate(16 - narrow)
-        return Mux(fits, y[:16], Cat(most, upper, sign & ~self.blank))
+        within = ~(self.fraction & y[self._shift : 15].any())
+        blank = self.blank | (self.positive & sign)
+        fits = same(y[15:], sign) & between & within & ~blank
+        most, upper = ~sign & ~blank, Mux(self.wide_out, ~sign, sign) & ~blank
+        bits = [most if at < narrow - 1 else upper for at in range(15)]
+        bits[self._shift :] = [bit & ~self.fraction for bit in bits[self._shift :]]
+        return Mux(fits, y[:16], Cat(bits, sign & ~blank))
 
 
 class Lanes(wiring.Component):
@@ -104,7 +110,8 @@ class Lanes(wiring.Component):
     are taken in t + 3. With `single` all lanes give lane 0's result. Lanes outside an odd map
     give 0. Guard bits of a number that is not `wide_out` are 0. With `scaled`, `operand` is scaled
     instead of the accumulators, by `negative` instead of `scale` where it is below zero; with
-    `spatial` by a pixel's own of `factors` instead.
+    `spatial` by a pixel's own of `factors` instead. `positive` and `fraction` limit lane 0 as
+    a Requantiser.
     """
 
     def __init__(self, parameters):
@@ -115,6 +122,8 @@ class Lanes(wiring.Component):
                 "token": In(Token),
                 "single": In(1),
                 "wide_out": In(1),
+                "positive": In(1),
+                "fraction": In(1),
                 "scaled": In(1),
                 "operand": In(data.ArrayLayout(signed(16), LANES)),
                 "negative": In(signed(16)),
@@ -157,6 +166,8 @@ class Lanes(wiring.Component):
             m.d.comb += [
                 unit.wide_out.eq(self.wide_out),
                 unit.blank.eq(self.single & (lane != 0)),
+                unit.positive.eq(self.positive & (lane == 0)),
+                unit.fraction.eq(self.fraction & (lane == 0)),
                 unit.half.eq(half),
                 unit.scale.eq(scale),
                 unit.bias.eq(self.bias),

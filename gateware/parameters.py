@@ -7,6 +7,7 @@ GROUP = 16  # channels in a feature word: synapses per tap and cycle
 TAPS = 9
 FACTOR_WIDTH, FACTOR_FRACTION = 8, 6  # bits of a spatial factor, and of them after the point
 MACS = 4  # 8-bit multiply-accumulators of the stem and the head
+GATE_SHIFT = 8  # bits dropped of the sums of a gate's layers
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class EngineParameters:
         256 * (l + 1) / (levels + 1), rounded; an even number. 0: the 8-bit stem.
     gaps : where the image's bits are convolved in strips, words from the end of a strip's row to
         the next: of features read, bits and residuals written. None: the whole image at once.
+    gates : whether steps may make scales for a later step, from the map that it scales: layers of
+        int8 weights, on the multiply-accumulators; with `passes`.
     """
 
     residual_width: int
@@ -58,6 +61,7 @@ class EngineParameters:
     shortcut_shift: int | None = None
     levels: int = 0
     gaps: tuple[int, int, int] | None = None
+    gates: bool = False
 
     def __post_init__(self):
         if not 8 <= self.residual_width <= 16:
@@ -66,7 +70,7 @@ class EngineParameters:
             raise ValueError(
                 f"passes: residual_width + guard = {self.residual_width + self.guard}, not 15"
             )
-        for name in ("in_place", "averages", "spatial"):
+        for name in ("in_place", "averages", "spatial", "gates"):
             if getattr(self, name) and not self.passes:
                 raise ValueError(f"{name}: needs passes")
         if self.spatial and not FACTOR_FRACTION <= self.shift <= 13:
@@ -108,6 +112,11 @@ class EngineParameters:
     def slot_fraction(self):
         """Guard bits in a slot, below a residual; with passes residuals lie as wide numbers do."""
         return self.guard if self.passes else 0
+
+    @property
+    def gate_drop(self):
+        """Bits dropped of the sum of four numbers that a gate's layer takes."""
+        return max(2, self.residual_width + self.guard - 8)
 
     @property
     def word_channels(self):

@@ -28,6 +28,8 @@ class Geometry(data.Struct):
     last : the frame ends with this step.
     add, keep, emit : read a shortcut, write the residual stream, write bits.
     mask : zero padding.
+    keep of a head: a gate's layer, which leaves a wide number in each lane of a word in place of a
+    logit, every `shortcut_first` words; with `mask` gates.
     columns, rows : positions less one; in the head `columns` is its fours of classes, less one.
     odd_columns, odd_rows : the last block's second column or row is not there.
     folds, groups : 16-channel groups of the input and the output, less one each.

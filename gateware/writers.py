@@ -15,7 +15,8 @@ class BlockAddress(wiring.Component):
     Usually words follow each other. With `single` a position is one pixel, so that a block is
     visited twice in each of two rows of positions: `lane` = 2 * row + column in the block.
     `advance` marks a word written, `position_end` and `row_end` that it ends these. With `strip`
-    the map is wider than the rows of positions: `gap` words are left out after each.
+    the map is wider than the rows of positions: `gap` words are left out after each. With `steps`
+    words follow each other `apart` words.
     """
 
     load: In(1)
@@ -25,11 +26,12 @@ class BlockAddress(wiring.Component):
     advance: In(1)
     position_end: In(1)
     row_end: In(1)
+    apart: In(2)
     address: Out(unsigned(ADDRESS_WIDTH))
     lane: Out(range(LANES))
 
-    def __init__(self, *, gap=0):
-        self._gap = gap
+    def __init__(self, *, gap=0, steps=False):
+        self._gap, self._steps = gap, steps
         super().__init__()
 
     def elaborate(self, platform):
@@ -37,7 +39,9 @@ class BlockAddress(wiring.Component):
         block, row = Signal.like(self.address), Signal.like(self.address)
         after = Signal.like(self.address)
         right, lower = Signal(), Signal()
-        step = Mux(self.strip & self.row_end, self._gap + 1, 1) if self._gap else 1
+        step = self.apart if self._steps else 1
+        if self._gap:
+            step = Mux(self.strip & self.row_end, self._gap + 1, step)
         m.d.comb += [after.eq(self.address + step), self.lane.eq(Cat(right, lower))]
         with m.If(self.advance):
             m.d.sync += self.address.eq(after)
@@ -63,7 +67,8 @@ class ResidualWriter(wiring.Component):
     """Packs lane results into words: [channel][lane], slots of 8 or 16 bits.
 
     `fresh` is high in the first cycle of new results; a word is complete with its last channel
-    and is offered at once. It must be granted before the next result arrives.
+    and is offered at once. It must be granted before the next result arrives. With gates words are
+    `apart`, from one to the next.
     """
 
     def __init__(self, parameters):
@@ -78,14 +83,15 @@ class ResidualWriter(wiring.Component):
                 "strip": In(1),
                 "load": In(1),
                 "base": In(unsigned(ADDRESS_WIDTH)),
+                "apart": In(2),
                 "memory": Out(WriteRequest()),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        gap = self._parameters.gaps[2] if self._parameters.gaps else 0
-        m.submodules.address = address = BlockAddress(gap=gap)
+        p = self._parameters
+        m.submodules.address = address = BlockAddress(gap=p.gaps[2] if p.gaps else 0, steps=p.gates)
         waiting, complete = Signal(), Signal()
         now = self.y.as_value()
         if self._parameters.word_channels == 2:
@@ -108,6 +114,7 @@ class ResidualWriter(wiring.Component):
             address.base.eq(self.base),
             address.single.eq(self.single),
             address.strip.eq(self.strip),
+            address.apart.eq(self.apart),
             address.advance.eq(self.memory.grant),
             address.position_end.eq(self.token.position_end),
             address.row_end.eq(self.token.row_end),

@@ -108,7 +108,7 @@ class Naive:
         if part.gate is not None:
             gates = self.gates(name, u, part.gate)
             for at in np.ndindex(*u.shape):
-                u[at] = clip(int(u[at]), 16) * gates[at[2]] // 128
+                u[at] = clip(int(u[at]), 16) * gates[at[2]] // self.down
         v = u + added if between else u
         if part.after is not None:
             for at in np.ndindex(*v.shape):
@@ -121,18 +121,26 @@ class Naive:
         return stream, self.keep_bits(name, y, np.atleast_2d(part.requantiser.threshold))
 
     def gates(self, name, u, part) -> list[int]:
-        pooled, hidden, gates = [], [], []
-        for c in range(u.shape[2]):
-            total = sum(clip(int(value), 16) for value in u[:, :, c].flat)
-            pooled.append(clip(total // 2**part.pool_shift, 16))
-        for row, bias in zip(part.w1.tolist(), part.b1.tolist(), strict=True):
-            total = sum(w * x for w, x in zip(row, pooled, strict=True)) + bias
-            hidden.append(clip(max(0, total) // 2**part.hidden_shift, 16))
-        for row, bias in zip(part.w2.tolist(), part.b2.tolist(), strict=True):
-            total = sum(w * x for w, x in zip(row, hidden, strict=True)) + bias
-            gates.append(max(0, min(128, total // 2**part.gate_shift)))
-        for kind, values in (("pooled", pooled), ("hidden", hidden), ("gate", gates)):
-            self.taps[f"{name}.{kind}"] = np.array(values)
+        height, width, channels = u.shape
+        drop = 2 ** max(0, self.formats.residual_width + self.formats.guard - 10)
+        sums = [0] * channels
+        for row, column, c in np.ndindex((height + 1) // 2, (width + 1) // 2, channels):
+            block = u[2 * row : 2 * row + 2, 2 * column : 2 * column + 2, c]
+            sums[c] += sum(clip(int(value), 16) for value in block.flat) // 4 // drop
+
+        def layer(x, weights, scales, biases, top):
+            result = []
+            for row, scale, bias in zip(weights.tolist(), scales, biases, strict=True):
+                total = sum(w * value for w, value in zip(row, x, strict=True))
+                y = clip(total // 256, 16) * int(scale) // self.down + int(bias)
+                result.append(max(0, min(top, y)))
+            return result
+
+        hidden = layer(sums, part.w1, part.scale1, part.bias1, 32767)
+        coarse = [value // drop for value in hidden]
+        gates = layer(coarse, part.w2, part.scale2, part.bias2, self.down - 1)
+        self.taps[f"{name}.hidden"] = np.array(hidden)[None, None]
+        self.taps[f"{name}.gate"] = np.array(gates)[None, None]
         return gates
 
     def shortcut(self, part: IntegerConvolution, stream) -> np.ndarray:

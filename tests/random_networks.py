@@ -70,10 +70,16 @@ class Random:
 
     def gate(self, shape: Convolution) -> IntegerGate:
         channels, hidden = shape.out_channels, max(2, shape.out_channels // 4)
-        pool = (shape.out_height * shape.out_width).bit_length() - 2
+        formats, pixels = self.spec.formats, shape.out_height * shape.out_width
+        one = 2.0 ** (formats.scale_fraction - formats.guard)
+        coarse = 2.0 ** max(0, formats.residual_width + formats.guard - 10)
+        half1 = self.wide / 2 / coarse * pixels / 4 * 73 * channels**0.5 / 256
+        half2 = 2.0**12 / coarse * 73 * hidden**0.5 / 256
         return IntegerGate(
-            pool, self.bytes(hidden, channels), self.normal(8000, hidden) + 20000, 3,
-            self.bytes(channels, hidden), self.normal(4000, channels) << 8, 14,
+            self.bytes(hidden, channels), self.normal(2.0**12 / half1 * one, hidden),
+            (self.normal(2.0**12, hidden) + 2**12).clip(*INT16), self.bytes(channels, hidden),
+            self.normal(one / 3 / half2 * one, channels),
+            (self.normal(one / 3, channels) + round(one / 2)).clip(*INT16),
         )  # fmt: skip
 
     def shortcut(self, shape: Convolution) -> IntegerShortcut:

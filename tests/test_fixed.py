@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -80,42 +82,52 @@ def test_activations():
         fixed.activation("layer", steep, 16.0, FORMATS, carry_in=0.0, carry_out=0.0)
 
 
-def gates_of(part, means: np.ndarray, pixels: int) -> np.ndarray:
-    """The integer gates of maps that have these real means, as bnnhw.integer defines them."""
-    total = np.round(means * pixels * 256).astype(np.int64)
-    pooled = (total >> part.pool_shift).clip(-32768, 32767)
-    hidden = np.maximum(0, part.w1.astype(np.int64) @ pooled + part.b1) >> part.hidden_shift
-    raw = part.w2.astype(np.int64) @ hidden.clip(max=32767) + part.b2
-    return (raw >> part.gate_shift).clip(0, 128)
+def gates_of(part, u: np.ndarray, fraction: int = 8) -> np.ndarray:
+    """The integer gates of a map (H, W, C) of wide numbers, as bnnhw.integer defines them."""
+    height, width, channels = u.shape
+    even = np.zeros((height + height % 2, width + width % 2, channels), np.int64)
+    even[:height, :width] = u
+    x = (even[::2, ::2] + even[::2, 1::2] + even[1::2, ::2] + even[1::2, 1::2] >> 4).sum((0, 1))
+    hidden = (part.w1 @ x >> 8).clip(-32768, 32767) * part.scale1 >> fraction
+    hidden = (hidden + part.bias1).clip(0, 32767)
+    raw = (part.w2 @ (hidden >> 2) >> 8).clip(-32768, 32767) * part.scale2 >> fraction
+    return (raw + part.bias2).clip(0, 2**fraction - 1)
 
 
-@pytest.mark.parametrize("pixels", [1, 12, 64, 1024])
+@pytest.mark.parametrize(
+    ("shape", "scale_fraction"),
+    [((2, 2), 12), ((5, 3), 13), ((8, 8), 12), ((8, 8), 14), ((32, 32), 12)],
+)
 @pytest.mark.parametrize("size", [1e-6, 0.3, 1.0])
-def test_gates_follow_the_real_ones(pixels, size):
-    rng = np.random.default_rng(pixels)
+def test_gates_follow_the_real_ones(shape, size, scale_fraction):
+    rng = np.random.default_rng(shape[0])
     real = FoldedGate(
         rng.normal(0, size, (4, 16)), rng.normal(0, 0.5, 4),
         rng.normal(0, 2, (16, 4)), rng.normal(0, 1, 16),
     )  # fmt: skip
-    part = fixed.gate("gate", real, pixels, FORMATS)
+    formats = replace(FORMATS, scale_fraction=scale_fraction)
+    part = fixed.gate("gate", real, shape, formats)
+    part.check("gate", (*shape, 16), formats)
     errors = []
     for _ in range(50):
-        means = rng.normal(0, 1, 16)
-        hidden = np.maximum(0, real.w1 @ means + real.b1)
+        u = rng.normal(rng.normal(0, 1, 16) * 256, 256, (*shape, 16)).astype(np.int64)
+        hidden = np.maximum(0, real.w1 @ u.mean((0, 1)) / 256 + real.b1)
         expected = ((real.w2 @ hidden + real.b2) / 6 + 0.5).clip(0, 1)
-        errors.append(gates_of(part, means, pixels) / 128 - expected)
-    # A unit is 0.008; the rest is from weights of 8 bits, whose sums are of this size.
-    assert np.abs(errors).max() < 0.01 + 0.08 * size
-    assert abs(np.mean(errors)) < 0.002
+        fraction = scale_fraction - formats.guard
+        errors.append(gates_of(part, u, fraction) / 2**fraction - expected)
+    # The rest is from weights of 8 bits, whose sums are of this size.
+    assert np.abs(errors).max() < 0.012 + 0.09 * size
+    assert abs(np.mean(errors)) < 0.003
 
 
 def test_gates_without_weights_stand_half_open():
     nothing = FoldedGate(np.zeros((2, 4)), np.zeros(2), np.zeros((4, 2)), np.zeros(4))
-    part = fixed.gate("gate", nothing, 64, FORMATS)
-    assert gates_of(part, of(1, -1, 2, 0), 64).tolist() == [64] * 4
+    part = fixed.gate("gate", nothing, (8, 8), FORMATS)
+    u = np.random.default_rng(0).integers(-2048, 2048, (8, 8, 4))
+    assert set(gates_of(part, u).tolist()) <= {128, 129}  # half a unit is to come from a floor
     huge = FoldedGate(np.full((2, 4), 1e9), np.zeros(2), np.full((4, 2), 1e9), np.zeros(4))
     with pytest.raises(UserError, match="layer.gate: its weights are too great for its gates"):
-        fixed.gate("layer.gate", huge, 64, FORMATS)
+        fixed.gate("layer.gate", huge, (8, 8), FORMATS)
 
 
 def test_shortcuts_of_either_kind():

@@ -157,7 +157,7 @@ def test_nothing_imports_a_command():
             "bnnhw.steps",
             (
                 "bnnhw.integer", "bnnhw.layout", "bnnhw.estimate", "bnnhw.passes",
-                "bnnhw.schedule", "gateware.program",
+                "bnnhw.schedule", "gateware.parameters", "gateware.program",
             ),
         ),
         (

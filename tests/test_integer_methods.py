@@ -127,13 +127,11 @@ def test_activations_fit_their_bits(place):
 def test_gates_fit_their_bits():
     part = network_of("gate").convolutions[0].gate
     for wrong, message in (
-        (dict(pool_shift=17), r"gate\.pool_shift=17: must lie in \[0, 16\]"),
-        (dict(hidden_shift=-1), r"gate\.hidden_shift=-1"),
-        (dict(gate_shift=32), r"gate\.gate_shift=32"),
+        (dict(scale1=with_value(part.scale1, 32768)), r"gate\.scale1\[1\]=32768: must lie in"),
         (dict(w1=part.w1[:, :3]), r"gate\.w1: needs int8 \(2, 4\), has int8 \(2, 3\)"),
         (dict(w2=part.w2.astype(np.int16)), r"gate\.w2: needs int8 \(4, 2\), has int16"),
-        (dict(b2=part.b2[:3]), r"gate\.b2: needs int32 \(4,\)"),
-        (dict(b1=with_value(part.b1, 2**31 - 1)), r"gate\.w1\[1\]: its sum reaches \d+, must stay"),
+        (dict(bias2=part.bias2[:3]), r"gate\.bias2: needs int32 \(4,\)"),
+        (dict(bias2=with_value(part.bias2, -32769)), r"gate\.bias2\[3\]=-32769: must lie in"),
     ):
         with pytest.raises(UserError, match=message):
             changed("gate", 0, gate=replace(part, **wrong))

@@ -256,3 +256,21 @@ def test_pointwise_entries_hold_two_inputs_of_four_outputs():
     assert np.array_equal(parameters[:34, 0].astype(np.int16), part.scale)
     assert np.array_equal(parameters[:34, 1].astype(np.int16), part.bias)
     assert not parameters[34:].any()
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(4, 16), (18, 6), (9, 34), (16, 64)])
+def test_layer_entries_are_four_outputs_bytes_by_input(outputs, inputs):
+    rng = np.random.default_rng(outputs)
+    weights = rng.integers(-127, 128, (outputs, inputs)).astype(np.int8)
+    part = requantiser(rng, outputs)
+    words = entries.layer_entries(weights, part)
+    whole = np.zeros((len(words) // 2, 3), np.uint64)
+    whole[:, :2] = words.reshape(-1, 2)  # no thresholds
+    taps, parameters = table(whole.reshape(-1))
+    assert len(taps) == max(-(-outputs // 4) * padded(inputs), padded(outputs))
+    for quad, c in np.ndindex(-(-outputs // 4), padded(inputs)):
+        some = range(4 * quad, 4 * quad + 4)
+        want = [int(weights[o, c]) if o < outputs and c < inputs else 0 for o in some]
+        assert bytes_of(taps[quad * padded(inputs) + c]) == want, (quad, c)
+    for out in range(outputs):
+        assert parameters[out, :2].tolist() == [part.scale[out], part.bias[out]]

@@ -181,7 +181,9 @@ def test_gates_are_close_to_the_float_gates():
             y = given_features(layer, features(taps, name), None)
             layer.gate, layer.shortcut = gate, shortcut
             hidden = F.relu(gate.reduce(y.mean((2, 3))))
-            real = F.hardsigmoid(gate.expand(hidden)).numpy() * 128
+            real = F.hardsigmoid(gate.expand(hidden)).numpy()
+            one = 2 ** (network.spec.formats.scale_fraction - network.spec.formats.guard)
             name = layer.shape.name
-            assert np.abs(taps[f"{name}.gate"] - real).max() < 2
+            gates = taps[f"{name}.gate"][:, 0, 0] / one
+            assert np.abs(gates - real).max() < 4 / 128  # blocks of 3x3 maps lose most
             assert len(np.unique(taps[f"{name}.gate"])) > 20

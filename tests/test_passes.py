@@ -8,7 +8,17 @@ import pytest
 
 from bnnhw.lower import lower
 from bnnhw.nn.untrained import untrained
-from bnnhw.passes import SIGNS, STREAM, SUMS, convolution_passes, move, moves_first, needs_passes
+from bnnhw.passes import (
+    GATES,
+    HIDDEN,
+    SIGNS,
+    STREAM,
+    SUMS,
+    convolution_passes,
+    move,
+    moves_first,
+    needs_passes,
+)
 from bnnhw.schedule import Schedule
 from bnnhw.spec import NetworkSpec, Repair
 from tests.random_networks import random_network
@@ -208,3 +218,51 @@ def test_every_feature_has_a_map_of_its_own():
     assert {place for place in schedule.places if place.startswith("bits")} == {
         f"bits {index}" for index in range(6)
     }
+
+
+def test_gates_are_two_layers_and_a_scale():
+    term = ("term0", "conv", None, None, SUMS, True, None)
+    layers = [
+        ("hidden", "layer", SUMS, None, HIDDEN, True, None),
+        ("gate", "layer", HIDDEN, None, GATES, True, None),
+    ]
+    se = dict(squeeze_excitation="se")
+    assert passes_of("stage0.0.conv1", **se) == [
+        term, *layers, ("", "scale", SUMS, STREAM, STREAM, False, 0),
+    ]  # fmt: skip
+    assert passes_of("stage0.0.conv1", activation="prelu", **se) == [
+        term, *layers, ("gated", "scale", SUMS, STREAM, STREAM, True, None),
+        ("", "scale", STREAM, None, STREAM, False, 0),
+    ]  # fmt: skip
+    before = dict(activation="prelu", activation_position="before-add", scaling="spatial")
+    assert passes_of("stage0.0.conv1", **before, **se) == [
+        term, ("spatial", "scale", SUMS, None, SUMS, True, None),
+        ("activation", "scale", SUMS, None, SUMS, True, None),
+        *layers, ("", "scale", SUMS, STREAM, STREAM, False, 0),
+    ]  # fmt: skip
+    assert "layer" not in {kind for _, kind, *_ in
+                           passes_of("stage0.0.conv1", double_residual=False, **se)}  # fmt: skip
+
+
+def test_a_gates_rounding_is_added_with_the_stream():
+    network = network_of(squeeze_excitation="se")
+    bias = list(convolution_passes(network.convolutions[0], network.spec.formats, moved=False,
+                                   features=1))[-1].part.bias  # fmt: skip
+    assert (bias == 1 << (network.spec.formats.guard - 1)).all()
+    network = network_of(squeeze_excitation="se", activation="rprelu")
+    conv = network.convolutions[0]
+    passes = list(convolution_passes(conv, network.spec.formats, moved=False, features=1))
+    assert (passes[0].part.bias == conv.requantiser.bias).all()
+    assert (passes[3].part.bias == conv.after.shift_in).all()
+
+
+def test_what_lies_beside_single_pixels_is_cleared_before_it_is_added_up():
+    """An odd map of a convolution with stride, of which the last step before the gate left it."""
+
+    def names(name, **repair):
+        return [name for name, *_ in passes_of(name, squeeze_excitation="se", **repair)]
+
+    assert names("stage1.0.conv1") == ["term0", "edges", "hidden", "gate", ""]
+    assert names("stage1.0.conv2") == ["term0", "hidden", "gate", ""]
+    assert "edges" not in names("stage1.0.conv1", scaling="spatial")
+    assert "edges" in names("stage1.0.conv1", activation="prelu")

@@ -68,3 +68,17 @@ def test_traffic_of_a_thermometer_is_of_its_bits():
     assert counted["reads"]["image"] == 4 * 19 * groups  # and 2 beside: 21 * 3 <= 64
     wider = traffic(plan.make_plan(random_network(replace(spec, input=(8, 46, 3))), BOARD))
     assert wider["reads"]["image"] == 4 * 2 * (12 + 2) * groups  # two strips and what is beside
+
+
+def test_traffic_of_gates_is_their_layers_maps_numbers_and_weights():
+    """In each stage one convolution of 16, 32 and 64 channels with 4, 8 and 16 hidden numbers."""
+    wide = replace(BASELINE, activation="prelu", activation_position="before-add")
+    before = traffic(plan.make_plan(random_network(replace(DIGITS, repair=wide)), BOARD))
+    gated = replace(wide, squeeze_excitation="se")
+    counted = traffic(plan.make_plan(random_network(replace(DIGITS, repair=gated)), BOARD))
+    layers = 16 * 16 * 1 + 4 * 32 * 2 + 1 * 64 * 4 + 16 * (4 + 8 + 16)  # fours of outputs
+    scaled = 16 * 16 + 4 * 32 + 1 * 64  # the activation's numbers lie in memory once more
+    reads, writes = (counted[way]["residuals"] - before[way]["residuals"]
+                     for way in ("reads", "writes"))  # fmt: skip
+    assert reads == layers + scaled
+    assert writes == scaled + 4 + 8 + 16 + 16 + 32 + 64

@@ -244,3 +244,34 @@ def test_lanes(width, single, odd_maps, thresholds, passes):
         until = at[index + 1] + 3 if index + 1 < count else len(samples)
         for held in samples[cycle + 4 : until]:  # no result in between
             assert held[1] == values and held[3] == y_token
+
+
+@pytest.mark.parametrize("shift", [8, 13])
+@pytest.mark.parametrize("fraction", [0, 1])
+def test_lanes_limit_what_a_gates_layer_gives(shift, fraction):
+    """All lanes have the number: at least 0 and, as a fraction, of at most `shift` bits."""
+    rng = np.random.default_rng(shift)
+    dut = Lanes(engine_parameters(passes=True, gates=True, shift=shift))
+    half, scale = rng.integers(-32768, 32768, (2, 80)) >> rng.integers(0, 8, 80)
+    bias = rng.integers(-32768, 32768, 80) >> rng.integers(0, 8, 80)
+    scale[:6] = 0
+    bias[:6] = -1, 0, 1, 2**shift - 1, 2**shift, 32767
+    top = 2**shift - 1 if fraction else 32767
+    expected = np.clip((half * scale >> shift) + bias, 0, top)
+    assert {0, top} <= set(expected.tolist())
+    same = [(dut.single, 1), (dut.positive, 1), (dut.fraction, fraction), (dut.wide_out, 1)]
+    cycles = [[*same, (dut.token, {"valid": at < 80})] for at in range(84)]
+    for at in range(80):
+        cycles[at] += [
+            (dut.first_half, int(half[at])), (dut.scale, int(scale[at])),
+            (dut.other_halves, rng.integers(-512, 512, 3).tolist()),
+        ]  # fmt: skip
+        cycles[at + 1] += [(dut.bias, int(bias[at]))]
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.y[lane] for lane in range(4)]
+        samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(y) for y in probe]))
+
+    simulate(dut, bench)
+    assert samples[3:83] == [[y] * 4 for y in expected.tolist()]

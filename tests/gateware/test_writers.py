@@ -210,3 +210,22 @@ def test_disabled_writers_write_nothing(kind):
 
     words = fill(dut, values, single=0, pace=2, set_values=set_values, depth=32, enable=0)
     assert words == [JUNK] * 32
+
+
+@pytest.mark.parametrize("apart", [1, 2, 3])
+def test_numbers_of_a_gates_layer_lie_apart(apart):
+    """Four equal lanes a word; the words between are not touched."""
+    dut = ResidualWriter(engine_parameters(passes=True, gates=True))
+    gates = np.random.default_rng(1).integers(0, 256, (1, 1, 16))
+
+    def set_values(ctx, lanes):
+        ctx.set(dut.apart, apart)
+        ctx.set(dut.y, lanes)
+
+    words = fill(
+        dut, gates.repeat(2, 0).repeat(2, 1), single=0, pace=1, set_values=set_values, depth=64
+    )
+    expected = [JUNK] * 64
+    for channel, gate in enumerate(gates.flat):
+        expected[BASE + apart * channel] = int(gate) * 0x0001_0001_0001_0001
+    assert words == expected

@@ -57,6 +57,18 @@ NETWORKS = {
                downsample="avgpool-duplicate"),
         NumberFormats(residual_width=10, residual_fraction=5),
     ),
+    "gates": NetworkSpec(6, (16, 34), (9, 10, 2), 5, Repair(squeeze_excitation="se")),
+    "gates, an ensemble of features, PReLU, averages, single residual": NetworkSpec(
+        8, (6, 18, 40), (10, 9, 2), 5,
+        Repair(double_residual=False, squeeze_excitation="se", ensemble="features-2",
+               activation="prelu", downsample="avgpool-duplicate"),
+        NumberFormats(residual_width=11, residual_fraction=6, guard=2),
+    ),
+    "gates, spatial factors, RPReLU before the addition, rsign": NetworkSpec(
+        6, (18, 34), (9, 10, 2), 5,
+        Repair("rsign", squeeze_excitation="se", scaling="spatial", activation="rprelu",
+               activation_position="before-add"),
+    ),
     "spatial factors, rsign": NetworkSpec(
         6, (16, 34), (9, 10, 2), 5, Repair("rsign", scaling="spatial")
     ),
@@ -103,7 +115,8 @@ def test_every_tensor_equals_the_golden(name, tmp_path):
     assert proof.mismatch is None
     bits = sum(step.bits is not None for step in plan.steps)
     residuals = sum(step.residual is not None for step in plan.steps)
-    assert proof.tensors >= len(images) * (bits + residuals + 2)
+    numbers = sum(step.numbers is not None for step in plan.steps)
+    assert proof.tensors >= len(images) * (bits + residuals + numbers + 2)
     for index, step in enumerate(plan.steps[1:], 1):  # the stem waits for its pixels
         assert proof.step_cycles[index] == pytest.approx(step.cycles.total, rel=0.1)
 
