@@ -45,6 +45,22 @@ def test_cells_that_only_the_placer_counts(fakes, tmp_path, monkeypatch):
     assert case(tmp_path).row()["over"] == {"lc": 20}
 
 
+def test_a_seed_that_fails_has_another_in_its_place(fakes, tmp_path, monkeypatch):
+    placed = implement.place
+
+    def place(board, folder, seed, clock_hz, seconds):
+        if seed == 1:
+            (folder / "nextpnr-1.log").write_text("Info: \t  ICESTORM_LC:    5200/   5280    98%")
+            raise tools.ToolError("nextpnr: no end")
+        return placed(board, folder, seed, clock_hz, seconds)
+
+    monkeypatch.setattr(implement, "place", place)
+    cost.perform(case(tmp_path))
+    row = case(tmp_path).row()
+    assert row["status"] == "built" and row["unplaced"] == ["seed 1: nextpnr: no end"]
+    assert [entry["seed"] for entry in row["placements"]] == [2]
+
+
 def test_a_case_travels_to_a_worker(tmp_path):
     mine = case(tmp_path)
     assert pickle.loads(pickle.dumps(mine)).path == mine.path
