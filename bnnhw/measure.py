@@ -25,7 +25,7 @@ from bnnhw.errors import UserError
 from bnnhw.experiment import write_text
 from bnnhw.journal import interruptible
 from bnnhw.larger import attach, further
-from bnnhw.methods import Method, isolated, select
+from bnnhw.methods import Method, isolated, own, select, together
 from bnnhw.spec import NetworkSpec, NumberFormats
 from bnnhw.workers import AGAIN, MEMORY, fault, workers
 
@@ -65,12 +65,20 @@ class Measurement:
             write_text(self.out / f"{NAME}{suffix}", text)
 
 
-def choose(wanted: str) -> list[Method]:
-    """The baseline and what a list such as `stem,padding=minus-one` names; `all` is every one."""
-    if wanted == "all":
-        return list(isolated())
+def choose(wanted: str, network: str) -> list[Method]:
+    """The baseline and what a list such as `stem,padding=minus-one+stem=thermometer` names.
+
+    `all` is every method alone, and those of the bundled network together.
+    """
     names = [name.strip() for name in wanted.split(",")]
-    return select(isolated(), names, "--methods {!r}")
+    joined = [together(name) for name in names if "+" in name]
+    if "all" in names:
+        bundled = own(checkpoint.load(checkpoint.bundled(network)).spec.repair)
+        methods = [*isolated(), bundled, *joined]
+    else:
+        alone = [name for name in names if "+" not in name]
+        methods = [*select(isolated(), alone, "--methods {!r}"), *joined]
+    return [*{method.name: method for method in methods}.values()]
 
 
 def specifications(
@@ -191,8 +199,8 @@ def _line(row: dict[str, Any]) -> str:
 @click.option("--board", type=click.Choice(sorted(BOARDS)), required=True)
 @click.option("--network", type=click.Choice(checkpoint.bundled_names()), required=True,
               help="Whose shape the baseline has.")  # fmt: skip
-@click.option("--methods", default="all", show_default=True, metavar="all|A,B=C,...",
-              help="Names of methods or of their categories.")  # fmt: skip
+@click.option("--methods", default="all", show_default=True, metavar="all|A,B=C,D=E+F=G...",
+              help="Names of methods or of categories; those joined by + together.")  # fmt: skip
 @click.option("--stop-after", type=click.Choice(STOPS), default="pnr", show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True,
               help="Placements of each network.")  # fmt: skip
@@ -222,7 +230,7 @@ def main(
     """Measure what each method adds to the baseline; what stands is not measured again."""
     out = (out or Path("build") / f"{NAME}-{network}").resolve()
     seeds = 0 if stop_after == "synth" else seeds
-    chosen = choose(methods)
+    chosen = choose(methods, network)
     specs = specifications(network, chosen, fraction)
     command = repeated(context)
     measurement = plan(

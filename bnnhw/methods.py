@@ -69,6 +69,28 @@ def select(methods: Sequence[Method], names: Sequence[str], option: str) -> list
     return [m for m in methods if m is BASE or {m.name, m.category} & {*names}]
 
 
+def together(name: str) -> Method:
+    """Several methods as one network, from their names: METHOD=VALUE+METHOD=VALUE+..."""
+    alone = {method.name: method for method in isolated()}
+    settings: dict[str, Any] = {}
+    for part in name.split("+"):
+        if part not in alone:
+            raise UserError(
+                f"{name!r}: there is no method {part!r}; python -m bnnhw.train --list-repairs"
+            )
+        if reason := _contradiction(settings, alone[part]):
+            raise UserError(f"{name!r}: cannot be had together: {reason}")
+        settings |= alone[part].settings
+    return Method(name, settings)
+
+
+def own(repair: Repair) -> Method:
+    """The methods of a network together."""
+    fields = [category.name for category in CATEGORIES]
+    settings = {f: getattr(repair, f) for f in fields if getattr(repair, f) != getattr(BASELINE, f)}
+    return Method("+".join(setting(*item) for item in settings.items()), settings)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The best methods together.
@@ -118,7 +140,7 @@ def _contradiction(settings: Mapping[str, Any], method: Method) -> str | None:
     """Why a network with these settings cannot have the method too; None if it can."""
     for name, value in method.settings.items():
         if settings.get(name, value) != value:
-            return f"{setting(name, settings[name])} is better"
+            return f"{setting(name, settings[name])} is taken"
     try:
         replace(BASELINE, **{**settings, **method.settings})
     except UserError as error:

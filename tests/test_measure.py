@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bnnhw import implement, measure, plan, tools
-from bnnhw.repair import CATEGORIES
+import pytest
+
+from bnnhw import checkpoint, implement, measure, plan, tools
+from bnnhw.repair import CATEGORIES, Repair
 from tests.measuring import CLOCKS, by_method, content, run
 
 
@@ -110,9 +112,31 @@ def test_images_a_second_are_no_more_than_the_fastest_placement_gives(fakes, tmp
 
 
 def test_methods_are_chosen_by_name_or_category():
-    names = [method.name for method in measure.choose("stem,optimizer=sgd")]
+    names = [method.name for method in measure.choose("stem,optimizer=sgd", "resnet8-digits")]
     assert names == ["baseline", "optimizer=sgd", "stem=thermometer"]
-    assert len(measure.choose("all")) == 1 + sum(len(c.values) - 1 for c in CATEGORIES)
+    alone = 1 + sum(len(c.values) - 1 for c in CATEGORIES)
+    assert len(measure.choose("all", "resnet8-digits")) == alone
+    *_, bundled = measure.choose("all", "resnet20-cifar10")
+    assert bundled.repair == checkpoint.load(checkpoint.bundled("resnet20-cifar10")).spec.repair
+
+
+def test_methods_joined_are_one_network():
+    name = "double_residual=on+activation=maxout"
+    *_, both = measure.choose(name, "resnet8-digits")
+    assert (both.name, both.repair) == (name, Repair(activation="maxout"))
+
+
+@pytest.mark.parametrize(
+    "name, rule",
+    [
+        ("double_residual=on+lion", "there is no method 'lion'"),
+        ("activation=prelu+activation=maxout", "activation=prelu is taken"),
+        ("binary_sets=adabin+ensemble=weights-2", "cannot be had together"),
+    ],
+)
+def test_methods_that_cannot_be_joined_are_one_line(tmp_path, name, rule):
+    result = run(tmp_path, name)
+    assert result.exit_code == 2 and rule in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_unknown_methods_are_one_line(tmp_path):
