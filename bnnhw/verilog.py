@@ -26,7 +26,7 @@ def to_verilog(component: wiring.Component, name: str, folder: Path) -> Path:
         "__".join(map(str, path)): (value, None)
         for path, _, value in component.signature.flatten(component)
     }
-    text = rtlil.convert(component, name=name, ports=ports)
+    text = rtlil.convert(component, name=name, ports=ports, emit_src=False)
     return rtlil_to_verilog(text, name, folder)
 
 

@@ -171,8 +171,11 @@ class Top(Elaboratable):
 
 
 def prepare(top):
-    """Elaborate a Top: {file name: text} of its RTLIL (top.il) and its pins (top.pcf)."""
+    """Elaborate a Top: {file name: text} of its RTLIL (top.il) and its pins (top.pcf).
+
+    No source file is named in it: the design is the same wherever bnnhw lies.
+    """
     platform = ICEBreakerPlatform()
     platform.add_resources(platform.break_off_pmod)
-    files = platform.prepare(top, "top").files
+    files = platform.prepare(top, "top", emit_src=False).files
     return {name: text(files[name]) for name in ("top.il", "top.pcf")}

@@ -202,11 +202,14 @@ class Top(Elaboratable):
 
 
 def prepare(top):
-    """Elaborate a Top: {file name: text} of its RTLIL (top.il) and its pins (top.lpf)."""
+    """Elaborate a Top: {file name: text} of its RTLIL (top.il) and its pins (top.lpf).
+
+    No source file is named in it: the design is the same wherever bnnhw lies.
+    """
     platform = ULX3S_85F_Platform()
     # Low, which an idle pin is, it would have the ESP32 of the board boot from its serial port.
     platform.add_resources(
         [Resource("esp32_boot", 0, Pins("L2", dir="o"), Attrs(IO_TYPE="LVCMOS33"))]
     )
-    files = platform.prepare(top, "top").files
+    files = platform.prepare(top, "top", emit_src=False).files
     return {name: text(files[name]) for name in ("top.il", "top.lpf")}
