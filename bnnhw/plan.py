@@ -16,7 +16,7 @@ from bnnhw.spec import Repair
 from bnnhw.steps import Program, Step
 from boards.board import Board
 from gateware.parameters import EngineParameters
-from gateware.program import DESCRIPTOR_WORDS
+from gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
 
 WINDOW_ROWS = 4
 STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the sums fit
@@ -65,6 +65,7 @@ class Plan:
     resources: tuple[Resource, ...]
     slot_width: int
     memory_map: tuple[tuple[str, int, int], ...]
+    memory_words: int
 
     def tensors(self, step_index: int, memory: np.ndarray) -> dict[str, np.ndarray]:
         """The maps that step `step_index` has left in memory, uint64 (words,), by tap name.
@@ -160,6 +161,15 @@ def _logit_bits(network: IntegerNetwork) -> int:
     return int((top + bias).max()).bit_length() + 1
 
 
+def _walked(program: Program) -> int:
+    """Words of the largest map that the head, or a gate's layer, takes whole."""
+    return max(
+        layout.residual_words(*task.inside, program.width)
+        for task in program.schedule.tasks
+        if task.layer.startswith("head") or (task.work is not None and task.work.kind == "layer")
+    )
+
+
 def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
     network = program.network
     convolutions = network.spec.convolutions()
@@ -176,6 +186,8 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
                  "narrower stages: out_channels * in_channels / 16 at most 256"),
         Resource("window buffer (groups in a row of blocks)", columns, WINDOW_GROUPS,
                  "a narrower image or narrower stages"),
+        Resource("last map, or one with gates (64-bit words)", _walked(program), 1 << WALK_WIDTH,
+                 "a smaller image"),
         Resource("program (steps)", len(program.schedule.tasks), 255, "a shallower network"),
         Resource("accumulator (bits of a logit)", _logit_bits(network), 32,
                  "a smaller residual width or last feature map"),
@@ -228,4 +240,5 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
             ("weights", program.weights_at[0], program.weights_end - program.weights_at[0]),
             *((name, *place) for name, place in program.places.items()),
         ),
+        memory_words=board.memory_words,
     )

@@ -129,6 +129,7 @@ class _Prover:
                 self.sources, boot=self.plan.image, images=images,
                 classes=self.network.spec.classes, folder=self.folder,
                 environment=self.environment, byte_cycles=byte_cycles, cycle_limit=limit,
+                memory_words=self.plan.memory_words,
             )  # fmt: skip
         except SimulationError as fault:
             raise UserError(f"proof: {fault}") from None

@@ -95,11 +95,14 @@ class Program:
         return self.places[place][0] if place else 0
 
     def _sources(self, index: int, task: Task, **others: int) -> dict[str, Any]:
-        rows = dict(skip_first=task.entry_rows.start, skip_last=3 - task.entry_rows.stop)
         return dict(
-            weights=self.weights_at[index], weight_words=len(task.contents), rows=rows,
+            weights=self.weights_at[index], weight_words=len(task.contents),
             features=self.address(task.features), **others,
         )  # fmt: skip
+
+    def _sinks(self, task: Task, **others: int) -> dict[str, Any]:
+        rows = dict(skip_first=task.entry_rows.start, skip_last=3 - task.entry_rows.stop)
+        return dict(rows=rows, **others)
 
     def _map(self, name: str, place: str, task: Task) -> tuple[str, Map]:
         return name, Map(self.address(place), *task.size)
@@ -110,7 +113,7 @@ class Program:
             dict(kind=Kind.STEM, single=1, keep=1, emit=1, columns=width - 1, rows=height - 1,
                  groups=groups(out) - 1),
             self._sources(index, task),
-            dict(bits=self.address(task.bits), residual=self.address(task.residual)),
+            self._sinks(task, bits=self.address(task.bits), residual=self.address(task.residual)),
         )  # fmt: skip
         cycles = stem_cycles(height, width, task.inside[2], out, len(task.contents))
         return Step(
@@ -132,7 +135,8 @@ class Program:
         sources = self._sources(index, task, shortcut=adds, period=period)
         sources["features"] += before * work.fetches
         skipped = task.rows.start * columns + first
-        sinks = dict(
+        sinks = self._sinks(
+            task,
             bits=self.address(task.bits) + skipped * out,
             residual=self._numbers(task.residual, work.keeps, task),
             operand=self._numbers(task.operand, work.operand, task),
@@ -202,7 +206,7 @@ class Program:
             dict(kind=Kind.HEAD, keep=1, mask=gates, wide_out=1, columns=quads - 1,
                  groups=groups(task.inside[2]) - 1, shortcut_first=apart),
             self._sources(index, task),
-            dict(residual=first, head_words=count - 1),
+            self._sinks(task, residual=first, head_words=count - 1),
         )  # fmt: skip
         numbers = (task.name, first, len(work.weights), apart)
         cycles = head_cycles(count, self.per_word, quads, len(task.contents))
@@ -216,7 +220,7 @@ class Program:
             dict(kind=Kind.HEAD, last=index == len(self.schedule.tasks) - 1, columns=quads - 1,
                  groups=groups(task.inside[2]) - 1),
             self._sources(index, task),
-            dict(head_words=count - 1),
+            self._sinks(task, head_words=count - 1),
         )  # fmt: skip
         return Step(
             task.name, "head", words, head_cycles(count, self.per_word, quads, weight_words)

@@ -63,7 +63,8 @@ def pll(clock_hz, crystal_hz=BOARD.crystal_hz):
 
 
 class Memory(Elaboratable):
-    """The large memory: four SPRAMs side by side, the first holding bits 15 to 0."""
+    """The large memory: four SPRAMs side by side, the first holding bits 15 to 0. Nothing is left
+    in the design of the address's upper bit."""
 
     def __init__(self):
         self.port = MemorySignature().flip().create()
@@ -75,7 +76,7 @@ class Memory(Elaboratable):
             m.submodules[f"spram{index}"] = Instance(
                 "SB_SPRAM256KA",
                 i_CLOCK=ClockSignal(),
-                i_ADDRESS=self.port.address,
+                i_ADDRESS=self.port.address[:14],
                 i_DATAIN=self.port.write_data[bits],
                 i_MASKWREN=self.port.write_mask[nibbles],
                 i_WREN=self.port.write,

@@ -33,8 +33,8 @@ BOARD = Board(
     crystal_hz=25_000_000,
     clock_hz=48_000_000,
     budget=dict(lut=83640, ff=83640, ebr=208, dsp=156),
-    memory_words=16384,
-    memory_ebr=64,
+    memory_words=32768,
+    memory_ebr=128,
     flash_offset=0x200000,
     flash_bytes=0x1000000,
     max_baud=3_000_000,
@@ -77,8 +77,8 @@ def pll(clock_hz, crystal_hz=BOARD.crystal_hz):
 
 
 class Memory(Elaboratable):
-    """The large memory. Of `words` as many as here each bit of a word is in a block RAM of its own,
-    so that a write mask costs nothing."""
+    """The large memory. Of `words` as many as here each bit of a word is in two block RAMs of its
+    own, so that a write mask costs nothing; the address's upper bit chooses between them."""
 
     def __init__(self, words=BOARD.memory_words):
         self.port = MemorySignature().flip().create()

@@ -9,7 +9,7 @@ from gateware.head import HeadWalker
 from gateware.lane import Token, same
 from gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
 from gateware.parameters import GATE_SHIFT, LANES, MACS
-from gateware.program import Geometry, Kind
+from gateware.program import WALK_WIDTH, Geometry, Kind
 from gateware.stem import SIGNATURE, StemWalker
 
 X_WIDTH, SUM_WIDTH = 16, 32  # that a DSP block has
@@ -75,7 +75,7 @@ class Dense(wiring.Component):
                 "hold": Out(1),
                 "geometry": In(Geometry),
                 "base": In(unsigned(ADDRESS_WIDTH)),
-                "head_words": In(unsigned(ADDRESS_WIDTH)),
+                "head_words": In(WALK_WIDTH),
                 "received": In(9),
                 "complete": In(1),
                 "fetch": Out(FetchRequest()),

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from gateware.memory import ADDRESS_WIDTH
-from gateware.program import Geometry
+from gateware.program import WALK_WIDTH, Geometry
 
 
 class HeadWalker(wiring.Component):
@@ -26,7 +26,7 @@ class HeadWalker(wiring.Component):
                 "again": In(1),
                 "geometry": In(Geometry),
                 "base": In(unsigned(ADDRESS_WIDTH)),
-                "words": In(unsigned(ADDRESS_WIDTH)),
+                "words": In(WALK_WIDTH),
                 "follows": In(1),
                 "back": In(1),
                 "next": In(1),
@@ -42,7 +42,7 @@ class HeadWalker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         busy = Signal()
-        left = Signal(ADDRESS_WIDTH)
+        left = Signal(WALK_WIDTH)
         word = Signal(6 + (self._words_per_group - 1).bit_length())
         block_last = Cat(
             Const(self._words_per_group - 1, (self._words_per_group - 1).bit_length()),

@@ -4,7 +4,7 @@ from amaranth import unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-ADDRESS_WIDTH = 14
+ADDRESS_WIDTH = 15  # bits; a board with fewer words leaves the upper ones unconnected
 WORD_WIDTH = 64
 NIBBLES = WORD_WIDTH // 4
 

@@ -7,6 +7,8 @@ from gateware.memory import ADDRESS_WIDTH
 
 DESCRIPTOR_WORDS = 3
 PERIOD_WIDTH = 8  # bits: as many channels as 16 folds have
+WALK_WIDTH = 14  # bits: as many words as a map that the multipliers walk may have
+LOAD_WIDTH = 10  # bits: as many words as the entries of the weight buffer have
 
 
 class Kind(enum.Enum, shape=2):
@@ -83,28 +85,29 @@ class EntryRows(data.Struct):
 class Sources(data.Struct):
     """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
     `features` (bits or factors; residuals in the head and pointwise) and `shortcut`, of which a
-    mean has `period` + 1 channels: the output's after these have them from the first on.
-    `rows` of each entry are loaded; others keep what they hold."""
+    mean has `period` + 1 channels: the output's after these have them from the first on."""
 
     weights: unsigned(ADDRESS_WIDTH)
-    weight_words: 12
+    weight_words: LOAD_WIDTH
     features: unsigned(ADDRESS_WIDTH)
     shortcut: unsigned(ADDRESS_WIDTH)
     period: PERIOD_WIDTH
-    rows: EntryRows
+    _unused: 1
 
 
 class Sinks(data.Struct):
     """Word 2. Word addresses of what is written: bits and residuals; `head_words` are feature words
     less one, in the head of the map, pointwise of a block. `operand` is read: what is scaled.
-    `upper` : factors are the upper bytes of their words."""
+    `upper` : factors are the upper bytes of their words. `rows` of each entry of the weights are
+    loaded; others keep what they hold."""
 
     bits: unsigned(ADDRESS_WIDTH)
     residual: unsigned(ADDRESS_WIDTH)
-    head_words: unsigned(ADDRESS_WIDTH)
+    head_words: WALK_WIDTH
     operand: unsigned(ADDRESS_WIDTH)
     upper: 1
-    _unused: 7
+    rows: EntryRows
+    _unused: 2
 
 
 class Descriptor(data.Struct):

@@ -6,7 +6,15 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from gateware.memory import ADDRESS_WIDTH, FetchRequest
-from gateware.program import DESCRIPTOR_WORDS, EntryRows, Geometry, Kind, Sinks, Sources
+from gateware.program import (
+    DESCRIPTOR_WORDS,
+    LOAD_WIDTH,
+    EntryRows,
+    Geometry,
+    Kind,
+    Sinks,
+    Sources,
+)
 
 
 class Sequencer(wiring.Component):
@@ -23,6 +31,8 @@ class Sequencer(wiring.Component):
     """
 
     def __init__(self, *, weight_depth, passes=False, image_bits=False, gap=0):
+        if 3 * weight_depth >= 1 << LOAD_WIDTH:
+            raise ValueError(f"weight_depth={weight_depth}: a step can load no more than 256")
         self._passes = passes
         self._entry = unsigned(exact_log2(weight_depth))
         self._image_bits, self._gap = image_bits, gap
@@ -58,7 +68,7 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         program = Signal(ADDRESS_WIDTH)
-        left, pending = Signal(12), Signal(12)
+        left, pending = Signal(LOAD_WIDTH), Signal(LOAD_WIDTH)
         wanted = Signal()  # left is not 0
         weights = Signal(ADDRESS_WIDTH)
         rows = Signal(EntryRows)
@@ -125,8 +135,6 @@ class Sequencer(wiring.Component):
                         pending.eq(self.sources.weight_words),
                         weights.eq(self.sources.weights),
                     ]
-                    if self._passes:
-                        m.d.sync += rows.eq(self.sources.rows)
                 with m.Case(0):
                     m.d.comb += self.load_sinks.eq(1)
                     m.d.sync += [
@@ -134,8 +142,10 @@ class Sequencer(wiring.Component):
                         left.eq(pending),
                         wanted.eq(1),
                         self.write_entry.eq(0),
-                        self.write_row.eq(rows.skip_first),
+                        self.write_row.eq(self.sinks.rows.skip_first if self._passes else 0),
                     ]
+                    if self._passes:
+                        m.d.sync += rows.eq(self.sinks.rows)
                     m.next = "WEIGHTS"
 
     def _weights(self, m, arrived, wanted, rows):

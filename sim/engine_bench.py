@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.runner import HERE, simulate
 
-MEMORY_WORDS = 16384
+MEMORY_WORDS = 16384  # unless it is said how many
 SIMULATOR = "verilator"
 
 
@@ -32,7 +32,7 @@ class Frame:
 
 
 def read_snapshot(path):
-    """The memory as uint64 (16384,), from a file that $writememh made."""
+    """The memory as uint64 (memory_words,), from a file that $writememh made."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith(("//", "@"))]
     return np.frombuffer(bytes.fromhex("".join(lines)), ">u8").astype(np.uint64)
 
@@ -40,13 +40,14 @@ def read_snapshot(path):
 def run_engine(
     sources, *, boot, images, classes, folder, environment,
     byte_cycles=1, snapshots=True, load_stream=False, stall=False, cycle_limit=2_000_000,
+    memory_words=MEMORY_WORDS,
 ):  # fmt: skip
     """Simulate images one after the other; returns a Frame for each.
 
     sources : Verilog files, with a module `engine`. boot : uint64 words, put in the memory from
     word 0 (load_stream: sent as bytes). images : uint8 (N, H, W, C), a byte each byte_cycles
     cycles. folder : kept, so that the next run with the same engine need not compile.
-    stall : hold streams back at random.
+    stall : hold streams back at random. memory_words : of the board, past which the address wraps.
     Raises SimulationError if an image takes more than cycle_limit cycles.
     """
     folder = Path(folder)
@@ -63,7 +64,8 @@ def run_engine(
         sources=[HERE / "engine_bench.v", *sources], top="engine_bench",
         test_module="sim.engine_test", folder=folder, environment=environment,
         parameters={"FRAME_BYTES": images[0].size, "RESULTS": classes + 2},
-        plusargs=[f"+boot_words={len(boot)}", *["+load_stream"] * load_stream, *["+stall"] * stall],
+        plusargs=[f"+boot_words={len(boot)}", f"+memory_words={memory_words}",
+                  *["+load_stream"] * load_stream, *["+stall"] * stall],
         variables={"ENGINE_BENCH": json.dumps(settings)},
     )  # fmt: skip
     seen = json.loads((folder / "seen.json").read_text())

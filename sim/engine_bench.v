@@ -4,6 +4,7 @@
 //             +load_stream, sent by the load stream
 // pixels.bin  `frames` frames of FRAME_BYTES bytes, one each `byte_cycles` cycles or slower; a frame
 //             is sent once the last is answered
+// +memory_words= is the size of the memory, past which the address wraps.
 // snapshot_<frame>_<step>.hex is the memory after each program step, written if `snapshots` is 1.
 //
 // With +stall, pixels and results are held back at random. Words that nothing wrote, and the data
@@ -18,10 +19,10 @@ module engine_bench #(
     input [31:0] byte_cycles /* verilator public_flat_rw */,
     input snapshots /* verilator public_flat_rw */
 );
-  reg [63:0] memory[0:16383];
-  reg [63:0] boot[0:16383];
+  reg [63:0] memory[0:32767];
+  reg [63:0] boot[0:32767];
 
-  wire [13:0] address;
+  wire [14:0] address;
   wire [63:0] write_data;
   wire [15:0] write_mask;
   wire write;
@@ -48,14 +49,15 @@ module engine_bench #(
   reg signed [31:0] last_result /* verilator public_flat_rw */ = 0;
   reg [31:0] result_at /* verilator public_flat_rw */ = 0;
 
-  integer file, word, boot_words;
+  integer file, word, boot_words, memory_words;
   reg load_stream, stall;
   initial begin
     load_stream = $test$plusargs("load_stream") != 0;
     stall = $test$plusargs("stall") != 0;
     if (!$value$plusargs("boot_words=%d", boot_words)) $fatal(1, "+boot_words: not given");
+    if (!$value$plusargs("memory_words=%d", memory_words)) $fatal(1, "+memory_words: not given");
     $readmemh("boot.hex", boot, 0, boot_words - 1);
-    for (word = 0; word < 16384; word = word + 1) begin
+    for (word = 0; word < memory_words; word = word + 1) begin
       memory[word] = 64'hbad0_5eed_0000_0000 ^ (64'd2654435761 * word);
       if (!load_stream && word < boot_words) memory[word] = boot[word];
     end
@@ -93,14 +95,15 @@ module engine_bench #(
       .step(step)
   );
 
+  wire [14:0] at = address % memory_words;
   integer nibble;
   always @(posedge clk) begin
     now <= now + 1;
     noise <= {noise[62:0], noise[63] ^ noise[62] ^ noise[60] ^ noise[59]};
-    read_data <= write ? noise : memory[address];
+    read_data <= write ? noise : memory[at];
     if (write)
       for (nibble = 0; nibble < 16; nibble = nibble + 1)
-        if (write_mask[nibble]) memory[address][4*nibble+:4] <= write_data[4*nibble+:4];
+        if (write_mask[nibble]) memory[at][4*nibble+:4] <= write_data[4*nibble+:4];
   end
 
   always @(posedge clk) begin
@@ -129,7 +132,7 @@ module engine_bench #(
       end
     end
     if (step_done) begin
-      if (snapshots) $writememh($sformatf("snapshot_%0d_%0d.hex", frame, step), memory);
+      if (snapshots) $writememh($sformatf("snapshot_%0d_%0d.hex", frame, step), memory, 0, memory_words - 1);
       steps <= steps + 1;
       last_step <= step;
       step_at <= now;

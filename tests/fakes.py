@@ -31,7 +31,7 @@ class FakeEngine(wiring.Component):
         m = Module()
         total = Signal(signed(32))
         word = Signal(64)
-        count = Signal(17)
+        count = Signal(18)
         seen = Signal(range(self.frame_bytes + 1))
         given = Signal(range(self.n_results + 1))
         full = Signal()
@@ -41,7 +41,7 @@ class FakeEngine(wiring.Component):
             self.memory.write.eq(full),
             self.memory.write_mask.eq(0xFFFF),
             self.memory.write_data.eq(word),
-            self.memory.address.eq((count - 1)[3:] & ~self.run.replicate(14)),
+            self.memory.address.eq((count - 1)[3:] & ~self.run.replicate(15)),
         ]
         m.d.sync += full.eq(0)
         with m.If(self.load.valid & self.load.ready):

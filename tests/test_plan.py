@@ -16,6 +16,7 @@ from bnnhw.nn import untrained
 from bnnhw.plan import DoesNotFit, Plan, Step, make_plan
 from bnnhw.spec import NetworkSpec, NumberFormats, Repair
 from boards.icebreaker import BOARD
+from boards.ulx3s import BOARD as LARGER
 from gateware.program import Geometry, Kind, Sinks, Sources
 
 WIDE = NumberFormats(residual_width=12, residual_fraction=6)
@@ -409,7 +410,8 @@ def test_what_is_too_wide_names_every_resource():
 @pytest.mark.parametrize(
     ("spec", "board", "resource"),
     [
-        (NetworkSpec(depth=4, widths=(16,), input=(126, 80, 1)), BOARD, "memory"),
+        (NetworkSpec(depth=4, widths=(16,), input=(126, 60, 1)), BOARD, "memory"),
+        (NetworkSpec(4, (16,), (92, 92, 1)), LARGER, "last map, or one with gates"),
         (NetworkSpec(depth=4, widths=(80,), input=(4, 4, 1)), BOARD, "weight buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 126, 1)), BOARD, "window buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 4, 8)), BOARD, "weight buffer"),

@@ -22,12 +22,12 @@ FIELDS = {
         ("spatial", 61, 1), ("more_left", 62, 1), ("more_right", 63, 1),
     ],
     Sources: [
-        ("weights", 0, 14), ("weight_words", 14, 12), ("features", 26, 14), ("shortcut", 40, 14),
-        ("period", 54, 8), ("rows", 62, 2),
+        ("weights", 0, 15), ("weight_words", 15, 10), ("features", 25, 15), ("shortcut", 40, 15),
+        ("period", 55, 8),
     ],
     Sinks: [
-        ("bits", 0, 14), ("residual", 14, 14), ("head_words", 28, 14), ("operand", 42, 14),
-        ("upper", 56, 1),
+        ("bits", 0, 15), ("residual", 15, 15), ("head_words", 30, 14), ("operand", 44, 15),
+        ("upper", 59, 1), ("rows", 60, 2),
     ],
 }  # fmt: skip
 

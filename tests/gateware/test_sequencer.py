@@ -29,15 +29,17 @@ STEPS = [  # geometry, sources, sinks, feature words that the step asks for
     ),
     (
         dict(kind=Kind.CONV, scaled=1),
-        dict(weights=32, weight_words=4, rows=dict(skip_last=1)), dict(operand=70), 0,
+        dict(weights=32, weight_words=4), dict(operand=70, rows=dict(skip_last=1)), 0,
     ),
     (
         dict(kind=Kind.CONV, scaled=1, spatial=1),
-        dict(weights=34, weight_words=4, features=75, rows=dict(skip_first=1)), dict(upper=1), 2,
+        dict(weights=34, weight_words=4, features=75),
+        dict(upper=1, rows=dict(skip_first=1)), 2,
     ),
     (
         dict(kind=Kind.CONV, scaled=1, spatial=1),
-        dict(weights=36, weight_words=2, rows=dict(skip_first=1, skip_last=1)), dict(bits=5), 0,
+        dict(weights=36, weight_words=2),
+        dict(bits=5, rows=dict(skip_first=1, skip_last=1)), 0,
     ),
     (
         dict(kind=Kind.HEAD, last=1), dict(weights=38, weight_words=3, features=80),
@@ -64,7 +66,7 @@ def expected_events(words):
     for index, (geometry, sources, sinks, wanted) in enumerate(STEPS):
         kind, first = geometry["kind"], sources["weights"]
         events += [("sources", encode(Sources, sources)), ("sinks", encode(Sinks, sinks))]
-        skips = sources.get("rows", {})
+        skips = sinks.get("rows", {})
         rows = range(skips.get("skip_first", 0), 3 - skips.get("skip_last", 0))
         events += [
             ("weights", word // len(rows), rows[word % len(rows)], words[first + word])
@@ -173,3 +175,8 @@ def test_a_stem_of_bits_is_a_convolution_and_skips_to_its_next_row():
 
     simulate(m, bench)
     assert got == [words[at] for at in (60, 61, 62, 68, 69, 70, 76, 77, 78)]
+
+
+def test_more_weights_than_a_descriptor_can_say_are_refused():
+    with pytest.raises(ValueError, match="weight_depth=512: a step can load no more than 256"):
+        Sequencer(weight_depth=512)
