@@ -38,12 +38,15 @@ class Family:
 
 
 # Wires are split before technology mapping: names for single bits clash with whole wires of the
-# same design otherwise (github.com/YosysHQ/yosys/issues/4349).
+# same design otherwise (github.com/YosysHQ/yosys/issues/4349). The check finds bits that packing
+# DSP blocks has lost: those of a register beyond what the product before it needs.
 ICE40 = Family(
     nextpnr=tools.NEXTPNR_ICE40,
     packer=tools.ICEPACK,
     synthesis=_READ
-    + "synth_ice40 {options} -top top -run begin:map_luts\n"
+    + "synth_ice40 {options} -top top -run begin:map_ram\n"
+    + "check -assert\n"
+    + "synth_ice40 {options} -top top -run map_ram:map_luts\n"
     + "splitnets\n"
     + "synth_ice40 {options} -top top -run map_luts:\n"
     + _WRITE,

@@ -142,12 +142,20 @@ class Lanes(wiring.Component):
             }
         )
 
+    def _first_half(self):
+        """As wide as it can be: Yosys (0.70) loses the sign of a product in a DSP block whose
+        register has more bits than the operands give it."""
+        p = self._parameters
+        if p.passes or not p.levels:
+            return self.first_half
+        return self.first_half[: p.acc_width].as_signed()
+
     def elaborate(self, platform):
         m = Module()
         p = self._parameters
         lanes = []
         for lane in range(LANES):
-            half = self.other_halves[lane - 1] if lane else self.first_half
+            half = self.other_halves[lane - 1] if lane else self._first_half()
             scale = self.scale
             if p.passes:
                 operand = self.operand[lane]
@@ -157,7 +165,7 @@ class Lanes(wiring.Component):
                 factor = self.factors[lane] << (p.shift - FACTOR_FRACTION)
                 scale = Mux(self.spatial, factor, scale)
             m.submodules[f"lane_{lane}"] = unit = Requantiser(
-                half_width=16 if p.passes or not lane else p.acc_width,
+                half_width=16 if p.passes else len(half),
                 residual_width=p.residual_width,
                 guard=p.guard,
                 shift=p.shift,

@@ -71,6 +71,13 @@ def test_synthesis_counts_what_the_family_has(monkeypatch, tmp_path, board, stat
     assert f"synth_{board.BOARD.family} {' '.join(board.BOARD.synth_opts)} -top top" in script
 
 
+def test_a_bit_that_synthesis_has_lost_is_no_result(tmp_path):
+    design = "module \\top\n  wire output 1 \\o\n  wire \\lost\n  connect \\o \\lost\nend\n"
+    (tmp_path / "top.il").write_text(design)
+    with pytest.raises(tools.ToolError, match="Found 1 problems"):
+        implement.synthesise(BOARD, tmp_path)
+
+
 def test_packed_reads_the_table_of_a_log():
     assert implement.packed(BOARD, LOG) == dict(lc=4531, ebr=27, spram=4)
     expected = dict(lut=4807, ff=2312, ebr=91, dsp=8)
