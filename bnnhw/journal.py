@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -86,8 +83,6 @@ class Terminal:
         self.task = self.bar.add_task("training", total=1.0)
 
     def __call__(self, entry: dict[str, Any]) -> None:
-        if _pressed.is_set():
-            raise KeyboardInterrupt
         if "done" in entry:
             self.bar.update(self.task, completed=entry["done"])
             return
@@ -97,27 +92,11 @@ class Terminal:
         )  # fmt: skip
 
 
-_pressed = Event()
-
-
-def _press(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C. Where it comes in a callback whose exceptions are lost, the next line of the
-    terminal raises it again."""
-    _pressed.set()
-    raise KeyboardInterrupt
-
-
 @contextmanager
 def interruptible(line: str = "whole epochs are kept, go on with --resume") -> Iterator[None]:
     """Ctrl-C ends a command with one line and the exit code that shells have for it."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # not where a shell has it ignored
-        signal.signal(signal.SIGINT, _press)
     try:
         yield
     except KeyboardInterrupt:
         print(f"interrupted; {line}", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    finally:
-        signal.signal(signal.SIGINT, before)
-        _pressed.clear()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from bnnhw.errors import UserError
-from bnnhw.journal import Board, Lines, Terminal, interruptible
+from bnnhw.journal import Board, Lines
 
 EPOCHS = [dict(epoch=n, seconds=n, loss=1 / n, validation=10.0 * n, rate=0.5) for n in (1, 2, 3)]
 
@@ -54,13 +52,3 @@ def test_without_tensorboard_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="needs the package tensorboard; pip install tensorboard"):
         Board(tmp_path)
-
-
-def test_an_interrupt_that_a_callback_loses_comes_with_the_next_line(capsys):
-    terminal = Terminal(silent=True)
-    with pytest.raises(SystemExit) as end, interruptible("go on"):
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        terminal(dict(done=0.5))
-    assert end.value.code == 130 and capsys.readouterr().err == "interrupted; go on\n"
-    terminal(dict(done=0.6))

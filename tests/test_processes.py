@@ -26,6 +26,11 @@ def invoke(*words):
     return CliRunner().invoke(train.main, [str(word) for word in words])
 
 
+def _heed_interrupts():
+    """Also where the tests run in a shell's background, which has them ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start():
     """Starts the command in a process group of its own, which ends with the test."""
@@ -36,6 +41,7 @@ def start():
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             start_new_session=True, env=dict(os.environ, OMP_NUM_THREADS="1", **environment),
+            preexec_fn=_heed_interrupts,
         )  # fmt: skip
         started.append(process)
         return process
