@@ -17,8 +17,6 @@ from sim.board_bench import run_board
 from sim.runner import SimulationError, write_if_changed
 from sim.toggles import PROGRAM, Counts, instrumented, read_counts
 
-IMAGE_SEED = 1
-
 
 @dataclass(frozen=True)
 class Activity:
@@ -50,8 +48,7 @@ def choose_images(spec: NetworkSpec, count: int, directory: Path | None) -> tupl
         if directory or source == "digits":
             images = data.load(source, directory, "test").first(count).pixels
             return images, f"{len(images)} test image{plural} of {source}"
-    random = np.random.default_rng(IMAGE_SEED)
-    return random.integers(0, 256, (count, *spec.input), np.uint8), f"{count} random image{plural}"
+    return data.random_pixels(spec.input, count), f"{count} random image{plural}"
 
 
 def count_activity(

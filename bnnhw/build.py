@@ -27,7 +27,6 @@ from boards.board import baud_divisor
 
 DEFAULT_MODEL = "resnet20-cifar10"
 STOPS = ("plan", "verilog", "synth", "pnr")
-RANDOM_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,7 @@ class Build:
         spec, count = self.network.spec, self.request.images
         bundled = data.SHAPES["digits"] == (spec.input, spec.classes)
         if self.request.data is None and not bundled:
-            return np.random.default_rng(RANDOM_SEED).integers(
-                0, 256, (count, *spec.input), np.uint8
-            )
+            return data.random_pixels(spec.input, count)
         self.source = data.guess(spec.input, spec.classes)
         return data.load(self.source, self.request.data, "test").first(count).pixels
 

@@ -18,11 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 import boards
 import gateware
-from bnnhw import activity, energy, families, implement, netlist, tools
+from bnnhw import activity, data, energy, families, implement, netlist, tools
 from bnnhw.design import BOARDS, clock_hz, write_design
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
@@ -40,7 +38,6 @@ BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact
 UNPLACED = "not placed"
 PLACE_SECONDS = 600.0  # more than a build's, since other methods are at work beside it
 SPARE_SEEDS = 2  # tried where placements fail
-IMAGE_SEED = 1
 _SOURCES = tuple(Path(str(module.__file__)) for module in (families, implement))
 _COUNTING = (*(Path(str(m.__file__)) for m in (activity, netlist, toggles)), toggles.PROGRAM)
 _ALONE = threading.Lock()  # the simulator's environment is the process's
@@ -146,9 +143,7 @@ class _Bench:
         """All figures of the row, as far as they can be had."""
         self.folder.mkdir(parents=True, exist_ok=True)
         engine = write_design(self.plan, network.spec, self.module, self.clock_hz, self.folder)
-        images = np.random.default_rng(IMAGE_SEED).integers(
-            0, 256, (self.case.images, *network.spec.input), np.uint8
-        )
+        images = data.random_pixels(network.spec.input, self.case.images)
         _, divisor = baud_divisor(self.clock_hz, self.board.max_baud)
         proof = prove(self.plan, network, engine, images, self.folder / "sim",
                       byte_cycles=10 * divisor)  # fmt: skip

@@ -7,7 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnnhw.cost import BUILT, IMAGE_SEED
+from bnnhw.cost import BUILT
+from bnnhw.data import RANDOM_SEED
 from bnnhw.energy import COMPONENTS
 from bnnhw.methods import BASE
 from bnnhw.repair import CATEGORIES, COSTS
@@ -270,7 +271,7 @@ def provenance(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("board", f"{content['board']}, {content['device']}, at {content['clock_mhz']:g} MHz"),
         ("network", f"the shape of {content['network']}, random weights of seed 0"),
-        ("proof", f"random images of seed {IMAGE_SEED}: {content['images']}"),
+        ("proof", f"random images of seed {RANDOM_SEED}: {content['images']}"),
         ("placement", f"seeds 1 to {seeds}" if seeds else "none, synthesis alone"),
         ("measured", " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "nothing yet"),
         ("tools", ", ".join(versions)),

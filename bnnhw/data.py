@@ -15,6 +15,7 @@ import numpy as np
 from bnnhw.errors import UserError
 
 HELD_OUT = 5_000
+RANDOM_SEED = 1
 SPLITS = ("train", "validation", "test")
 _ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
@@ -39,6 +40,11 @@ class Images:
     def first(self, count: int | None) -> Images:
         """The first `count` images; all of them for None."""
         return Images(self.pixels[:count], self.labels[:count], self.classes)
+
+
+def random_pixels(shape: tuple[int, int, int], count: int) -> np.ndarray:
+    """Images uint8 (count, height, width, channels), the same every time."""
+    return np.random.default_rng(RANDOM_SEED).integers(0, 256, (count, *shape), np.uint8)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from bnnhw.plan import Plan
-from gateware.parameters import MACS, EngineParameters
+from gateware.parameters import GROUP, MACS, EngineParameters
 from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
-
-GROUP = 16
 
 
 def traffic(plan: Plan) -> dict[str, dict[str, int]]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
 from amaranth.lib import cdc
-from amaranth.lib.wiring import connect
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
 from boards.board import Board
-from boards.parts import input_pin, make_device, output_pin, text
+from boards.parts import BoardTop, input_pin, output_pin, text
 from gateware.memory import MemorySignature
 
 BOARD = Board(
@@ -131,27 +130,15 @@ class Clock(Elaboratable):
         return m
 
 
-class Top(Elaboratable):
-    """The whole design on this board.
-
-    Parameters
-    ----------
-    engine : component    as gateware.device.Device wants it
-    frame_bytes, n_results, boot_length : int    as there
-    clock_hz : int        wanted; settings has what the PLL makes
-    """
+class Top(BoardTop):
+    """The whole design on this board. clock_hz : wanted; settings has what the PLL makes."""
 
     def __init__(self, engine, *, clock_hz, **sizes):
-        self.settings = pll(clock_hz)
-        self.baud, self._device = make_device(BOARD, engine, self.settings.output_hz, **sizes)
+        super().__init__(BOARD, pll(clock_hz), engine, **sizes)
 
     def elaborate(self, platform):
-        m = Module()
-        m.domains.sync = ClockDomain(reset_less=True)
-        m.submodules.clock = Clock(self.settings)
-        m.submodules.device = device = self._device
-        m.submodules.memory = memory = Memory()
-        connect(m, device.memory, memory.port)
+        m = self._assemble(Clock(self.settings), Memory())
+        device = self._device
 
         uart = platform.request("uart", dir={"rx": "-", "tx": "-"})
         flash = platform.request("spi_flash_1x", dir="-")

@@ -1,6 +1,8 @@
 """What the tops of all boards are made of."""
 
+from amaranth.hdl import ClockDomain, Elaboratable, Module
 from amaranth.lib import io
+from amaranth.lib.wiring import connect
 
 from boards.board import baud_divisor
 from gateware.device import Device
@@ -21,6 +23,31 @@ def make_device(board, engine, clock_hz, *, frame_bytes, n_results, boot_length)
         timeout_bits=int(clock_hz * SILENCE_SECONDS).bit_length(),
     )
     return baud, device
+
+
+class BoardTop(Elaboratable):
+    """The whole design on a board, but for its pins, which a board's own adds.
+
+    Parameters
+    ----------
+    engine : component    as gateware.device.Device wants it
+    settings              of the board's PLL
+    sizes : int           frame_bytes, n_results and boot_length, as there
+    """
+
+    def __init__(self, board, settings, engine, **sizes):
+        self.settings = settings
+        self.baud, self._device = make_device(board, engine, settings.output_hz, **sizes)
+
+    def _assemble(self, clock, memory):
+        """A Module of the device on its clock and with its memory."""
+        m = Module()
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.submodules.clock = clock
+        m.submodules.device = self._device
+        m.submodules.memory = memory
+        connect(m, self._device.memory, memory.port)
+        return m
 
 
 def input_pin(m, name, port):

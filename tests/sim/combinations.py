@@ -68,9 +68,9 @@ def repairs(seed: int) -> Iterator[Repair]:
                 and not (plain and keeps_wide(repair))
             ]
             order = rng.permutation(len(possible))
-            at = min(order, key=lambda at: used[plain][name, possible[at]])  # noqa: B023
-            chosen[name] = possible[at]
-            used[plain][name, possible[at]] += 1
+            times = [used[plain][name, possible[at]] for at in order]
+            chosen[name] = possible[order[int(np.argmin(times))]]
+            used[plain][name, chosen[name]] += 1
         yield Repair(**chosen)
 
 
