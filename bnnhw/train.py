@@ -77,14 +77,22 @@ def train(
 def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
     """Take over the parameters of `start`; returns what its file says of their training.
 
-    Formats and repair methods may differ as far as the parameters are the same.
+    Formats and repair methods may differ as far as the parameters are the same; activations that
+    `start` has none of begin as the identity.
     """
     loaded, spec = checkpoint.load(start), trainer.model.spec
+    if loaded.spec.repair.activation == "none":
+        for layer in trainer.model.layers():
+            if layer.activation is not None:
+                layer.activation.begin_as_identity()
+    mine = trainer.model.state_dict()
+    added = {name for name in mine.keys() - loaded.state.keys() if ".activation." in name}
+    state = {**{name: mine[name] for name in added}, **loaded.state}
     alike = replace(loaded.spec, formats=spec.formats, repair=spec.repair) == spec
-    mine = {name: tensor.shape for name, tensor in trainer.model.state_dict().items()}
-    if not alike or mine != {name: tensor.shape for name, tensor in loaded.state.items()}:
+    shapes, theirs = ({name: part.shape for name, part in s.items()} for s in (mine, state))
+    if not alike or shapes != theirs:
         raise UserError(f"{start}: its network is {loaded.spec}, asked for is {spec}")
-    trainer.model.load_state_dict(loaded.state)
+    trainer.model.load_state_dict(state)
     return loaded.metrics
 
 

@@ -202,3 +202,14 @@ def test_a_start_is_taken_over_and_recorded(tmp_path):
     train.train(spec, recipe, None, tmp_path / "m.pt", start="resnet8-digits")
     metrics = checkpoint.load(tmp_path / "m.pt").metrics
     assert metrics["validation"] > 90 and metrics["started_from"]["accuracy"]["dataset"] == "digits"
+
+
+def test_activations_begin_as_the_identity_on_a_start_without(tmp_path):
+    recipe = Recipe("digits", epochs=1, batch=64, crop=0, flip=False, lr=1e-9)
+    for activation in ("rprelu", "maxout"):
+        spec = NetworkSpec(depth=8, input=(8, 8, 1), repair=Repair(activation=activation))
+        train.train(spec, recipe, None, tmp_path / "m.pt", start="resnet8-digits")
+        assert checkpoint.load(tmp_path / "m.pt").metrics["validation"] > 90
+    with pytest.raises(UserError, match="m.pt: its network is"):  # and none is left out
+        spec = NetworkSpec(depth=8, input=(8, 8, 1))
+        train.train(spec, recipe, None, tmp_path / "n.pt", start=str(tmp_path / "m.pt"))

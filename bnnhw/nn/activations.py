@@ -30,6 +30,11 @@ class Activation(nn.Module):
             self.shift_out = nn.Parameter(torch.zeros(channels))
         self.kind = kind
 
+    @torch.no_grad()
+    def begin_as_identity(self) -> None:
+        """Let y = x, for a network that was trained without it."""
+        self.negative.fill_(1.0)
+
     def slopes(self) -> tuple[Tensor, Tensor]:
         """Those below zero and above it, both (C,)."""
         negative = self.negative.clamp(0, SLOPE_MAX)
