@@ -42,6 +42,14 @@ class Activation(nn.Module):
             return negative, self.positive.clamp(0, SLOPE_MAX)
         return negative, torch.ones_like(negative)
 
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Slopes below zero and above it, shift before and after; all (C,)."""
+        negative, positive = self.slopes()
+        if self.kind == "rprelu":
+            return negative, positive, self.shift_in, self.shift_out
+        zero = torch.zeros_like(negative)
+        return negative, positive, zero, zero
+
     def forward(self, x: Tensor) -> Tensor:
         """One slope throughout, and what the other adds above zero: faster than a choice."""
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bnnhw.nn import kernels
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.binarizers import WeightBinarizer
 from bnnhw.nn.features import FeatureBinarizer
@@ -89,13 +90,19 @@ class BinaryConvolution(nn.Module):
 
     def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
         """stream : what goes through the shortcut; without it nothing is added."""
-        y = self._convolved(self._features(x))
+        y, weight = self._sums(self._features(x))
+        added = None
+        if self.shortcut is not None and stream is not None:
+            added = self.shortcut(stream)
+        if self._in_one_walk(y):
+            return kernels.tail(y, added, self.norm, self.activation)
+        y = self._normalised(y, weight)
         if self.activation is not None and not self.activates_last:
             y = self.activation(y)
         if self.gate is not None:
             y = self.gate(y)
-        if self.shortcut is not None and stream is not None:
-            y = y + self.shortcut(stream)
+        if added is not None:
+            y = y + added
         return self.activation(y) if self.activation is not None and self.activates_last else y
 
     def _features(self, x: Tensor) -> list[Tensor]:
@@ -112,13 +119,23 @@ class BinaryConvolution(nn.Module):
         gains = self.feature_gain.to(x.dtype)
         return [sum(bits * gain for bits, gain in zip(features, gains, strict=True))]
 
-    def _convolved(self, features: list[Tensor]) -> Tensor:
-        """Convolution, spatial factors and normalisation."""
+    def _in_one_walk(self, y: Tensor) -> bool:
+        """Whether batch norm, shortcut and activation, and nothing else, make of y what is next."""
+        norm, activation = self.norm, self.activation
+        follows = activation is None or self.activates_last or self.shortcut is None
+        usual = self.gate is None and self.groups == 1 and self.repair.scaling != "spatial"
+        return follows and usual and norm is not None and norm.training and kernels.takes(y)
+
+    def _sums(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The convolution, and the weights it was made with."""
         weight = self.factored_weights()
         padding = 0 if self.repair.padding == "minus-one" else 1
         parts = zip(features, weight.chunk(self.groups), strict=True)
         maps = [F.conv2d(bits, rows, None, self.shape.stride, padding) for bits, rows in parts]
-        y = torch.cat(maps, 1) if self.groups > 1 else maps[0]
+        return torch.cat(maps, 1) if self.groups > 1 else maps[0], weight
+
+    def _normalised(self, y: Tensor, weight: Tensor) -> Tensor:
+        """Factors that come last, spatial ones and normalisation. weight : of the convolution."""
         gain = self._gain() if self.multiplies_last else None
         if gain is not None:
             y = y * gain.to(y.dtype)[:, None, None]

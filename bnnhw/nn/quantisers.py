@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnhw.integer import saturation
+from bnnhw.nn import kernels
 from bnnhw.nn.binarizers import pass_between
 from bnnhw.spec import NumberFormats
 
@@ -23,7 +24,10 @@ class _Residual(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: float, low: int, high: int) -> Tensor:
-        y = (x / step).add_(0.5).floor_().clamp_(low, high).mul_(step)
+        if kernels.takes(x):
+            y = kernels.quantise(x, step, low, high)
+        else:
+            y = (x / step).add_(0.5).floor_().clamp_(low, high).mul_(step)
         ctx.save_for_backward(y)
         ctx.limits = ((low + 1) * step, (high - 1) * step)
         return y

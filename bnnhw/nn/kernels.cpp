@@ -1,0 +1,176 @@
+// What a layer does beside its convolution, each in one walk over memory. See kernels.py.
+//
+// Maps are bfloat16, channels last: `pixels` rows of `channels`. Numbers of a channel are float.
+// Sums are of float over at most RUN pixels, and of double over these.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+using bf16 = uint16_t;
+constexpr long RUN = 256;
+
+inline float widen(bf16 x) {
+  uint32_t bits = uint32_t(x) << 16;
+  float y;
+  std::memcpy(&y, &bits, 4);
+  return y;
+}
+
+inline bf16 narrow(float x) {  // to nearest, ties to even; no NaN comes here that must stay one
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// One instance for each usual number of channels, so that loops over them are unrolled.
+template <template <int> class Kernel, typename... Args>
+void dispatch(int channels, Args... args) {
+  switch (channels) {
+    case 16: return Kernel<16>::run(16, args...);
+    case 32: return Kernel<32>::run(32, args...);
+    case 64: return Kernel<64>::run(64, args...);
+    default: return Kernel<0>::run(channels, args...);
+  }
+}
+
+template <int C>
+struct Moments {
+  static void run(int channels, const bf16* y, long pixels, double* sum, double* squares) {
+    const int n = C ? C : channels;
+    std::vector<float> part(2 * n);
+    float* __restrict first = part.data();
+    float* __restrict second = first + n;
+    for (long start = 0; start < pixels; start += RUN) {
+      std::fill(part.begin(), part.end(), 0.0f);
+      const long end = std::min(pixels, start + RUN);
+      for (long p = start; p < end; p++)
+        for (int c = 0; c < n; c++) {
+          const float value = widen(y[p * n + c]);
+          first[c] += value;
+          second[c] += value * value;
+        }
+      for (int c = 0; c < n; c++) sum[c] += first[c], squares[c] += second[c];
+    }
+  }
+};
+
+// Per channel: slope, offset of batch norm; below, above, in, out of the activation.
+struct Channel {
+  const float *slope, *offset, *below, *above, *in, *out;
+};
+
+template <int C>
+struct Forward {
+  static void run(int channels, const bf16* __restrict y, const bf16* __restrict stream,
+                  bf16* __restrict result, long pixels, Channel k) {
+    const int n = C ? C : channels;
+    for (long p = 0; p < pixels; p++)
+      for (int c = 0; c < n; c++) {
+        float u = widen(y[p * n + c]) * k.slope[c] + k.offset[c];
+        if (stream) u += widen(stream[p * n + c]);
+        u -= k.in[c];
+        const float v = std::min(u, 0.0f) * k.below[c] + std::max(u, 0.0f) * k.above[c];
+        result[p * n + c] = narrow(v + k.out[c]);
+      }
+  }
+};
+
+// grad: of the result. inner: of what goes into the activation, the shortcut's too.
+// sums (5, channels): of inner, of inner * y, of grad * min(u, 0), of grad * max(u, 0), of grad.
+template <int C>
+struct Backward {
+  static void run(int channels, const bf16* __restrict grad, const bf16* __restrict y,
+                  const bf16* __restrict stream, bf16* __restrict inner, long pixels, Channel k,
+                  double* sums) {
+    const int n = C ? C : channels;
+    std::vector<float> part(5 * n);
+    float* __restrict s = part.data();
+    for (long start = 0; start < pixels; start += RUN) {
+      std::fill(part.begin(), part.end(), 0.0f);
+      const long end = std::min(pixels, start + RUN);
+      for (long p = start; p < end; p++)
+        for (int c = 0; c < n; c++) {
+          const float g = widen(grad[p * n + c]), value = widen(y[p * n + c]);
+          float u = value * k.slope[c] + k.offset[c];
+          if (stream) u += widen(stream[p * n + c]);
+          u -= k.in[c];
+          const float du = g * (u > 0.0f ? k.above[c] : k.below[c]);
+          inner[p * n + c] = narrow(du);
+          s[c] += du;
+          s[n + c] += du * value;
+          s[2 * n + c] += g * std::min(u, 0.0f);
+          s[3 * n + c] += g * std::max(u, 0.0f);
+          s[4 * n + c] += g;
+        }
+      for (int c = 0; c < 5 * n; c++) sums[c] += s[c];
+    }
+  }
+};
+
+template <int C>
+struct Affine {
+  static void run(int channels, const bf16* __restrict a, const bf16* __restrict b,
+                  bf16* __restrict result, long pixels, const float* __restrict of_a,
+                  const float* __restrict of_b, const float* __restrict constant) {
+    const int n = C ? C : channels;
+    for (long p = 0; p < pixels; p++)
+      for (int c = 0; c < n; c++)
+        result[p * n + c] =
+            narrow(widen(a[p * n + c]) * of_a[c] + widen(b[p * n + c]) * of_b[c] + constant[c]);
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+void moments(const bf16* y, long pixels, int channels, double* sum, double* squares) {
+  dispatch<Moments>(channels, y, pixels, sum, squares);
+}
+
+void forward(const bf16* y, const bf16* stream, bf16* result, long pixels, int channels,
+             const float* k) {
+  const long n = channels;
+  const Channel parts{k, k + n, k + 2 * n, k + 3 * n, k + 4 * n, k + 5 * n};
+  dispatch<Forward>(channels, y, stream, result, pixels, parts);
+}
+
+void backward(const bf16* grad, const bf16* y, const bf16* stream, bf16* inner, long pixels,
+              int channels, const float* k, double* sums) {
+  const long n = channels;
+  const Channel parts{k, k + n, k + 2 * n, k + 3 * n, k + 4 * n, k + 5 * n};
+  dispatch<Backward>(channels, grad, y, stream, inner, pixels, parts, sums);
+}
+
+// a * of_a + b * of_b + constant, each of a channel.
+void affine(const bf16* a, const bf16* b, bf16* result, long pixels, int channels,
+            const float* k) {
+  const long n = channels;
+  dispatch<Affine>(channels, a, b, result, pixels, k, k + n, k + 2 * n);
+}
+
+// clamp(floor(x / step + 1/2), low, high) * step, of any map.
+void quantise(const bf16* __restrict x, bf16* __restrict y, long count, float step, float low,
+              float high) {
+  const float inverse = 1.0f / step;
+  for (long i = 0; i < count; i++) {
+    const float whole = __builtin_floorf(widen(x[i]) * inverse + 0.5f);
+    y[i] = narrow(std::min(std::max(whole, low), high) * step);
+  }
+}
+
+void sign(const bf16* __restrict x, bf16* __restrict y, long count) {
+  for (long i = 0; i < count; i++) y[i] = (x[i] > 0x8000 ? 0xbf80 : 0x3f80);  // -0 is +1
+}
+
+// grad * max(0, 2 - 2 |x|)
+void triangle(const bf16* __restrict grad, const bf16* __restrict x, bf16* __restrict y,
+              long count) {
+  for (long i = 0; i < count; i++)
+    y[i] = narrow(widen(grad[i]) * std::max(0.0f, 2.0f - 2.0f * widen(x[i] & 0x7fff)));
+}
+}

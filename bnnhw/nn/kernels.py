@@ -1,0 +1,181 @@
+"""Fast walks over feature maps for training on a CPU: what stands between two convolutions.
+
+PyTorch walks over a map for each addition, product and sign, which takes longer than the
+convolutions. Here a layer's batch norm, shortcut and activation are one walk forward and two back,
+rounding and signs one each. The same numbers come out but for the rounding to bfloat16 in between.
+Compiled on first use by g++, for this very processor; without a compiler, on a GPU or in another
+number format the callers compute with PyTorch alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from torch import Tensor, nn
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+COMPILER = ("g++", "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno",
+            "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC")  # fmt: skip
+OFF = "BNNHW_NO_KERNELS"  # set in the environment: never
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where there is no compiler for them."""
+    if os.environ.get(OFF) or platform.machine() not in ("x86_64", "AMD64"):
+        return None
+    try:
+        processor = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        features = [line for line in processor.splitlines() if line.startswith(("model", "flags"))]
+        asked = [*COMPILER, *features, SOURCE.read_text()]
+        name = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
+        path = Path(platformdirs.user_cache_dir("bnnhw")) / f"kernels-{name}.so"
+        if not path.exists():
+            _compile(path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _compile(path: Path) -> None:
+    """Leave the whole library at `path`, whoever else compiles it at the time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        subprocess.run([*COMPILER, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+        os.replace(made, path)
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the kernels, which have one thread, are the way to walk over x.
+
+    They are for bfloat16 on a CPU in a process of one thread, and not while torch.compile looks.
+    """
+    plain = x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.get_num_threads() == 1
+    return plain and not torch.compiler.is_compiling() and library() is not None
+
+
+def _call(name: str, *arguments: Any) -> None:
+    """A kernel; of a tensor it gets the address of its elements, of None a null pointer."""
+    found = library()
+    assert found is not None
+    getattr(found, name)(*map(_word, arguments))
+
+
+def _word(argument: Tensor | float | None) -> Any:
+    if argument is None or isinstance(argument, Tensor):
+        return ctypes.c_void_p(None if argument is None else argument.data_ptr())
+    return ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_long(argument)
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+
+
+def _extent(x: Tensor) -> tuple[int, int]:
+    """(pixels, channels)"""
+    return x.numel() // x.shape[1], x.shape[1]
+
+
+class _Tail(torch.autograd.Function):
+    """act(slope * y + offset + stream), slope and offset from batch norm of y (B, C, H, W).
+
+    stream : (B, C, H, W) or None. moments : mean and 1 / deviation of y. weight, bias : of batch
+    norm. below, above, shift_in, shift_out : of the activation. All of these (C,).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, stream: Tensor | None, weight: Tensor, bias: Tensor, below: Tensor,
+        above: Tensor, shift_in: Tensor, shift_out: Tensor, mean: Tensor, inverse: Tensor,
+    ) -> Tensor:  # fmt: skip
+        slope = weight * inverse
+        numbers = torch.stack([slope, bias - mean * slope, below, above, shift_in, shift_out])
+        result = torch.empty_like(y)
+        _call("forward", y, stream, result, *_extent(y), numbers)
+        ctx.save_for_backward(y, stream, numbers, mean, inverse)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y, stream, numbers, mean, inverse = ctx.saved_tensors
+        pixels, channels = _extent(y)
+        inner, of_y = torch.empty_like(y), torch.empty_like(y)
+        sums = torch.zeros(5, channels, dtype=torch.float64)
+        _call("backward", _laid_out(grad), y, stream, inner, pixels, channels, numbers, sums)
+        of_bias, with_y, of_below, of_above, of_out = sums
+        of_weight = inverse * (with_y - mean * of_bias)
+        slope = numbers[0].double()
+        of_sum, of_spread = slope * of_bias / pixels, slope * inverse * of_weight / pixels
+        back = torch.stack([slope, -of_spread, mean * of_spread - of_sum]).float()
+        _call("affine", inner, y, of_y, pixels, channels, back)
+        by_channel = torch.stack([of_weight, of_bias, of_below, of_above, -of_bias, of_out]).float()
+        return of_y, None if stream is None else inner, *by_channel, None, None
+
+
+def tail(y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Any) -> Tensor:
+    """What follows a convolution in training: batch norm, `stream` added, activation.
+
+    y bfloat16 (B, C, H, W); stream the same or None; activation an `Activation` or None.
+    The running statistics of `norm` are brought up to date.
+    """
+    y = _laid_out(y)
+    pixels, channels = _extent(y)
+    with torch.no_grad():
+        sums = torch.zeros(2, channels, dtype=torch.float64)
+        _call("moments", y, pixels, channels, sums[0], sums[1])
+        mean, squares = sums / pixels
+        variance = (squares - mean.square()).clamp_min(0.0)
+        inverse = (variance + norm.eps).rsqrt()
+        _follow(norm, mean.float(), (variance * (pixels / max(1, pixels - 1))).float())
+    if activation is None:
+        one, zero = torch.ones(channels), torch.zeros(channels)
+        numbers: tuple[Tensor, ...] = (one, one, zero, zero)
+    else:
+        numbers = activation.numbers()
+    stream = None if stream is None else _laid_out(stream)
+    return _Tail.apply(y, stream, norm.weight, norm.bias, *numbers, mean.float(), inverse.float())
+
+
+def _follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    assert norm.momentum is not None
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance, norm.momentum)
+    norm.num_batches_tracked.add_(1)
+
+
+def sign(x: Tensor) -> Tensor:
+    """+1 where x >= 0, -1 elsewhere; bfloat16."""
+    return _walk("sign", x)
+
+
+def triangle(grad: Tensor, x: Tensor) -> Tensor:
+    """grad * max(0, 2 - 2|x|); bfloat16 (B, C, H, W)."""
+    x = _laid_out(x)
+    result = torch.empty_like(x)
+    _call("triangle", _laid_out(grad), x, result, x.numel())
+    return result
+
+
+def quantise(x: Tensor, step: float, low: int, high: int) -> Tensor:
+    """clamp(floor(x / step + 1/2), low, high) * step; bfloat16, step a power of two."""
+    return _walk("quantise", x, float(step), float(low), float(high))
+
+
+def _walk(name: str, x: Tensor, *numbers: float) -> Tensor:
+    """A walk over elements as they lie, which the result has as well."""
+    in_order = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    x = x if in_order else x.contiguous()
+    result = torch.empty_like(x)
+    _call(name, x, result, x.numel(), *numbers)
+    return result
