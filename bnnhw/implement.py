@@ -13,7 +13,7 @@ from bnnhw.errors import UserError
 from bnnhw.families import FAMILIES
 from boards.board import Board
 
-LIVELOCK_LINES = 12
+LIVELOCK_LINES, LIVELOCK_ROUNDS = 12, 300  # as many alike, of each of nextpnr's routers
 SEEDS = 4
 
 
@@ -66,14 +66,20 @@ def synthesise(board: Board, folder: Path) -> dict[str, int]:
 
 
 def livelock(log: str) -> str | None:
-    """Whether nextpnr's router goes round in a circle: many lines with as many arcs left over.
+    """Whether one of nextpnr's routers goes round in a circle: many lines that leave as much.
 
-    A line is `Info: iterations | ... | arcs remaining | ...`, one each thousand iterations.
+    A line of router1 is `Info: iterations | ... | arcs remaining | ...`, one each thousand
+    iterations; of router2 `Info: iter=... wires=... overused=... ...`, one each.
     """
-    found = re.findall(r"^Info: +\d+ \|[^|]*\|[^|]*\| +(\d+)\|", log, re.MULTILINE)
-    last = found[-LIVELOCK_LINES:]
-    if len(last) == LIVELOCK_LINES and len(set(last)) == 1:
-        return f"its router is in a livelock with {last[0]} arcs left"
+    one = r"^Info: +\d+ \|[^|]*\|[^|]*\| +(\d+)\|"
+    two = r"^Info: +iter=\d+ (wires=\d+ overused=(?!0 )\d+)"
+    for pattern, lines, what in (
+        (one, LIVELOCK_LINES, "{} arcs left"),
+        (two, LIVELOCK_ROUNDS, "{} in all rounds"),
+    ):
+        last = re.findall(pattern, log, re.MULTILINE)[-lines:]
+        if len(last) == lines and len(set(last)) == 1:
+            return f"its router is in a livelock with {what.format(last[0])}"
     return None
 
 

