@@ -26,34 +26,61 @@ inline bf16 narrow(float x) {  // to nearest, ties to even; no NaN comes here th
   return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// One instance for each usual number of channels, so that loops over them are unrolled.
-template <template <int> class Kernel, typename... Args>
-void dispatch(int channels, Args... args) {
-  switch (channels) {
-    case 16: return Kernel<16>::run(16, args...);
-    case 32: return Kernel<32>::run(32, args...);
-    case 64: return Kernel<64>::run(64, args...);
-    default: return Kernel<0>::run(channels, args...);
+// Rows of LANES values are what registers hold best, so narrow maps are walked several pixels at a
+// time: `Rows` says how many, and the numbers of channels are repeated, their sums added up.
+constexpr int LANES = 64;
+
+struct Rows {
+  int repeats;
+  long count;
+  int width;
+
+  Rows(long pixels, int channels) {
+    const bool fits = LANES % channels == 0 && pixels % (LANES / channels) == 0;
+    repeats = fits ? LANES / channels : 1;
+    count = pixels / repeats;
+    width = channels * repeats;
   }
+
+  // `k` of `lists` times `channels` numbers
+  std::vector<float> spread(const float* k, int lists) const {
+    const int channels = width / repeats;
+    std::vector<float> result(lists * width);
+    for (int i = 0; i < lists * width; i++)
+      result[i] = k[i / width * channels + i % width % channels];
+    return result;
+  }
+
+  void gather(const std::vector<double>& sums, double* result, int lists) const {
+    const int channels = width / repeats;
+    for (int i = 0; i < lists * width; i++)
+      result[i / width * channels + i % width % channels] += sums[i];
+  }
+};
+
+template <template <int> class Kernel, typename... Args>
+void dispatch(int width, Args... args) {
+  if (width == LANES) return Kernel<LANES>::run(width, args...);
+  Kernel<0>::run(width, args...);
 }
 
 template <int C>
 struct Moments {
-  static void run(int channels, const bf16* y, long pixels, double* sum, double* squares) {
-    const int n = C ? C : channels;
+  static void run(int width, const bf16* y, long rows, double* sums) {
+    const int n = C ? C : width;
     std::vector<float> part(2 * n);
     float* __restrict first = part.data();
     float* __restrict second = first + n;
-    for (long start = 0; start < pixels; start += RUN) {
+    for (long start = 0; start < rows; start += RUN) {
       std::fill(part.begin(), part.end(), 0.0f);
-      const long end = std::min(pixels, start + RUN);
+      const long end = std::min(rows, start + RUN);
       for (long p = start; p < end; p++)
         for (int c = 0; c < n; c++) {
           const float value = widen(y[p * n + c]);
           first[c] += value;
           second[c] += value * value;
         }
-      for (int c = 0; c < n; c++) sum[c] += first[c], squares[c] += second[c];
+      for (int c = 0; c < 2 * n; c++) sums[c] += part[c];
     }
   }
 };
@@ -61,14 +88,18 @@ struct Moments {
 // Per channel: slope, offset of batch norm; below, above, in, out of the activation.
 struct Channel {
   const float *slope, *offset, *below, *above, *in, *out;
+
+  Channel(const float* k, int n)
+      : slope(k), offset(k + n), below(k + 2 * n), above(k + 3 * n), in(k + 4 * n),
+        out(k + 5 * n) {}
 };
 
 template <int C>
 struct Forward {
-  static void run(int channels, const bf16* __restrict y, const bf16* __restrict stream,
-                  bf16* __restrict result, long pixels, Channel k) {
-    const int n = C ? C : channels;
-    for (long p = 0; p < pixels; p++)
+  static void run(int width, const bf16* __restrict y, const bf16* __restrict stream,
+                  bf16* __restrict result, long rows, Channel k) {
+    const int n = C ? C : width;
+    for (long p = 0; p < rows; p++)
       for (int c = 0; c < n; c++) {
         float u = widen(y[p * n + c]) * k.slope[c] + k.offset[c];
         if (stream) u += widen(stream[p * n + c]);
@@ -83,15 +114,15 @@ struct Forward {
 // sums (5, channels): of inner, of inner * y, of grad * min(u, 0), of grad * max(u, 0), of grad.
 template <int C>
 struct Backward {
-  static void run(int channels, const bf16* __restrict grad, const bf16* __restrict y,
-                  const bf16* __restrict stream, bf16* __restrict inner, long pixels, Channel k,
+  static void run(int width, const bf16* __restrict grad, const bf16* __restrict y,
+                  const bf16* __restrict stream, bf16* __restrict inner, long rows, Channel k,
                   double* sums) {
-    const int n = C ? C : channels;
+    const int n = C ? C : width;
     std::vector<float> part(5 * n);
     float* __restrict s = part.data();
-    for (long start = 0; start < pixels; start += RUN) {
+    for (long start = 0; start < rows; start += RUN) {
       std::fill(part.begin(), part.end(), 0.0f);
-      const long end = std::min(pixels, start + RUN);
+      const long end = std::min(rows, start + RUN);
       for (long p = start; p < end; p++)
         for (int c = 0; c < n; c++) {
           const float g = widen(grad[p * n + c]), value = widen(y[p * n + c]);
@@ -113,11 +144,11 @@ struct Backward {
 
 template <int C>
 struct Affine {
-  static void run(int channels, const bf16* __restrict a, const bf16* __restrict b,
-                  bf16* __restrict result, long pixels, const float* __restrict of_a,
-                  const float* __restrict of_b, const float* __restrict constant) {
-    const int n = C ? C : channels;
-    for (long p = 0; p < pixels; p++)
+  static void run(int width, const bf16* __restrict a, const bf16* __restrict b,
+                  bf16* __restrict result, long rows, const float* __restrict k) {
+    const int n = C ? C : width;
+    const float *of_a = k, *of_b = k + n, *constant = k + 2 * n;
+    for (long p = 0; p < rows; p++)
       for (int c = 0; c < n; c++)
         result[p * n + c] =
             narrow(widen(a[p * n + c]) * of_a[c] + widen(b[p * n + c]) * of_b[c] + constant[c]);
@@ -128,29 +159,37 @@ struct Affine {
 
 extern "C" {
 
-void moments(const bf16* y, long pixels, int channels, double* sum, double* squares) {
-  dispatch<Moments>(channels, y, pixels, sum, squares);
+// sums (2, channels): of y and of its squares.
+void moments(const bf16* y, long pixels, int channels, double* sums) {
+  const Rows rows(pixels, channels);
+  std::vector<double> wide(2 * rows.width);
+  dispatch<Moments>(rows.width, y, rows.count, wide.data());
+  rows.gather(wide, sums, 2);
 }
 
 void forward(const bf16* y, const bf16* stream, bf16* result, long pixels, int channels,
              const float* k) {
-  const long n = channels;
-  const Channel parts{k, k + n, k + 2 * n, k + 3 * n, k + 4 * n, k + 5 * n};
-  dispatch<Forward>(channels, y, stream, result, pixels, parts);
+  const Rows rows(pixels, channels);
+  const auto wide = rows.spread(k, 6);
+  dispatch<Forward>(rows.width, y, stream, result, rows.count, Channel(wide.data(), rows.width));
 }
 
 void backward(const bf16* grad, const bf16* y, const bf16* stream, bf16* inner, long pixels,
               int channels, const float* k, double* sums) {
-  const long n = channels;
-  const Channel parts{k, k + n, k + 2 * n, k + 3 * n, k + 4 * n, k + 5 * n};
-  dispatch<Backward>(channels, grad, y, stream, inner, pixels, parts, sums);
+  const Rows rows(pixels, channels);
+  const auto wide = rows.spread(k, 6);
+  std::vector<double> wide_sums(5 * rows.width);
+  dispatch<Backward>(rows.width, grad, y, stream, inner, rows.count,
+                     Channel(wide.data(), rows.width), wide_sums.data());
+  rows.gather(wide_sums, sums, 5);
 }
 
 // a * of_a + b * of_b + constant, each of a channel.
 void affine(const bf16* a, const bf16* b, bf16* result, long pixels, int channels,
             const float* k) {
-  const long n = channels;
-  dispatch<Affine>(channels, a, b, result, pixels, k, k + n, k + 2 * n);
+  const Rows rows(pixels, channels);
+  const auto wide = rows.spread(k, 3);
+  dispatch<Affine>(rows.width, a, b, result, rows.count, wide.data());
 }
 
 // clamp(floor(x / step + 1/2), low, high) * step, of any map.
@@ -165,6 +204,15 @@ void quantise(const bf16* __restrict x, bf16* __restrict y, long count, float st
 
 void sign(const bf16* __restrict x, bf16* __restrict y, long count) {
   for (long i = 0; i < count; i++) y[i] = (x[i] > 0x8000 ? 0xbf80 : 0x3f80);  // -0 is +1
+}
+
+// grad where low <= x <= high, else 0
+void between(const bf16* __restrict grad, const bf16* __restrict x, bf16* __restrict y,
+             long count, float low, float high) {
+  for (long i = 0; i < count; i++) {
+    const float value = widen(x[i]);
+    y[i] = value >= low && value <= high ? grad[i] : bf16(0);
+  }
 }
 
 // grad * max(0, 2 - 2 |x|)

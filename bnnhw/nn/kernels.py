@@ -133,7 +133,7 @@ def tail(y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Any
     pixels, channels = _extent(y)
     with torch.no_grad():
         sums = torch.zeros(2, channels, dtype=torch.float64)
-        _call("moments", y, pixels, channels, sums[0], sums[1])
+        _call("moments", y, pixels, channels, sums)
         mean, squares = sums / pixels
         variance = (squares - mean.square()).clamp_min(0.0)
         inverse = (variance + norm.eps).rsqrt()
@@ -161,9 +161,18 @@ def sign(x: Tensor) -> Tensor:
 
 def triangle(grad: Tensor, x: Tensor) -> Tensor:
     """grad * max(0, 2 - 2|x|); bfloat16 (B, C, H, W)."""
+    return _back("triangle", grad, x)
+
+
+def between(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """grad where low <= x <= high, else 0; bfloat16 (B, C, H, W)."""
+    return _back("between", grad, x, low, high)
+
+
+def _back(name: str, grad: Tensor, x: Tensor, *numbers: float) -> Tensor:
     x = _laid_out(x)
     result = torch.empty_like(x)
-    _call("triangle", _laid_out(grad), x, result, x.numel())
+    _call(name, _laid_out(grad), x, result, x.numel(), *numbers)
     return result
 
 

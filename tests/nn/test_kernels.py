@@ -49,15 +49,15 @@ def seeded():
 
 @pytest.mark.parametrize("kind", [None, "prelu", "rprelu", "maxout"])
 @pytest.mark.parametrize("channels", [16, 24, 32, 64])
-@pytest.mark.parametrize("added", [True, False])
-def test_tail_is_norm_addition_and_activation(kind, channels, added):
+@pytest.mark.parametrize(("added", "batch"), [(True, 4), (False, 4), (True, 5)])
+def test_tail_is_norm_addition_and_activation(kind, channels, added, batch):
     norm = nn.BatchNorm2d(channels)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     nn.init.normal_(norm.bias)
     act = activation(kind, channels) if kind else None
-    y = maps(5, channels, 9, 7, scale=20.0) + 8
-    stream = maps(5, channels, 9, 7) if added else None
-    grad = maps(5, channels, 9, 7)
+    y = maps(batch, channels, 9, 7, scale=20.0) + 8
+    stream = maps(batch, channels, 9, 7) if added else None
+    grad = maps(batch, channels, 9, 7)
 
     plain = copy.deepcopy(norm).double()
     slow = copy.deepcopy(act).double() if act else nn.Identity()
@@ -83,6 +83,13 @@ def test_tail_is_norm_addition_and_activation(kind, channels, added):
             getattr(norm, name), getattr(plain, name).float(), rtol=1e-4, atol=1e-4
         )
     assert int(norm.num_batches_tracked) == 1
+
+
+def test_gradients_pass_between_limits_of_which_both_are_within():
+    x = torch.tensor([-1.5, -1.0078125, -1.0, 0.0, 1.0, 1.0078125, 9.0]).bfloat16()
+    grad = torch.arange(1.0, 8).bfloat16()
+    shaped = [values.reshape(1, 7, 1, 1) for values in (grad, x)]
+    assert kernels.between(*shaped, -1.0, 1.0).flatten().tolist() == [0, 0, 3, 4, 5, 0, 0]
 
 
 def test_signs_and_their_triangle():
