@@ -9,8 +9,12 @@ import torch
 
 from bnnhw import activity, cost, implement, measure
 from bnnhw.cost_table import entries
+from bnnhw.integer import IntegerNetwork
+from bnnhw.plan import Plan, make_plan
+from boards.icebreaker import BOARD
 from tests.executors import Here
 from tests.measuring import Tools, figures
+from tests.plans import SPECS, network_of
 
 
 @pytest.fixture
@@ -50,3 +54,10 @@ def table():
         rows.append(row)
         known |= accuracy
     return entries(rows, known)
+
+
+@pytest.fixture(params=SPECS, scope="module")
+def case(request) -> tuple[IntegerNetwork, Plan]:
+    """A network of each of SPECS, and its plan."""
+    network = network_of(SPECS[request.param])
+    return network, make_plan(network, BOARD)

@@ -11,7 +11,7 @@ from gateware.delay import Delay
 from gateware.lane import Token
 from gateware.operand import Factors
 from tests.gateware.bench import engine_parameters, flip_at_random, simulate
-from tests.gateware.test_window import DEPTH, Windows, convolution
+from tests.gateware.windows import DEPTH, Windows, convolution
 
 LATE = 5  # cycles from the issue to the token that the lanes take
 

@@ -82,6 +82,48 @@ def test_pixels_as_thermometers(height, width, channels, levels, withheld):
     simulate(m, bench, background=[flip_at_random(memory.allow, low=withheld)])
 
 
+def watch_turns(dut):
+    """A background bench: a byte is only taken when it is its turn."""
+
+    async def watch(ctx):
+        ports = (dut.run, dut.complete, dut.load.ready, dut.pixels.ready)
+        async for _, _, run, complete, load, pixels in ctx.tick().sample(*ports):
+            assert not (run and load), "boot image taken while running"
+            assert not (pixels and (complete or not run)), "pixel taken too early"
+
+    return watch
+
+
+def check_rows(ctx, dut, memory, frame, width, channels):
+    """The rows said to be received are in memory."""
+    for index in range(ctx.get(dut.received) * width):
+        pixel = frame[index * channels :][:channels]
+        at = IMAGE_BASE + index
+        assert ctx.get(memory.storage.data[at]) == pixel_word(pixel, JUNK), index
+
+
+async def check_frame(ctx, dut, memory, frame, height, width, channels):
+    """Sends a frame, byte by byte, and consumes it; the next one has to wait until then."""
+    for index, byte in enumerate(frame):
+        assert not ctx.get(dut.complete)
+        assert ctx.get(dut.received) <= index // (channels * width)
+        check_rows(ctx, dut, memory, frame, width, channels)
+        await send(ctx, dut.pixels, [byte], stall=0.2, seed=index)
+    ctx.set(dut.pixels.valid, 1)
+    ctx.set(dut.pixels.payload, 0xEE)
+    while not ctx.get(dut.complete):
+        await ctx.tick()
+    for _ in range(10):
+        assert ctx.get(dut.complete) and ctx.get(dut.received) == height
+        check_rows(ctx, dut, memory, frame, width, channels)
+        await ctx.tick()
+    ctx.set(dut.pixels.valid, 0)
+    ctx.set(dut.consume, 1)
+    await ctx.tick()
+    ctx.set(dut.consume, 0)
+    assert not ctx.get(dut.complete) and not ctx.get(dut.received)
+
+
 @pytest.mark.parametrize("withheld", [0.0, 0.7])
 @pytest.mark.parametrize(("height", "width", "channels"), [(3, 4, 3), (2, 3, 1), (4, 2, 8)])
 def test_boot_image_then_frames(height, width, channels, withheld):
@@ -96,20 +138,6 @@ def test_boot_image_then_frames(height, width, channels, withheld):
     expected = [JUNK] * 32
     expected[:3] = [int.from_bytes(boot[at : at + 8], "little") for at in (0, 8, 16)]
 
-    def check_rows(ctx, frame):
-        """The rows said to be received are in memory."""
-        for index in range(ctx.get(dut.received) * width):
-            pixel = frame[index * channels :][:channels]
-            at = IMAGE_BASE + index
-            assert ctx.get(memory.storage.data[at]) == pixel_word(pixel, JUNK), index
-
-    async def watch(ctx):
-        """A byte is only taken when it is its turn."""
-        ports = (dut.run, dut.complete, dut.load.ready, dut.pixels.ready)
-        async for _, _, run, complete, load, pixels in ctx.tick().sample(*ports):
-            assert not (run and load), "boot image taken while running"
-            assert not (pixels and (complete or not run)), "pixel taken too early"
-
     async def bench(ctx):
         ctx.set(dut.pixels.valid, 1)  # a pixel waits until `run`
         ctx.set(dut.pixels.payload, 0xEE)
@@ -122,27 +150,11 @@ def test_boot_image_then_frames(height, width, channels, withheld):
         await ctx.tick()
         ctx.set(dut.load.valid, 1)  # nothing is loaded any more
         for frame in frames:
-            for index, byte in enumerate(frame):
-                assert not ctx.get(dut.complete)
-                assert ctx.get(dut.received) <= index // (channels * width)
-                check_rows(ctx, frame)
-                await send(ctx, dut.pixels, [byte], stall=0.2, seed=index)
-            ctx.set(dut.pixels.valid, 1)  # the next frame has to wait
-            ctx.set(dut.pixels.payload, 0xEE)
-            while not ctx.get(dut.complete):
-                await ctx.tick()
-            for _ in range(10):
-                assert ctx.get(dut.complete) and ctx.get(dut.received) == height
-                check_rows(ctx, frame)
-                await ctx.tick()
-            ctx.set(dut.pixels.valid, 0)
-            ctx.set(dut.consume, 1)
-            await ctx.tick()
-            ctx.set(dut.consume, 0)
-            assert not ctx.get(dut.complete) and not ctx.get(dut.received)
+            await check_frame(ctx, dut, memory, frame, height, width, channels)
         for index in range(height * width):
             pixel = frames[-1][index * channels :][:channels]
             expected[IMAGE_BASE + index] = pixel_word(pixel, JUNK)
         assert memory.contents(ctx) == expected
 
-    simulate(m, bench, background=[flip_at_random(memory.allow, low=withheld), watch])
+    allow = flip_at_random(memory.allow, low=withheld)
+    simulate(m, bench, background=[allow, watch_turns(dut)])

@@ -168,6 +168,36 @@ def token(rng, *, edge):
     return {"valid": 1} | fields | edges
 
 
+def junk_cycles(rng, dut, count, *, single, limits):
+    """Settings of `count` cycles without a token: every operand is junk."""
+    least, greatest = limits
+
+    def junk(low, high, size=None):
+        return rng.integers(low, high, size).tolist()
+
+    return [
+        [
+            (dut.single, single), (dut.token, {"valid": 0, "row_end": 1}),
+            (dut.first_half, junk(-32768, 32768)), (dut.other_halves, junk(-512, 512, 3)),
+            (dut.scale, junk(-32768, 32768)), (dut.bias, junk(-32768, 32768)),
+            (dut.residual, junk(least, greatest + 1, 4)), (dut.threshold, junk(-32768, 32768)),
+        ]
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def expected_lanes(y, bits, flags, threshold, *, single):
+    """y and bits of a token as the lanes give them: one number for all, or 0 outside the map."""
+    want, want_bits = y.tolist(), bits.tolist()
+    for lane in range(4):
+        gone = (flags["edge_row"] and lane >= 2) or (flags["edge_column"] and lane % 2)
+        if single:
+            want[lane], want_bits[lane] = want[0], want_bits[0]
+        elif gone:
+            want[lane], want_bits[lane] = 0, int(0 >= threshold)
+    return want, want_bits
+
+
 @pytest.mark.parametrize("width", FORMATS)
 @pytest.mark.parametrize("passes", [False, True])
 @pytest.mark.parametrize(
@@ -195,15 +225,7 @@ def test_lanes(width, single, odd_maps, thresholds, passes):
     tokens = [token(rng, edge=odd_maps) for _ in range(count)]
     at = np.cumsum(rng.choice([1, 1, 2, 5], count))
 
-    cycles = [[] for _ in range(at[-1] + 5)]
-    for cycle in range(len(cycles)):
-        junk = lambda low, high, size=None: rng.integers(low, high, size).tolist()  # noqa: E731
-        cycles[cycle] = [
-            (dut.single, single), (dut.token, {"valid": 0, "row_end": 1}),
-            (dut.first_half, junk(-32768, 32768)), (dut.other_halves, junk(-512, 512, 3)),
-            (dut.scale, junk(-32768, 32768)), (dut.bias, junk(-32768, 32768)),
-            (dut.residual, junk(least, greatest + 1, 4)), (dut.threshold, junk(-32768, 32768)),
-        ]  # fmt: skip
+    cycles = junk_cycles(rng, dut, at[-1] + 5, single=single, limits=(least, greatest))
     for index, cycle in enumerate(at.tolist()):
         cycles[cycle] += [
             (dut.token, tokens[index]), (dut.scale, int(scale[index])),
@@ -229,15 +251,9 @@ def test_lanes(width, single, odd_maps, thresholds, passes):
     assert [cycle for cycle, sample in enumerate(samples) if sample[0]] == (at + 3).tolist()
     for index, cycle in enumerate(at.tolist()):
         _, values, got_bits, y_token = samples[cycle + 3]
-        want = y[index].tolist()
-        want_bits = bits[index].tolist()
-        for lane in range(4):
-            flags = tokens[index]
-            gone = (flags["edge_row"] and lane >= 2) or (flags["edge_column"] and lane % 2)
-            if single:
-                want[lane], want_bits[lane] = want[0], want_bits[0]
-            elif gone:
-                want[lane], want_bits[lane] = 0, int(0 >= threshold[index])
+        want, want_bits = expected_lanes(
+            y[index], bits[index], tokens[index], threshold[index], single=single
+        )
         assert values == want, index
         assert got_bits == sum(bit << lane for lane, bit in enumerate(want_bits)), index
         assert y_token == dut.y_token.shape().const(tokens[index]).as_value().value

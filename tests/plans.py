@@ -1,0 +1,45 @@
+"""What tests of plans share: networks of every shape, and what a plan says of itself."""
+
+from __future__ import annotations
+
+from bnnhw.integer import IntegerNetwork
+from bnnhw.lower import lower
+from bnnhw.nn import untrained
+from bnnhw.plan import DoesNotFit, Plan, Step
+from bnnhw.spec import NetworkSpec, NumberFormats, Repair
+from gateware.program import Geometry, Sinks, Sources
+
+WIDE = NumberFormats(residual_width=12, residual_fraction=6)
+SPECS = {
+    "digits": NetworkSpec(depth=8, widths=(16, 32, 48), input=(8, 8, 1)),
+    "cifar": NetworkSpec(depth=20, widths=(16, 32, 64), input=(32, 32, 3)),
+    "odd": NetworkSpec(depth=10, widths=(16, 24), input=(7, 5, 2), classes=5),
+    "wide stream": NetworkSpec(depth=6, widths=(16, 32), input=(8, 6, 3), formats=WIDE),
+    "every two": NetworkSpec(depth=10, widths=(6, 32), input=(9, 8, 1), classes=2,
+                             repair=Repair("ste", False, "minus-one")),
+    "many classes": NetworkSpec(depth=6, widths=(16, 32), input=(4, 4, 1), classes=60),
+}  # fmt: skip
+
+
+def network_of(spec: NetworkSpec) -> IntegerNetwork:
+    model = untrained(spec)
+    model.head.bias.data.zero_()  # so that it fits beside the weights of any map
+    return lower(model)
+
+
+def words_of(step: Step) -> tuple:
+    """A step's descriptor, read as the engine does."""
+    kinds = zip((Geometry, Sources, Sinks), step.words, strict=True)
+    return tuple(kind.from_bits(word) for kind, word in kinds)
+
+
+def regions(plan: Plan) -> dict[str, range]:
+    return {name: range(start, start + size) for name, start, size in plan.memory_map}
+
+
+def size_of(place) -> tuple[int, int, int]:
+    return place.height, place.width, place.channels
+
+
+def names_of(error: DoesNotFit) -> set[str]:
+    return {part.name.split(" (")[0] for part in error.resources if not part.fits}
