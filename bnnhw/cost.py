@@ -229,6 +229,8 @@ class _Bench:
                 break
             try:
                 results.append(self._place(seed))
+            except tools.ToolHopeless as fault:
+                faults.append(f"seed {seed}: {fault}")
             except tools.ToolError as fault:
                 faults.append(f"seed {seed}: {fault}")
                 log = (self.folder / f"nextpnr-{seed}.log").read_text(errors="replace")
@@ -244,14 +246,22 @@ class _Bench:
         )  # fmt: skip
 
     def _place(self, seed: int) -> dict[str, Any]:
-        """A placement; equal hardware, of whatever method, shares it."""
+        """A placement, or that there is none; equal hardware, of whatever method, shares it."""
         path = self.shared / f"seed-{seed}.json"
         if not path.exists():
-            self._ensure_netlist()
+            write_text(path, json.dumps(self._try(seed)) + "\n")
+        entry = read_json(path)
+        if "fault" in entry:
+            raise tools.ToolHopeless(entry["fault"])
+        return entry
+
+    def _try(self, seed: int) -> dict[str, Any]:
+        self._ensure_netlist()
+        try:
             placed = implement.place(self.board, self.folder, seed, self.clock_hz, PLACE_SECONDS)
-            entry = dict(seed=seed, fmax_mhz=placed.fmax_mhz, utilisation=placed.utilisation)
-            write_text(path, json.dumps(entry) + "\n")
-        return read_json(path)
+        except tools.ToolHopeless as fault:
+            return dict(seed=seed, fault=str(fault))
+        return dict(seed=seed, fmax_mhz=placed.fmax_mhz, utilisation=placed.utilisation)
 
 
 def _excess(board: Board, used: Mapping[str, int]) -> dict[str, int]:

@@ -38,7 +38,11 @@ class ToolError(UserError):
 
 
 class ToolStopped(ToolError):
-    """A tool was stopped: at its time limit, or because its log says that it gets nowhere."""
+    """A tool was stopped: at its time limit, or because it was hopeless."""
+
+
+class ToolHopeless(ToolStopped):
+    """A tool's log says that it gets nowhere, as it would the next time."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def run(
 
     Paths in `arguments` are relative to `cwd`: YoWASP programs see a private /tmp.
     hopeless : given the log's end now and then; a reason it returns stops the tool.
-    Raises ToolStopped for that and past `timeout` seconds, ToolError if the tool fails.
+    Raises ToolHopeless for that, ToolStopped past `timeout` seconds, ToolError if the tool fails.
     """
     warm(tool)
     started = time.monotonic()
@@ -160,12 +164,17 @@ def run(
         )  # fmt: skip
         try:
             reason = _watch(process, cwd / log, started + timeout, hopeless)
+        except subprocess.TimeoutExpired:
+            seconds = time.monotonic() - started
+            raise ToolStopped(
+                f"{tool.program}: stopped after {seconds:.0f} s, its time limit"
+            ) from None
         finally:
             process.kill()
             process.wait()
     seconds = time.monotonic() - started
     if reason:
-        raise ToolStopped(f"{tool.program}: stopped after {seconds:.0f} s, {reason}")
+        raise ToolHopeless(f"{tool.program}: stopped after {seconds:.0f} s, {reason}")
     if process.returncode:
         raise ToolError(f"{tool.program}: {first_fault(cwd / log)} (log: {cwd / log})")
     return seconds
@@ -177,13 +186,13 @@ def _watch(
     deadline: float,
     hopeless: Callable[[str], str | None],
 ) -> str | None:
-    """Wait for a process to end; return why it should be stopped if it should."""
+    """Wait for a process to end; return why it is hopeless if it is. TimeoutExpired at last."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
             return None
         if time.monotonic() > deadline:
-            return "its time limit"
+            raise subprocess.TimeoutExpired(process.args, deadline)
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES))
             if reason := hopeless(file.read().decode(errors="replace")):

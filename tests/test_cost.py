@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 from bnnhw import cost, implement, tools
 from bnnhw.prove import Mismatch
+from bnnhw.repair import Repair
 from tests.measuring import case
 
 
@@ -59,6 +61,25 @@ def test_a_seed_that_fails_has_another_in_its_place(fakes, tmp_path, monkeypatch
     row = case(tmp_path).row()
     assert row["status"] == "built" and row["unplaced"] == ["seed 1: nextpnr: no end"]
     assert [entry["seed"] for entry in row["placements"]] == [2]
+
+
+def test_a_livelock_is_not_tried_again_for_equal_hardware(fakes, tmp_path, monkeypatch):
+    placed, tried = implement.place, []
+
+    def place(board, folder, seed, clock_hz, seconds):
+        tried.append(seed)
+        if seed == 1:
+            raise tools.ToolHopeless("nextpnr: a livelock")
+        return placed(board, folder, seed, clock_hz, seconds)
+
+    monkeypatch.setattr(implement, "place", place)
+    other = replace(case(tmp_path).spec, repair=Repair(double_residual=False, optimizer="sgd"))
+    for asked in (case(tmp_path), replace(case(tmp_path), spec=other, method="other")):
+        cost.perform(asked)
+        row = asked.row()
+        assert row["unplaced"] == ["seed 1: nextpnr: a livelock"]
+        assert [entry["seed"] for entry in row["placements"]] == [2]
+    assert tried == [1, 2]
 
 
 def test_a_case_travels_to_a_worker(tmp_path):

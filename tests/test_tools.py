@@ -44,21 +44,26 @@ def test_run_keeps_the_log_and_names_the_fault(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "kind", "reason"),
     [
-        ({"timeout": 0.3}, "its time limit"),
-        ({"hopeless": lambda text: "it circles" if "round" in text else None}, "it circles"),
+        ({"timeout": 0.3}, tools.ToolStopped, "its time limit"),
+        (
+            {"hopeless": lambda text: "it circles" if "round" in text else None},
+            tools.ToolHopeless,
+            "it circles",
+        ),
     ],
 )
-def test_run_stops_a_tool(monkeypatch, tmp_path, options, reason):
+def test_run_stops_a_tool(monkeypatch, tmp_path, options, kind, reason):
     script = tmp_path / "circles"
     script.write_text("#!/bin/sh\nwhile true; do echo round; sleep 0.1; done\n")
     script.chmod(0o755)
     monkeypatch.setattr(tools, "program", lambda tool: str(script))
     monkeypatch.setattr(tools, "warm", lambda tool: None)
     monkeypatch.setattr(tools, "POLL_SECONDS", 0.2)
-    with pytest.raises(tools.ToolStopped, match=f"stopped after [01] s, {reason}"):
+    with pytest.raises(tools.ToolStopped, match=f"stopped after [01] s, {reason}") as caught:
         tools.run(tools.YOSYS, [], cwd=tmp_path, log="log", **options)
+    assert caught.type is kind
 
 
 def test_versions_name_what_a_build_uses():
