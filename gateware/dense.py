@@ -146,22 +146,7 @@ class Dense(wiring.Component):
             m.d.comb += macs.clear.eq(1)
             m.d.sync += in_head.eq(~self.start_stem)
             m.d.sync += self.weight_entry.eq(0)
-
-        chosen, total = Signal(range(MACS)), Signal(signed(self._sum_width))
-        m.d.comb += [
-            chosen.eq(Mux(in_head & ~self._layer, self.logit_index[:2], tail - 3)),
-            self.half.eq(total >> self._stem_shift),
-            self.logits.payload.eq(total),
-        ]
-        if p.pointwise:
-            with m.If(self._pointwise):
-                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> self._point_shift)]
-        m.d.sync += total.eq(Array(macs.sums)[chosen])
-        if p.gates:
-            kept, sign = total[GATE_SHIFT:], total[-1]
-            most = Cat((~sign).replicate(15), sign)
-            with m.If(self.geometry.kind == Kind.HEAD):
-                m.d.comb += self.half.eq(Mux(same(kept[15:], sign), kept[:16], most))
+        self._choose(m, macs, in_head, tail)
         return m
 
     def _align(self):
@@ -183,6 +168,25 @@ class Dense(wiring.Component):
         self._sum_width = SUM_WIDTH if p.gates else min(self._sum_width, SUM_WIDTH)
         if p.gates:
             self._x_width = max(self._x_width, 18 - p.gate_drop)
+
+    def _choose(self, m, macs, in_head, tail):
+        """The sum that is handed on, and what is left of it."""
+        p = self._parameters
+        chosen, total = Signal(range(MACS)), Signal(signed(self._sum_width))
+        m.d.comb += [
+            chosen.eq(Mux(in_head & ~self._layer, self.logit_index[:2], tail - 3)),
+            self.half.eq(total >> self._stem_shift),
+            self.logits.payload.eq(total),
+        ]
+        if p.pointwise:
+            with m.If(self._pointwise):
+                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> self._point_shift)]
+        m.d.sync += total.eq(Array(macs.sums)[chosen])
+        if p.gates:
+            kept, sign = total[GATE_SHIFT:], total[-1]
+            most = Cat((~sign).replicate(15), sign)
+            with m.If(self.geometry.kind == Kind.HEAD):
+                m.d.comb += self.half.eq(Mux(same(kept[15:], sign), kept[:16], most))
 
     def _units(self, m, macs, stem, head, in_head):
         """Takes words apart into units; returns the signals of the current one."""
