@@ -20,10 +20,11 @@ from typing import Any
 
 import boards
 import gateware
-from bnnhw import activity, data, energy, families, implement, netlist, tools
+from bnnhw import activity, data, energy, implement, netlist, tools
 from bnnhw.design import BOARDS, clock_hz, write_design
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
+from bnnhw.families import FAMILIES
 from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
 from bnnhw.nn.untrained import untrained
@@ -38,7 +39,7 @@ BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact
 UNPLACED = "not placed"
 PLACE_SECONDS = 600.0  # more than a build's, since other methods are at work beside it
 SPARE_SEEDS = 2  # tried where placements fail
-_SOURCES = tuple(Path(str(module.__file__)) for module in (families, implement))
+_PLACING = Path(str(implement.__file__))
 _COUNTING = (*(Path(str(m.__file__)) for m in (activity, netlist, toggles)), toggles.PROGRAM)
 _ALONE = threading.Lock()  # the simulator's environment is the process's
 
@@ -114,11 +115,11 @@ def _stands(row: Mapping[str, Any], design: str) -> bool:
 def _digest(plan: Plan) -> str:
     """Of all that shapes a row: program, parameters, gateware, tools, this file."""
     result = hashlib.sha256(plan.image.tobytes())
-    asked = [asdict(plan.parameters), plan.image_base, tools.versions()]
+    asked = [asdict(plan.parameters), plan.image_base, tools.versions(), repr(FAMILIES)]
     result.update(json.dumps(asked).encode())
     folders = [Path(str(package.__file__)).parent for package in (boards, gateware)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    for file in (*files, *_SOURCES, *_COUNTING, Path(__file__), Path(energy.__file__)):
+    for file in (*files, _PLACING, *_COUNTING, Path(__file__), Path(energy.__file__)):
         result.update(file.read_bytes())
     return result.hexdigest()
 
@@ -186,9 +187,9 @@ class _Bench:
     @cached_property
     def hardware(self) -> str:
         """Digest of the generated design and of the tools: memory contents have no part in it."""
-        result = hashlib.sha256(json.dumps(tools.versions()).encode())
-        pins = f"top.{families.FAMILIES[self.board.family].pins}"
-        for file in (self.folder / "top.il", self.folder / pins, *_SOURCES):
+        family = FAMILIES[self.board.family]
+        result = hashlib.sha256(json.dumps([tools.versions(), repr(family)]).encode())
+        for file in (self.folder / "top.il", self.folder / f"top.{family.pins}", _PLACING):
             result.update(file.read_bytes())
         return result.hexdigest()
 

@@ -63,7 +63,11 @@ ICE40 = Family(
 ECP5 = Family(
     nextpnr=tools.NEXTPNR_ECP5,
     packer=tools.ECPPACK,
-    synthesis=_READ + "synth_ecp5 {options} -top top\n" + _WRITE,
+    synthesis=_READ
+    + "synth_ecp5 {options} -top top -run begin:map_luts\n"
+    + "splitnets\n"
+    + "synth_ecp5 {options} -top top -run map_luts:\n"
+    + _WRITE,
     cells=dict(
         lut={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}, ff={"TRELLIS_FF": 1},
         ebr={"DP16KD": 1, "PDPW16KD": 1}, dsp={"MULT18X18D": 1},
