@@ -4,6 +4,13 @@ import pytest
 from amaranth.back import rtlil
 
 from bnnhw import implement
+from bnnhw.design import clock_hz, write_design
+from bnnhw.lower import lower
+from bnnhw.nn.untrained import untrained
+from bnnhw.plan import make_plan
+from bnnhw.repair import Repair
+from bnnhw.spec import NetworkSpec
+from boards import ulx3s
 from boards.board import baud_divisor
 from boards.ulx3s import BOARD, Memory, Top, pll, prepare
 from tests.fakes import FakeEngine
@@ -68,6 +75,17 @@ def test_memory_is_its_block_rams_and_nothing_else(tmp_path):
     assert cells["ebr"] == BOARD.memory_ebr
     assert cells["ff"] == 1  # which half was read
     assert cells["lut"] <= 64 + 2 * 16  # a bit of either half; a half's write enable of each nibble
+
+
+def test_an_engine_of_weights_for_several_terms_is_synthesised(tmp_path):
+    """Yosys gave single bits the names of whole wires in this one, and stopped."""
+    repair = Repair(double_residual=False, ensemble="weights-2")
+    spec = NetworkSpec(depth=20, widths=(16, 32, 64), repair=repair)
+    plan = make_plan(lower(untrained(spec)), BOARD)
+    write_design(plan, spec, ulx3s, clock_hz("ulx3s"), tmp_path)
+    cells = implement.synthesise(BOARD, tmp_path)
+    assert all(cells[name] <= total for name, total in BOARD.budget.items())
+    assert cells["ebr"] >= BOARD.memory_ebr and cells["dsp"] == 8
 
 
 def test_top_elaborates_with_its_primitives_and_pins():
