@@ -23,6 +23,8 @@ import platformdirs
 import torch
 from torch import Tensor, nn
 
+from bnnhw.nn.activations import Activation
+
 SOURCE = Path(__file__).with_suffix(".cpp")
 COMPILER = ("g++", "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno",
             "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC")  # fmt: skip
@@ -123,11 +125,11 @@ class _Tail(torch.autograd.Function):
         return of_y, None if stream is None else inner, *by_channel, None, None
 
 
-def tail(y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Any) -> Tensor:
+def tail(y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Activation) -> Tensor:
     """What follows a convolution in training: batch norm, `stream` added, activation.
 
-    y bfloat16 (B, C, H, W); stream the same or None; activation an `Activation` or None.
-    The running statistics of `norm` are brought up to date.
+    y bfloat16 (B, C, H, W); stream the same or None. The running statistics of `norm` are brought
+    up to date. Without an activation PyTorch's own walks are as few.
     """
     y = _laid_out(y)
     pixels, channels = _extent(y)
@@ -138,11 +140,7 @@ def tail(y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Any
         variance = (squares - mean.square()).clamp_min(0.0)
         inverse = (variance + norm.eps).rsqrt()
         _follow(norm, mean.float(), (variance * (pixels / max(1, pixels - 1))).float())
-    if activation is None:
-        one, zero = torch.ones(channels), torch.zeros(channels)
-        numbers: tuple[Tensor, ...] = (one, one, zero, zero)
-    else:
-        numbers = activation.numbers()
+    numbers = activation.numbers()
     stream = None if stream is None else _laid_out(stream)
     return _Tail.apply(y, stream, norm.weight, norm.bias, *numbers, mean.float(), inverse.float())
 
