@@ -39,7 +39,7 @@ def _laid_out(grad: Tensor, x: Tensor) -> Tensor:
 def pass_between(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     """grad where low <= x <= high, else 0; laid out in memory as x.
 
-    One vectorised kernel with strict limits, so they are widened by the least bfloat16 step.
+    PyTorch's own kernel has strict limits, so they are widened by the least bfloat16 step.
     """
     if x.ndim == 4 and kernels.takes(x):
         return kernels.between(grad, x, low, high)
