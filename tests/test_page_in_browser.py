@@ -96,6 +96,29 @@ def test_every_difference_has_a_bar_and_every_trained_method_a_point(browser, fi
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_several_methods_in_one_name_leave_room_for_bars_and_values(
+    browser, content, tmp_path, width
+):
+    """Such a name may be broken at its plus signs, and at no other place."""
+    names = ["teacher_student=logits+double_residual=on", "feature_normalization=bn-before"]
+    changed = [entry for entry in content["methods"] if entry.get("delta")]
+    longer = [entry | dict(method=name) for entry, name in zip(changed, names, strict=False)]
+    methods = [entry for entry in content["methods"] if entry not in changed[:2]]
+    file = tmp_path / "long.html"
+    file.write_text(page(content | dict(methods=[methods[0], *longer, *methods[1:]])))
+    browser.open(file, width, 900)
+    assert browser.evaluate(
+        "[...document.querySelectorAll('.bars')].every(list => [...list.querySelectorAll('.value')]"
+        ".every(e => e.getBoundingClientRect().right <= list.getBoundingClientRect().right + 1))"
+    )
+    heights = browser.evaluate(
+        "[...document.querySelectorAll('.part')].map(e => e.getClientRects().length)"
+    )
+    assert set(heights) == {1}
+    assert any("+" in text for text, *_ in browser.evaluate(f"{BOXES}('.bars .label')"))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_labels_are_large_enough_and_lie_on_no_other(browser, file, width):
     browser.open(file, width, 900)
     for selector in (".bars .label, .bars .value, .bars .track", "svg text"):
