@@ -69,8 +69,5 @@ class Activation(nn.Module):
         def plain(values: Tensor) -> np.ndarray:
             return values.cpu().double().numpy()
 
-        negative, positive = map(plain, self.slopes())
-        shifts = (np.zeros_like(negative), np.zeros_like(negative))
-        if self.kind == "rprelu":
-            shifts = plain(self.shift_in), plain(self.shift_out)
-        return FoldedActivation(shifts[0], positive, negative, shifts[1])
+        negative, positive, shift_in, shift_out = map(plain, self.numbers())
+        return FoldedActivation(shift_in, positive, negative, shift_out)
