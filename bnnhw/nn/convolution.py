@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bnnhw.nn import kernels
+from bnnhw.nn import binary_conv, kernels
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.binarizers import WeightBinarizer
 from bnnhw.nn.features import FeatureBinarizer
@@ -128,10 +128,23 @@ class BinaryConvolution(nn.Module):
     def _sums(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The convolution, and the weights it was made with."""
         weight = self.factored_weights()
-        padding = 0 if self.repair.padding == "minus-one" else 1
         parts = zip(features, weight.chunk(self.groups), strict=True)
-        maps = [F.conv2d(bits, rows, None, self.shape.stride, padding) for bits, rows in parts]
+        maps = [self._convolved(bits, rows) for bits, rows in parts]
         return torch.cat(maps, 1) if self.groups > 1 else maps[0], weight
+
+    def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
+        """weight : that of one group."""
+        padded, stride = self.repair.padding == "minus-one", self.shape.stride
+        if self._is_binary() and not padded and binary_conv.takes(x, len(weight), stride):
+            return binary_conv.convolve(x, weight)
+        return F.conv2d(x, weight, None, stride, 0 if padded else 1)
+
+    def _is_binary(self) -> bool:
+        """Whether both features and factored weights are +-1 and nothing else."""
+        real = self.weight_binarizer.real and self.training
+        scaled = self.repair.scaling != "none" and not self.multiplies_last
+        blended = self.bases > 1 or self.blended > 1 or self.repair.binary_sets == "adabin"
+        return not (real or scaled or blended)
 
     def _normalised(self, y: Tensor, weight: Tensor) -> Tensor:
         """Factors that come last, spatial ones and normalisation. weight : of the convolution."""

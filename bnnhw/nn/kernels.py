@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from bnnhw.nn.activations import Activation
 
-SOURCE = Path(__file__).with_suffix(".cpp")
-COMPILER = ("g++", "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno",
-            "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC")  # fmt: skip
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.cpp", "binary_conv.cpp")]
+COMPILER = ("g++", "-O3", "-march=native", "-mprefer-vector-width=512", "-mtune=icelake-server",
+            "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC")  # fmt: skip
 OFF = "BNNHW_NO_KERNELS"  # set in the environment: never
 
 
@@ -39,7 +39,7 @@ def library() -> ctypes.CDLL | None:
     try:
         processor = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
         features = [line for line in processor.splitlines() if line.startswith(("model", "flags"))]
-        asked = [*COMPILER, *features, SOURCE.read_text()]
+        asked = [*COMPILER, *features, *(source.read_text() for source in SOURCES)]
         name = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
         path = Path(platformdirs.user_cache_dir("bnnhw")) / f"kernels-{name}.so"
         if not path.exists():
@@ -54,7 +54,9 @@ def _compile(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        subprocess.run([*COMPILER, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+        subprocess.run(
+            [*COMPILER, *map(str, SOURCES), "-o", str(made)], check=True, capture_output=True
+        )
         os.replace(made, path)
 
 
@@ -67,7 +69,7 @@ def takes(x: Tensor) -> bool:
     return plain and not torch.compiler.is_compiling() and library() is not None
 
 
-def _call(name: str, *arguments: Any) -> None:
+def call(name: str, *arguments: Any) -> None:
     """A kernel; of a tensor it gets the address of its elements, of None a null pointer."""
     found = library()
     assert found is not None
@@ -80,7 +82,8 @@ def _word(argument: Tensor | float | None) -> Any:
     return ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_long(argument)
 
 
-def _laid_out(x: Tensor) -> Tensor:
+def laid_out(x: Tensor) -> Tensor:
+    """x as the kernels take it: bfloat16, channels last."""
     return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
 
@@ -104,7 +107,7 @@ class _Tail(torch.autograd.Function):
         slope = weight * inverse
         numbers = torch.stack([slope, bias - mean * slope, below, above, shift_in, shift_out])
         result = torch.empty_like(y)
-        _call("forward", y, stream, result, *_extent(y), numbers)
+        call("forward", y, stream, result, *_extent(y), numbers)
         ctx.save_for_backward(y, stream, numbers, mean, inverse)
         return result
 
@@ -114,13 +117,13 @@ class _Tail(torch.autograd.Function):
         pixels, channels = _extent(y)
         inner, of_y = torch.empty_like(y), torch.empty_like(y)
         sums = torch.zeros(5, channels, dtype=torch.float64)
-        _call("backward", _laid_out(grad), y, stream, inner, pixels, channels, numbers, sums)
+        call("backward", laid_out(grad), y, stream, inner, pixels, channels, numbers, sums)
         of_bias, with_y, of_below, of_above, of_out = sums
         of_weight = inverse * (with_y - mean * of_bias)
         slope = numbers[0].double()
         of_sum, of_spread = slope * of_bias / pixels, slope * inverse * of_weight / pixels
         back = torch.stack([slope, -of_spread, mean * of_spread - of_sum]).float()
-        _call("affine", inner, y, of_y, pixels, channels, back)
+        call("affine", inner, y, of_y, pixels, channels, back)
         by_channel = torch.stack([of_weight, of_bias, of_below, of_above, -of_bias, of_out]).float()
         return of_y, None if stream is None else inner, *by_channel, None, None
 
@@ -131,17 +134,17 @@ def tail(y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Act
     y bfloat16 (B, C, H, W); stream the same or None. The running statistics of `norm` are brought
     up to date. Without an activation PyTorch's own walks are as few.
     """
-    y = _laid_out(y)
+    y = laid_out(y)
     pixels, channels = _extent(y)
     with torch.no_grad():
         sums = torch.zeros(2, channels, dtype=torch.float64)
-        _call("moments", y, pixels, channels, sums)
+        call("moments", y, pixels, channels, sums)
         mean, squares = sums / pixels
         variance = (squares - mean.square()).clamp_min(0.0)
         inverse = (variance + norm.eps).rsqrt()
         _follow(norm, mean.float(), (variance * (pixels / max(1, pixels - 1))).float())
     numbers = activation.numbers()
-    stream = None if stream is None else _laid_out(stream)
+    stream = None if stream is None else laid_out(stream)
     return _Tail.apply(y, stream, norm.weight, norm.bias, *numbers, mean.float(), inverse.float())
 
 
@@ -168,9 +171,9 @@ def between(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _back(name: str, grad: Tensor, x: Tensor, *numbers: float) -> Tensor:
-    x = _laid_out(x)
+    x = laid_out(x)
     result = torch.empty_like(x)
-    _call(name, _laid_out(grad), x, result, x.numel(), *numbers)
+    call(name, laid_out(grad), x, result, x.numel(), *numbers)
     return result
 
 
@@ -184,5 +187,5 @@ def _walk(name: str, x: Tensor, *numbers: float) -> Tensor:
     in_order = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     x = x if in_order else x.contiguous()
     result = torch.empty_like(x)
-    _call(name, x, result, x.numel(), *numbers)
+    call(name, x, result, x.numel(), *numbers)
     return result

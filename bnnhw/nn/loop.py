@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bnnhw.data import Images
 from bnnhw.errors import UserError
+from bnnhw.nn import memory
 from bnnhw.nn.batches import Batch, Batches
 from bnnhw.nn.inference import classify
 from bnnhw.nn.recipe import Recipe
@@ -36,6 +37,7 @@ class Loop(ABC):
     ) -> None:  # fmt: skip
         """taught : a teacher's logits, as Batches takes them."""
         self.recipe, self.validation, self.team, self.device = recipe, validation, team, team.device
+        memory.keep()
         torch.manual_seed(recipe.seed)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.batches = Batches(train, recipe, self.device, taught)

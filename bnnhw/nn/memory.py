@@ -1,0 +1,24 @@
+"""Memory of feature maps: kept for the next step rather than given back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+NEVER = 2**31 - 1
+LARGEST = 2**25  # the greatest that every version takes; greater maps go on being mapped anew
+
+
+def keep() -> None:
+    """Have glibc reuse the memory of large tensors; nothing happens where there is no glibc.
+
+    Each step of a training frees and takes the same maps. By default each of them is unmapped
+    and mapped again, with a page fault for every 4 KiB: a tenth of the time of a step.
+    """
+    if sys.platform != "linux":
+        return
+    setting = getattr(ctypes.CDLL(None), "mallopt", None)
+    if setting is not None:
+        setting(M_TRIM_THRESHOLD, NEVER)
+        setting(M_MMAP_THRESHOLD, LARGEST)
