@@ -86,7 +86,7 @@ def _swish(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
 SURROGATES: dict[str, Surrogate] = {
     "identity": _whole,
     "ste": _clipped,
-    "rsign": _clipped,
+    "rsign": _triangle,
     "approxsign": _triangle,
     "ede": _annealed,
     "swishsign": _swish,
@@ -111,8 +111,9 @@ class _Sign(torch.autograd.Function):
 class SurrogateSign(nn.Module):
     """x of any shape -> sign(x), with the gradient that stands for that of the sign.
 
-    kind : ste    1 where |x| <= 1, else 0 (Hubara 2016, arXiv:1602.02830); rsign's as well
-        approxsign  2 - 2|x| where |x| < 1, else 0 (Bi-Real Net, arXiv:1808.00278)
+    kind : ste    1 where |x| <= 1, else 0 (Hubara 2016, arXiv:1602.02830)
+        approxsign  2 - 2|x| where |x| < 1, else 0 (Bi-Real Net, arXiv:1808.00278); rsign's as
+            well (ReActNet, arXiv:2003.03488)
         ede         max(1, t) (1 - tanh(t x)^2), t growing with `anneal` (IR-Net, arXiv:1909.10788)
         swishsign   that of SignSwish with beta 5 (BNN+, arXiv:1812.11800)
         identity    1

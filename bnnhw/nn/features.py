@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bnnhw.nn import kernels
 from bnnhw.nn.binarizers import SurrogateSign
 from bnnhw.repair import Repair
 
@@ -23,8 +24,9 @@ class FeatureBinarizer(nn.Module):
     def __init__(self, repair: Repair, channels: int) -> None:
         super().__init__()
         self.channels, self.count = channels, repair.features
-        self.sign = SurrogateSign(repair.feature_binarizer)
-        self.learned = repair.feature_binarizer == "rsign" or self.count > 1
+        self.kind = repair.feature_binarizer
+        self.sign = SurrogateSign(self.kind)
+        self.learned = self.kind == "rsign" or self.count > 1
         self.adaptive = repair.binary_sets == "adabin"
         if self.learned:
             levels = torch.arange(self.count) - (self.count - 1) / 2
@@ -48,6 +50,8 @@ class FeatureBinarizer(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         if not self.learned and not self.adaptive:
             return [self.sign(x)]
+        if self.kind == "rsign" and self.count == 1 and not self.adaptive and kernels.takes(x):
+            return [kernels.above(x, self.threshold)]
         levels = self.thresholds().to(x.dtype)[:, :, None, None]
         if self.adaptive:
             return [self.sign((x - level) / self.positive_distance()) for level in levels]

@@ -4,6 +4,7 @@
 // Sums are of float over at most RUN pixels, and of double over these.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -155,6 +156,40 @@ struct Affine {
   }
 };
 
+template <int C>
+struct Above {
+  static void run(int width, const bf16* __restrict x, bf16* __restrict y, long rows,
+                  const float* __restrict threshold) {
+    const int n = C ? C : width;
+    for (long p = 0; p < rows; p++)
+      for (int c = 0; c < n; c++)
+        y[p * n + c] = widen(x[p * n + c]) >= threshold[c] ? 0x3f80 : 0xbf80;
+  }
+};
+
+template <int C>
+struct AboveBack {
+  static void run(int width, const bf16* __restrict grad, const bf16* __restrict x,
+                  bf16* __restrict y, long rows, const float* __restrict threshold,
+                  double* sums) {
+    const int n = C ? C : width;
+    std::vector<float> part(n);
+    float* __restrict s = part.data();
+    for (long start = 0; start < rows; start += RUN) {
+      std::fill(part.begin(), part.end(), 0.0f);
+      const long end = std::min(rows, start + RUN);
+      for (long p = start; p < end; p++)
+        for (int c = 0; c < n; c++) {
+          const float distance = std::abs(widen(x[p * n + c]) - threshold[c]);
+          const float g = widen(grad[p * n + c]) * std::max(0.0f, 2.0f - 2.0f * distance);
+          y[p * n + c] = narrow(g);
+          s[c] += g;
+        }
+      for (int c = 0; c < n; c++) sums[c] += s[c];
+    }
+  }
+};
+
 }  // namespace
 
 extern "C" {
@@ -204,6 +239,23 @@ void quantise(const bf16* __restrict x, bf16* __restrict y, long count, float st
 
 void sign(const bf16* __restrict x, bf16* __restrict y, long count) {
   for (long i = 0; i < count; i++) y[i] = (x[i] > 0x8000 ? 0xbf80 : 0x3f80);  // -0 is +1
+}
+
+// +1 where x is not below its channel's threshold, -1 elsewhere
+void above(const bf16* x, bf16* y, long pixels, int channels, const float* threshold) {
+  const Rows rows(pixels, channels);
+  const auto wide = rows.spread(threshold, 1);
+  dispatch<Above>(rows.width, x, y, rows.count, wide.data());
+}
+
+// grad * max(0, 2 - 2 |x - threshold|), and its sums (channels)
+void above_back(const bf16* grad, const bf16* x, bf16* y, long pixels, int channels,
+                const float* threshold, double* sums) {
+  const Rows rows(pixels, channels);
+  const auto wide = rows.spread(threshold, 1);
+  std::vector<double> wide_sums(rows.width);
+  dispatch<AboveBack>(rows.width, grad, x, y, rows.count, wide.data(), wide_sums.data());
+  rows.gather(wide_sums, sums, 1);
 }
 
 // grad where low <= x <= high, else 0

@@ -189,3 +189,29 @@ def _walk(name: str, x: Tensor, *numbers: float) -> Tensor:
     result = torch.empty_like(x)
     call(name, x, result, x.numel(), *numbers)
     return result
+
+
+class _Above(torch.autograd.Function):
+    """sign(x - threshold); the gradient is approxsign's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, threshold: Tensor) -> Tensor:
+        result = torch.empty_like(x)
+        call("above", x, result, *_extent(x), threshold)
+        ctx.save_for_backward(x, threshold)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, threshold = ctx.saved_tensors
+        of_x, sums = torch.empty_like(x), torch.zeros(len(threshold), dtype=torch.float64)
+        call("above_back", laid_out(grad), x, of_x, *_extent(x), threshold, sums)
+        return of_x, -sums.to(threshold.dtype)
+
+
+def above(x: Tensor, threshold: Tensor) -> Tensor:
+    """+1 where x (B, C, H, W) is not below threshold (C,), -1 elsewhere; bfloat16.
+
+    The gradient is max(0, 2 - 2|x - threshold|) times that of the result.
+    """
+    return _Above.apply(laid_out(x), threshold.float().contiguous())

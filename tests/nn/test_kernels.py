@@ -100,6 +100,21 @@ def test_signs_and_their_triangle():
     assert torch.equal(mine, expected.bfloat16())
 
 
+@pytest.mark.parametrize(("channels", "height"), [(16, 8), (24, 5), (64, 3)])
+def test_signs_above_thresholds_and_their_gradients(channels, height):
+    x, grad = (maps(3, channels, height, 8) for _ in range(2))
+    threshold = torch.randn(channels) * 0.5
+    threshold[0] = float(x[0, 0, 0, 0])  # not below it: +1
+    mine = leaves(x, threshold)
+    y = kernels.above(*mine)
+    y.backward(grad)
+    distance = x.float() - threshold[:, None, None]
+    assert torch.equal(y, torch.where(distance >= 0, 1.0, -1.0).bfloat16())
+    expected = grad.float() * (2 - 2 * distance.abs()).clamp_min(0)
+    close(mine[0].grad, expected)
+    torch.testing.assert_close(mine[1].grad, -expected.sum((0, 2, 3)), rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("step", [1 / 64, 0.5, 4.0])
 def test_rounding_is_half_up_and_saturates(step):
     x = (torch.arange(-600, 600) * step / 4).bfloat16()  # halves, and both limits
@@ -121,6 +136,7 @@ def test_any_layout_without_gaps_is_walked_as_it_lies():
         Repair(double_residual=False, activation="rprelu", downsample="avgpool-duplicate"),
         Repair(activation="maxout", feature_binarizer="approxsign", ensemble="weights-2"),
         Repair(activation="prelu", activation_position="before-add"),
+        Repair(feature_binarizer="rsign"),
     ],
 )
 def test_a_layer_trains_alike_with_them_and_without(repair, monkeypatch):

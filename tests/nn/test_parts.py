@@ -156,10 +156,11 @@ def test_rsign_learns_a_threshold_per_channel_and_ste_none():
     rsign = FeatureBinarizer(Repair("rsign"), 2)
     assert [name for name, _ in rsign.named_parameters()] == ["threshold"]
     fill(rsign.threshold, 0.5, -2.0)
-    (y,) = rsign(per_channel([0.5, 0.49, 1.6, -0.4], [-2.0, -2.01, -0.9, 3.0]))
+    (y,) = rsign(per_channel([0.5, 0.25, 1.5, 0.0], [-2.0, -2.25, -1.5, 3.0]))
     assert y[:, :, 0, 0].tolist() == [[1, 1], [-1, -1], [1, 1], [-1, 1]]
     y.sum().backward()
-    assert rsign.threshold.grad.tolist() == [-3.0, -2.0]
+    # -(2 - 2 distance) of distances 0, 1/4, 1, 1/2 and 0, 1/4, 1/2, 5
+    assert rsign.threshold.grad.tolist() == [-4.5, -4.5]
     plain = FeatureBinarizer(Repair(), 2)
     assert not list(plain.parameters()) and plain.thresholds().tolist() == [[0, 0]]
 
