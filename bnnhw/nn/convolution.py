@@ -94,7 +94,7 @@ class BinaryConvolution(nn.Module):
         added = None
         if self.shortcut is not None and stream is not None:
             added = self.shortcut(stream)
-        if self.norm is not None and self.activation is not None and self._in_one_walk(y):
+        if self.norm is not None and self._in_one_walk(y):
             return kernels.tail(y, added, self.norm, self.activation)
         y = self._normalised(y, weight)
         if self.activation is not None and not self.activates_last:
@@ -122,7 +122,7 @@ class BinaryConvolution(nn.Module):
     def _in_one_walk(self, y: Tensor) -> bool:
         """Whether batch norm, shortcut and activation, and nothing else, make of y what is next."""
         usual = self.gate is None and self.groups == 1 and self.repair.scaling != "spatial"
-        at_the_end = self.activates_last or self.shortcut is None
+        at_the_end = self.activates_last or self.shortcut is None or self.activation is None
         return usual and at_the_end and self.norm.training and kernels.takes(y)
 
     def _sums(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:

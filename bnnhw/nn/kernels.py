@@ -128,11 +128,13 @@ class _Tail(torch.autograd.Function):
         return of_y, None if stream is None else inner, *by_channel, None, None
 
 
-def tail(y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Activation) -> Tensor:
+def tail(
+    y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Activation | None
+) -> Tensor:
     """What follows a convolution in training: batch norm, `stream` added, activation.
 
     y bfloat16 (B, C, H, W); stream the same or None. The running statistics of `norm` are brought
-    up to date. Without an activation PyTorch's own walks are as few.
+    up to date.
     """
     y = laid_out(y)
     pixels, channels = _extent(y)
@@ -143,7 +145,8 @@ def tail(y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Act
         variance = (squares - mean.square()).clamp_min(0.0)
         inverse = (variance + norm.eps).rsqrt()
         _follow(norm, mean.float(), (variance * (pixels / max(1, pixels - 1))).float())
-    numbers = activation.numbers()
+    one, zero = torch.ones_like(norm.weight), torch.zeros_like(norm.weight)
+    numbers = (one, one, zero, zero) if activation is None else activation.numbers()
     stream = None if stream is None else laid_out(stream)
     return _Tail.apply(y, stream, norm.weight, norm.bias, *numbers, mean.float(), inverse.float())
 

@@ -137,6 +137,7 @@ def test_any_layout_without_gaps_is_walked_as_it_lies():
         Repair(activation="maxout", feature_binarizer="approxsign", ensemble="weights-2"),
         Repair(activation="prelu", activation_position="before-add"),
         Repair(feature_binarizer="rsign"),
+        Repair(double_residual=True),
     ],
 )
 def test_a_layer_trains_alike_with_them_and_without(repair, monkeypatch):
