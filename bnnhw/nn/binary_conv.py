@@ -17,44 +17,55 @@ from torch import Tensor
 
 from bnnhw.nn import kernels
 
-CHANNELS = (16, 32, 64)
 PIXELS = 8  # widths are multiples of it
 
 
 @functools.cache
-def _available() -> bool:
+def _compiled_for(before: int, after: int, stride: int) -> bool:
     found = kernels.library()
-    return found is not None and bool(found.has_convolutions())
+    return found is not None and bool(found.convolves(before, after, stride))
 
 
 def takes(x: Tensor, rows: int, stride: int) -> bool:
     """Whether `convolve` is the way to convolve signs x (B, C, H, W) with weights (rows, C, 3, 3),
     one zero of padding around."""
-    if not kernels.takes(x) or not _available():
-        return False
     channels, height, width = x.shape[1:]
-    fits = height > 1 and width % PIXELS == 0
-    return stride == 1 and rows == channels and channels in CHANNELS and fits
+    fits = height > 1 and height % stride == 0 and width % PIXELS == 0
+    return fits and kernels.takes(x) and _compiled_for(channels, rows, stride)
+
+
+def empty(x: Tensor, rows: int, stride: int) -> Tensor:
+    """What the convolution is written to, (B, rows, H / stride, W / stride)."""
+    size = (len(x), rows, x.shape[2] // stride, x.shape[3] // stride)
+    return torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        result = torch.empty_like(x)
-        kernels.call("convolve", x, weight, result, *x.shape)
+        ctx.stride = stride
+        result = empty(x, len(weight), stride)
+        kernels.call("convolve", x, None, weight, result, None, *x.shape, len(weight), stride)
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight = torch.empty_like(x), torch.empty_like(weight)
-        seed = int(torch.randint(2**32, ()))
-        kernels.call("convolve_back", kernels.laid_out(grad), x, weight, of_x, of_weight, *x.shape,
-                     seed)  # fmt: skip
-        return of_x, of_weight
+        kernels.call(
+            "convolve_back", kernels.laid_out(grad), None, None, 0, x, None, 0, weight, of_x,
+            of_weight, None, *x.shape, len(weight), ctx.stride, seed(),
+        )  # fmt: skip
+        return of_x, of_weight, None
 
 
-def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """x bfloat16 (B, C, H, W) of +-1, weight (C, C, 3, 3) of +-1 -> bfloat16 (B, C, H, W)."""
-    return _Convolution.apply(kernels.laid_out(x), weight.float().contiguous())
+def seed() -> int:
+    """Of a gradient's rounding."""
+    return int(torch.randint(2**32, ()))
+
+
+def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """x bfloat16 (B, C, H, W) of +-1, weight (O, C, 3, 3) of +-1 -> bfloat16 (B, O, H / stride,
+    W / stride)."""
+    return _Convolution.apply(kernels.laid_out(x), weight.float().contiguous(), stride)

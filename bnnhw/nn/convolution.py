@@ -11,16 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bnnhw.nn import binary_conv, kernels
+from bnnhw.nn import binary_conv, fused, kernels
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.binarizers import WeightBinarizer
 from bnnhw.nn.features import FeatureBinarizer
 from bnnhw.nn.folded import Folded, Term, bits, finite, fold_norm
 from bnnhw.nn.gates import Gate
-from bnnhw.nn.shortcuts import shortcut
+from bnnhw.nn.quantisers import quantise_residual, rounding
+from bnnhw.nn.shortcuts import Shortcut, shortcut
 from bnnhw.nn.weights import latent
 from bnnhw.repair import Repair
-from bnnhw.spec import Convolution, NetworkSpec
+from bnnhw.spec import Convolution, NetworkSpec, NumberFormats
 
 INITIAL_GAIN = 0.5  # of a convolution's batch norm: keeps early streams where gradients pass
 SPATIAL_MAX = 255 / 64  # the device's greatest spatial factor
@@ -88,12 +89,37 @@ class BinaryConvolution(nn.Module):
         if self.blended > 1:
             self.feature_gain = nn.Parameter(torch.full((self.blended,), 1 / self.blended))
 
-    def forward(self, x: Tensor, stream: Tensor | None = None) -> Tensor:
-        """stream : what goes through the shortcut; without it nothing is added."""
+    def forward(
+        self, x: Tensor, stream: Tensor | None = None, formats: NumberFormats | None = None
+    ) -> Tensor:
+        """stream : what goes through the shortcut; without it nothing is added. formats : of the
+        residual stream that the result is; without them it is not rounded."""
+        if self._is_one_function(x):
+            return self._as_one(x, stream, formats)
+        y = self._in_parts(x, self._added(stream))
+        return quantise_residual(y, formats) if formats else y
+
+    def _added(self, stream: Tensor | None) -> Tensor | None:
+        """What the shortcut brings."""
+        if self.shortcut is None or stream is None:
+            return None
+        return self.shortcut(stream)
+
+    def _as_one(self, x: Tensor, stream: Tensor | None, formats: NumberFormats | None) -> Tensor:
+        plain = isinstance(self.shortcut, Shortcut) and stream is x
+        around = self.shortcut.around if plain else None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and around is None):
+            added = self._added(stream)
+        kind = fused.Kind(
+            self.shape.stride, fused.TRIANGLE[self.binarizer.kind],
+            rounding(formats) if formats else kernels.AS_IT_IS, around,
+        )  # fmt: skip
+        weight, threshold = self.weight_binarizer(self.weight), self.binarizer.thresholds()[0]
+        return fused.layer(x, added, weight, threshold, self.norm, self.activation, kind)
+
+    def _in_parts(self, x: Tensor, added: Tensor | None) -> Tensor:
+        """Not rounded. added : what the shortcut brings."""
         y, weight = self._sums(self._features(x))
-        added = None
-        if self.shortcut is not None and stream is not None:
-            added = self.shortcut(stream)
         if self.norm is not None and self._in_one_walk(y):
             return kernels.tail(y, added, self.norm, self.activation)
         y = self._normalised(y, weight)
@@ -119,6 +145,13 @@ class BinaryConvolution(nn.Module):
         gains = self.feature_gain.to(x.dtype)
         return [sum(bits * gain for bits, gain in zip(features, gains, strict=True))]
 
+    def _is_one_function(self, x: Tensor) -> bool:
+        """Whether `fused` has all of this layer."""
+        plain = self.repair.padding == "zero" and self.binarizer.kind in fused.TRIANGLE
+        if not plain or self.norm is None or not self._is_binary() or not self._in_one_walk(x):
+            return False
+        return binary_conv.takes(x, len(self.weight), self.shape.stride)
+
     def _in_one_walk(self, y: Tensor) -> bool:
         """Whether batch norm, shortcut and activation, and nothing else, make of y what is next."""
         usual = self.gate is None and self.groups == 1 and self.repair.scaling != "spatial"
@@ -136,7 +169,7 @@ class BinaryConvolution(nn.Module):
         """weight : that of one group."""
         padded, stride = self.repair.padding == "minus-one", self.shape.stride
         if self._is_binary() and not padded and binary_conv.takes(x, len(weight), stride):
-            return binary_conv.convolve(x, weight)
+            return binary_conv.convolve(x, weight, stride)
         return F.conv2d(x, weight, None, stride, 0 if padded else 1)
 
     def _is_binary(self) -> bool:

@@ -43,6 +43,6 @@ def follow(model: BinaryResNet, streams: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _replace(values: Tensor, part: nn.Module, inputs: object, output: Tensor) -> Tensor:
-    """The values, up to what the stream's rounding takes away; the gradient is the output's."""
+    """The values, to the bit; the gradient is the output's."""
     output = output.float()
-    return output + (values.to(output.device) - output.detach())
+    return values.to(output.device) + (output - output.detach())

@@ -1,198 +1,99 @@
-// What a layer does beside its convolution, each in one walk over memory. See kernels.py.
-//
-// Maps are bfloat16, channels last: `pixels` rows of `channels`. Numbers of a channel are float.
-// Sums are of float over at most RUN pixels, and of double over these.
+// The kernels as functions of C. See kernels.py, binary_conv.py and fused.py.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <vector>
+#include "binary_conv.h"
+#include "walks.h"
 
+#if HAVE_CONVOLUTIONS
 namespace {
 
-using bf16 = uint16_t;
-constexpr long RUN = 256;
+// The walks of a map of C channels, whose rows fill the registers.
+template <int C>
+struct Walk {
+  Rows rows;
+  std::vector<float> threshold;
+  std::vector<bf16> signs;
 
-inline float widen(bf16 x) {
-  uint32_t bits = uint32_t(x) << 16;
-  float y;
-  std::memcpy(&y, &bits, 4);
-  return y;
+  Walk(Extent at, const float* given) : rows(at.pixels(), C) {
+    if (!given) return;
+    threshold = rows.spread(given, 1);
+    signs.resize(at.pixels() * C);
+  }
+
+  const bf16* signs_of(const bf16* x) {
+    if (threshold.empty()) return x;
+    Above<LANES>::run(LANES, x, signs.data(), rows.count, threshold.data());
+    return signs.data();
+  }
+};
+
+template <int I, int O, int S>
+void convolve_all(const bf16* x, const float* threshold, const float* w, bf16* y, double* sums,
+                  long images, Extent at) {
+  const Extent after = at.after(S);
+  const Signs<I, O, S> weights(w);
+  Bits<I> bits(at);
+  Walk<I> walk(at, threshold);
+  const Rows rows(after.pixels(), O);
+  std::vector<double> wide_sums(2 * LANES);
+  for (long n = 0; n < images; n++, x += at.pixels() * I, y += after.pixels() * O) {
+    bits.fill(walk.signs_of(x));
+    weights.convolve(bits, y);
+    if (sums) Moments<LANES>::run(LANES, y, rows.count, wide_sums.data());
+  }
+  if (sums) rows.gather(wide_sums, sums, 2);
 }
 
-inline bf16 narrow(float x) {  // to nearest, ties to even; no NaN comes here that must stay one
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+// What goes back into a convolution: g, or where there is a batch norm g * k[0] + y * k[1] + k[2].
+// `around`: g is a gradient of x, too, by the shortcut.
+struct Grad {
+  const bf16 *g, *y;
+  const float* norm;
+  bool around;
+};
+
+template <int I, int O, int S>
+void back_all(Grad grad, const bf16* x, const float* threshold, bool triangle, const float* w,
+              bf16* of_x, float* of_w, double* of_threshold, long images, Extent at,
+              uint32_t seed) {
+  const Extent after = at.after(S);
+  const long before = at.pixels() * I, count = after.pixels() * O;
+  const OfFeatures<I, O, S> of_features(w);
+  Gradient<O, S> gradient(at);
+  OfWeights<I, O, S> of_weights(at);
+  Walk<I> walk(at, threshold);
+  const Rows rows(after.pixels(), O);
+  const auto norm = grad.norm ? rows.spread(grad.norm, 3) : std::vector<float>();
+  std::vector<bf16> of_sums(count), of_signs(before);
+  std::vector<double> wide_sums(LANES);
+  for (long n = 0; n < images; n++, x += before, of_x += before) {
+    const bf16* g = grad.g + n * count;
+    if (grad.norm)
+      Affine<LANES>::run(LANES, g, grad.y + n * count, of_sums.data(), rows.count, norm.data());
+    gradient.fill(grad.norm ? of_sums.data() : g, seed + uint32_t(n) * 0x85EBCA6B);
+    of_features.convolve(gradient, threshold ? of_signs.data() : of_x);
+    if (threshold)
+      AboveBack<LANES>::run(LANES, of_signs.data(), x, grad.around ? g : nullptr, of_x,
+                            walk.rows.count, walk.threshold.data(), triangle, wide_sums.data());
+    of_weights.add(walk.signs_of(x), gradient);
+  }
+  of_weights.finish(of_w);
+  if (threshold) walk.rows.gather(wide_sums, of_threshold, 1);
 }
 
-// Rows of LANES values are what registers hold best, so narrow maps are walked several pixels at a
-// time: `Rows` says how many, and the numbers of channels are repeated, their sums added up.
-constexpr int LANES = 64;
-
-struct Rows {
-  int repeats;
-  long count;
-  int width;
-
-  Rows(long pixels, int channels) {
-    const bool fits = LANES % channels == 0 && pixels % (LANES / channels) == 0;
-    repeats = fits ? LANES / channels : 1;
-    count = pixels / repeats;
-    width = channels * repeats;
-  }
-
-  // `k` of `lists` times `channels` numbers
-  std::vector<float> spread(const float* k, int lists) const {
-    const int channels = width / repeats;
-    std::vector<float> result(lists * width);
-    for (int i = 0; i < lists * width; i++)
-      result[i] = k[i / width * channels + i % width % channels];
-    return result;
-  }
-
-  void gather(const std::vector<double>& sums, double* result, int lists) const {
-    const int channels = width / repeats;
-    for (int i = 0; i < lists * width; i++)
-      result[i / width * channels + i % width % channels] += sums[i];
-  }
-};
-
-template <template <int> class Kernel, typename... Args>
-void dispatch(int width, Args... args) {
-  if (width == LANES) return Kernel<LANES>::run(width, args...);
-  Kernel<0>::run(width, args...);
-}
-
-template <int C>
-struct Moments {
-  static void run(int width, const bf16* y, long rows, double* sums) {
-    const int n = C ? C : width;
-    std::vector<float> part(2 * n);
-    float* __restrict first = part.data();
-    float* __restrict second = first + n;
-    for (long start = 0; start < rows; start += RUN) {
-      std::fill(part.begin(), part.end(), 0.0f);
-      const long end = std::min(rows, start + RUN);
-      for (long p = start; p < end; p++)
-        for (int c = 0; c < n; c++) {
-          const float value = widen(y[p * n + c]);
-          first[c] += value;
-          second[c] += value * value;
-        }
-      for (int c = 0; c < 2 * n; c++) sums[c] += part[c];
-    }
-  }
-};
-
-// Per channel: slope, offset of batch norm; below, above, in, out of the activation.
-struct Channel {
-  const float *slope, *offset, *below, *above, *in, *out;
-
-  Channel(const float* k, int n)
-      : slope(k), offset(k + n), below(k + 2 * n), above(k + 3 * n), in(k + 4 * n),
-        out(k + 5 * n) {}
-};
-
-template <int C>
-struct Forward {
-  static void run(int width, const bf16* __restrict y, const bf16* __restrict stream,
-                  bf16* __restrict result, long rows, Channel k) {
-    const int n = C ? C : width;
-    for (long p = 0; p < rows; p++)
-      for (int c = 0; c < n; c++) {
-        float u = widen(y[p * n + c]) * k.slope[c] + k.offset[c];
-        if (stream) u += widen(stream[p * n + c]);
-        u -= k.in[c];
-        const float v = std::min(u, 0.0f) * k.below[c] + std::max(u, 0.0f) * k.above[c];
-        result[p * n + c] = narrow(v + k.out[c]);
-      }
-  }
-};
-
-// grad: of the result. inner: of what goes into the activation, the shortcut's too.
-// sums (5, channels): of inner, of inner * y, of grad * min(u, 0), of grad * max(u, 0), of grad.
-template <int C>
-struct Backward {
-  static void run(int width, const bf16* __restrict grad, const bf16* __restrict y,
-                  const bf16* __restrict stream, bf16* __restrict inner, long rows, Channel k,
-                  double* sums) {
-    const int n = C ? C : width;
-    std::vector<float> part(5 * n);
-    float* __restrict s = part.data();
-    for (long start = 0; start < rows; start += RUN) {
-      std::fill(part.begin(), part.end(), 0.0f);
-      const long end = std::min(rows, start + RUN);
-      for (long p = start; p < end; p++)
-        for (int c = 0; c < n; c++) {
-          const float g = widen(grad[p * n + c]), value = widen(y[p * n + c]);
-          float u = value * k.slope[c] + k.offset[c];
-          if (stream) u += widen(stream[p * n + c]);
-          u -= k.in[c];
-          const float du = g * (u > 0.0f ? k.above[c] : k.below[c]);
-          inner[p * n + c] = narrow(du);
-          s[c] += du;
-          s[n + c] += du * value;
-          s[2 * n + c] += g * std::min(u, 0.0f);
-          s[3 * n + c] += g * std::max(u, 0.0f);
-          s[4 * n + c] += g;
-        }
-      for (int c = 0; c < 5 * n; c++) sums[c] += s[c];
-    }
-  }
-};
-
-template <int C>
-struct Affine {
-  static void run(int width, const bf16* __restrict a, const bf16* __restrict b,
-                  bf16* __restrict result, long rows, const float* __restrict k) {
-    const int n = C ? C : width;
-    const float *of_a = k, *of_b = k + n, *constant = k + 2 * n;
-    for (long p = 0; p < rows; p++)
-      for (int c = 0; c < n; c++)
-        result[p * n + c] =
-            narrow(widen(a[p * n + c]) * of_a[c] + widen(b[p * n + c]) * of_b[c] + constant[c]);
-  }
-};
-
-template <int C>
-struct Above {
-  static void run(int width, const bf16* __restrict x, bf16* __restrict y, long rows,
-                  const float* __restrict threshold) {
-    const int n = C ? C : width;
-    for (long p = 0; p < rows; p++)
-      for (int c = 0; c < n; c++)
-        y[p * n + c] = widen(x[p * n + c]) >= threshold[c] ? 0x3f80 : 0xbf80;
-  }
-};
-
-template <int C>
-struct AboveBack {
-  static void run(int width, const bf16* __restrict grad, const bf16* __restrict x,
-                  bf16* __restrict y, long rows, const float* __restrict threshold,
-                  double* sums) {
-    const int n = C ? C : width;
-    std::vector<float> part(n);
-    float* __restrict s = part.data();
-    for (long start = 0; start < rows; start += RUN) {
-      std::fill(part.begin(), part.end(), 0.0f);
-      const long end = std::min(rows, start + RUN);
-      for (long p = start; p < end; p++)
-        for (int c = 0; c < n; c++) {
-          const float distance = std::abs(widen(x[p * n + c]) - threshold[c]);
-          const float g = widen(grad[p * n + c]) * std::max(0.0f, 2.0f - 2.0f * distance);
-          y[p * n + c] = narrow(g);
-          s[c] += g;
-        }
-      for (int c = 0; c < n; c++) sums[c] += s[c];
-    }
-  }
-};
+// The template's instance for these channels and stride; nullptr for others.
+#define INSTANCE(name, before, after, stride)                        \
+  (stride == 1 && before == 16 && after == 16   ? name<16, 16, 1>    \
+   : stride == 1 && before == 32 && after == 32 ? name<32, 32, 1>    \
+   : stride == 1 && before == 64 && after == 64 ? name<64, 64, 1>    \
+   : stride == 2 && before == 16 && after == 32 ? name<16, 32, 2>    \
+   : stride == 2 && before == 32 && after == 64 ? name<32, 64, 2>    \
+                                                : nullptr)
 
 }  // namespace
+#endif
 
 extern "C" {
+
 
 // sums (2, channels): of y and of its squares.
 void moments(const bf16* y, long pixels, int channels, double* sums) {
@@ -203,19 +104,21 @@ void moments(const bf16* y, long pixels, int channels, double* sums) {
 }
 
 void forward(const bf16* y, const bf16* stream, bf16* result, long pixels, int channels,
-             const float* k) {
+             const float* k, float step, float low, float high) {
   const Rows rows(pixels, channels);
   const auto wide = rows.spread(k, 6);
-  dispatch<Forward>(rows.width, y, stream, result, rows.count, Channel(wide.data(), rows.width));
+  dispatch<Forward>(rows.width, y, stream, result, rows.count, Channel(wide.data(), rows.width),
+                    Rounding(step, low, high));
 }
 
 void backward(const bf16* grad, const bf16* y, const bf16* stream, bf16* inner, long pixels,
-              int channels, const float* k, double* sums) {
+              int channels, const float* k, double* sums, float step, float low, float high) {
   const Rows rows(pixels, channels);
   const auto wide = rows.spread(k, 6);
   std::vector<double> wide_sums(5 * rows.width);
   dispatch<Backward>(rows.width, grad, y, stream, inner, rows.count,
-                     Channel(wide.data(), rows.width), wide_sums.data());
+                     Channel(wide.data(), rows.width), Rounding(step, low, high),
+                     wide_sums.data());
   rows.gather(wide_sums, sums, 5);
 }
 
@@ -230,11 +133,8 @@ void affine(const bf16* a, const bf16* b, bf16* result, long pixels, int channel
 // clamp(floor(x / step + 1/2), low, high) * step, of any map.
 void quantise(const bf16* __restrict x, bf16* __restrict y, long count, float step, float low,
               float high) {
-  const float inverse = 1.0f / step;
-  for (long i = 0; i < count; i++) {
-    const float whole = __builtin_floorf(widen(x[i]) * inverse + 0.5f);
-    y[i] = narrow(std::min(std::max(whole, low), high) * step);
-  }
+  const Rounding round(step, low, high);
+  for (long i = 0; i < count; i++) y[i] = narrow(round(widen(x[i])));
 }
 
 void sign(const bf16* __restrict x, bf16* __restrict y, long count) {
@@ -254,7 +154,9 @@ void above_back(const bf16* grad, const bf16* x, bf16* y, long pixels, int chann
   const Rows rows(pixels, channels);
   const auto wide = rows.spread(threshold, 1);
   std::vector<double> wide_sums(rows.width);
-  dispatch<AboveBack>(rows.width, grad, x, y, rows.count, wide.data(), wide_sums.data());
+  const bf16* none = nullptr;
+  dispatch<AboveBack>(rows.width, grad, x, none, y, rows.count, wide.data(), true,
+                      wide_sums.data());
   rows.gather(wide_sums, sums, 1);
 }
 
@@ -273,4 +175,33 @@ void triangle(const bf16* __restrict grad, const bf16* __restrict x, bf16* __res
   for (long i = 0; i < count; i++)
     y[i] = narrow(widen(grad[i]) * std::max(0.0f, 2.0f - 2.0f * widen(x[i] & 0x7fff)));
 }
+
+#if HAVE_CONVOLUTIONS
+// Shapes for which there are convolutions.
+int convolves(long before, long after, long stride) {
+  return INSTANCE(convolve_all, before, after, stride) != nullptr;
+}
+
+// y: the convolution of x's signs, of its signs above thresholds where there are any.
+// sums (2, channels), if any: of y and of its squares. before, after: channels; height, width: of x
+void convolve(const bf16* x, const float* threshold, const float* w, bf16* y, double* sums,
+              long images, long before, long height, long width, long after, long stride) {
+  const Extent at{int(height), int(width)};
+  INSTANCE(convolve_all, before, after, stride)(x, threshold, w, y, sums, images, at);
+}
+
+// Gradients of the features, the weights, and where there are any the thresholds: then of x, with
+// the slope of the triangle or of ste. g, y, norm, around: see Grad. seed: of the rounding.
+void convolve_back(const bf16* g, const bf16* y, const float* norm, long around, const bf16* x,
+                   const float* threshold, long triangle, const float* w, bf16* of_x, float* of_w,
+                   double* of_threshold, long images, long before, long height, long width,
+                   long after, long stride, long seed) {
+  const Extent at{int(height), int(width)};
+  INSTANCE(back_all, before, after, stride)
+  ({g, y, norm, around != 0}, x, threshold, triangle != 0, w, of_x, of_w, of_threshold, images, at,
+   uint32_t(seed));
+}
+#else
+int convolves(long, long, long) { return 0; }
+#endif
 }

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from bnnhw.nn.activations import Activation
 
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.cpp", "binary_conv.cpp")]
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.cpp", "binary_conv.h", "walks.h")]
 COMPILER = ("g++", "-O3", "-march=native", "-mprefer-vector-width=512", "-mtune=icelake-server",
             "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-shared", "-fPIC")  # fmt: skip
 OFF = "BNNHW_NO_KERNELS"  # set in the environment: never
@@ -55,7 +55,7 @@ def _compile(path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         subprocess.run(
-            [*COMPILER, *map(str, SOURCES), "-o", str(made)], check=True, capture_output=True
+            [*COMPILER, str(SOURCES[0]), "-o", str(made)], check=True, capture_output=True
         )
         os.replace(made, path)
 
@@ -95,8 +95,8 @@ def _extent(x: Tensor) -> tuple[int, int]:
 class _Tail(torch.autograd.Function):
     """act(slope * y + offset + stream), slope and offset from batch norm of y (B, C, H, W).
 
-    stream : (B, C, H, W) or None. moments : mean and 1 / deviation of y. weight, bias : of batch
-    norm. below, above, shift_in, shift_out : of the activation. All of these (C,).
+    stream : (B, C, H, W) or None. weight, bias : of batch norm. mean, inverse : of y, the latter
+    1 / deviation. below, above, shift_in, shift_out : of the activation. All of these (C,).
     """
 
     @staticmethod
@@ -106,26 +106,47 @@ class _Tail(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         slope = weight * inverse
         numbers = torch.stack([slope, bias - mean * slope, below, above, shift_in, shift_out])
-        result = torch.empty_like(y)
-        call("forward", y, stream, result, *_extent(y), numbers)
         ctx.save_for_backward(y, stream, numbers, mean, inverse)
-        return result
+        return after(y, stream, numbers, AS_IT_IS)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, stream, numbers, mean, inverse = ctx.saved_tensors
-        pixels, channels = _extent(y)
-        inner, of_y = torch.empty_like(y), torch.empty_like(y)
-        sums = torch.zeros(5, channels, dtype=torch.float64)
-        call("backward", laid_out(grad), y, stream, inner, pixels, channels, numbers, sums)
-        of_bias, with_y, of_below, of_above, of_out = sums
-        of_weight = inverse * (with_y - mean * of_bias)
-        slope = numbers[0].double()
-        of_sum, of_spread = slope * of_bias / pixels, slope * inverse * of_weight / pixels
-        back = torch.stack([slope, -of_spread, mean * of_spread - of_sum]).float()
-        call("affine", inner, y, of_y, pixels, channels, back)
-        by_channel = torch.stack([of_weight, of_bias, of_below, of_above, -of_bias, of_out]).float()
+        inner, norm, by_channel = after_back(grad, y, stream, numbers, mean, inverse, AS_IT_IS)
+        of_y = torch.empty_like(y)
+        call("affine", inner, y, of_y, *_extent(y), norm)
         return of_y, None if stream is None else inner, *by_channel, None, None
+
+
+Rounding = tuple[float, float, float]  # step, least and greatest number of steps
+AS_IT_IS: Rounding = (0.0, 0.0, 0.0)
+
+
+def after(y: Tensor, stream: Tensor | None, numbers: Tensor, rounding: Rounding) -> Tensor:
+    """What follows a convolution's sums y: numbers (6, C) as `_Tail` makes them, then rounding."""
+    result = torch.empty_like(y)
+    call("forward", y, stream, result, *_extent(y), numbers, *rounding)
+    return result
+
+
+def after_back(
+    grad: Tensor, y: Tensor, stream: Tensor | None, numbers: Tensor, mean: Tensor,
+    inverse: Tensor, rounding: Rounding,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradient of what goes into the activation, the shortcut's too; how batch norm makes y's of
+    it and y, (3, C) as `affine` takes it; and (6, C): gradients of weight, bias, below, above,
+    shift_in, shift_out."""
+    pixels, channels = _extent(y)
+    inner = torch.empty_like(y)
+    sums = torch.zeros(5, channels, dtype=torch.float64)
+    call("backward", laid_out(grad), y, stream, inner, pixels, channels, numbers, sums, *rounding)
+    of_bias, with_y, of_below, of_above, of_out = sums
+    of_weight = inverse * (with_y - mean * of_bias)
+    slope = numbers[0].double()
+    of_sum, of_spread = slope * of_bias / pixels, slope * inverse * of_weight / pixels
+    norm = torch.stack([slope, -of_spread, mean * of_spread - of_sum]).float()
+    by_channel = torch.stack([of_weight, of_bias, of_below, of_above, -of_bias, of_out]).float()
+    return inner, norm, by_channel
 
 
 def tail(
@@ -138,24 +159,35 @@ def tail(
     """
     y = laid_out(y)
     pixels, channels = _extent(y)
-    with torch.no_grad():
-        sums = torch.zeros(2, channels, dtype=torch.float64)
-        call("moments", y, pixels, channels, sums)
-        mean, squares = sums / pixels
-        variance = (squares - mean.square()).clamp_min(0.0)
-        inverse = (variance + norm.eps).rsqrt()
-        _follow(norm, mean.float(), (variance * (pixels / max(1, pixels - 1))).float())
-    one, zero = torch.ones_like(norm.weight), torch.zeros_like(norm.weight)
-    numbers = (one, one, zero, zero) if activation is None else activation.numbers()
+    sums = torch.zeros(2, channels, dtype=torch.float64)
+    call("moments", y, pixels, channels, sums)
+    mean, inverse = follow(norm, sums, pixels)
     stream = None if stream is None else laid_out(stream)
-    return _Tail.apply(y, stream, norm.weight, norm.bias, *numbers, mean.float(), inverse.float())
+    numbers = slopes_and_shifts(norm, activation)
+    return _Tail.apply(y, stream, norm.weight, norm.bias, *numbers, mean, inverse)
 
 
-def _follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+def slopes_and_shifts(norm: nn.BatchNorm2d, activation: Activation | None) -> tuple[Tensor, ...]:
+    """Below, above, shift_in and shift_out of an activation after `norm`; without one as if."""
+    if activation is not None:
+        return activation.numbers()
+    one, zero = torch.ones_like(norm.weight), torch.zeros_like(norm.weight)
+    return one, one, zero, zero
+
+
+@torch.no_grad()
+def follow(norm: nn.BatchNorm2d, sums: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / deviation (C,) of a batch, and the running statistics brought up to date.
+
+    sums float64 (2, C) : of the values and of their squares.
+    """
     assert norm.momentum is not None
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance, norm.momentum)
+    mean, squares = sums / pixels
+    variance = (squares - mean.square()).clamp_min(0.0)
+    norm.running_mean.lerp_(mean.float(), norm.momentum)
+    norm.running_var.lerp_((variance * (pixels / max(1, pixels - 1))).float(), norm.momentum)
     norm.num_batches_tracked.add_(1)
+    return mean.float(), (variance + norm.eps).rsqrt().float()
 
 
 def sign(x: Tensor) -> Tensor:
@@ -180,7 +212,7 @@ def _back(name: str, grad: Tensor, x: Tensor, *numbers: float) -> Tensor:
     return result
 
 
-def quantise(x: Tensor, step: float, low: int, high: int) -> Tensor:
+def quantise(x: Tensor, step: float, low: float, high: float) -> Tensor:
     """clamp(floor(x / step + 1/2), low, high) * step; bfloat16, step a power of two."""
     return _walk("quantise", x, float(step), float(low), float(high))
 

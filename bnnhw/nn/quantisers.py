@@ -23,7 +23,7 @@ class _Residual(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: float, low: int, high: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step: float, low: float, high: float) -> Tensor:
         if kernels.takes(x):
             y = kernels.quantise(x, step, low, high)
         else:
@@ -39,10 +39,14 @@ class _Residual(torch.autograd.Function):
         return pass_between(grad, y, low, high), None, None, None
 
 
+def rounding(formats: NumberFormats) -> kernels.Rounding:
+    """The residual stream's: step, least and greatest number of steps."""
+    return 2.0**-formats.residual_fraction, *map(float, saturation(formats.residual_width))
+
+
 def quantise_residual(x: Tensor, formats: NumberFormats) -> Tensor:
     """The residual stream rounded (half up) and saturated as on the device; shape of x."""
-    low, high = saturation(formats.residual_width)
-    return _Residual.apply(x, 2.0**-formats.residual_fraction, low, high)
+    return _Residual.apply(x, *rounding(formats))
 
 
 def int8_scale(weight: Tensor, per_channel: bool) -> Tensor:

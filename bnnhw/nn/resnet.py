@@ -55,7 +55,7 @@ class BinaryResNet(nn.Module):
         after = []
         for place, layer in enumerate(self.layers(), 1):
             if layer.shape.shortcut:
-                stream = x = quantise_residual(layer(x, stream), formats)
+                stream = x = layer(x, stream, formats)
             else:
                 x = layer(x)
             if place % (2 * self.spec.blocks) == 0:

@@ -40,10 +40,16 @@ class Shortcut(nn.Module):
 
     def __init__(self, shape: Convolution, kind: str) -> None:
         super().__init__()
-        self.shape, self.kind = shape, kind
+        self.shape = shape
+        self.averages = kind == "avgpool-duplicate" and shape.shortcut_stride == 2
+
+    @property
+    def around(self) -> int | None:
+        """The channel on which the first of the stream lands as it is; None of averages."""
+        return None if self.averages else self.shape.shortcut_offset
 
     def forward(self, stream: Tensor) -> Tensor:
-        if self.kind == "avgpool-duplicate" and self.shape.shortcut_stride == 2:
+        if self.averages:
             return average_shortcut(stream, self.shape)
         return pad_shortcut(stream, self.shape)
 

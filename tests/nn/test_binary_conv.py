@@ -6,68 +6,74 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnnhw.nn import binary_conv, kernels
+from bnnhw.nn import binary_conv, fused, kernels
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.repair import Repair
 from bnnhw.spec import NetworkSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SHAPES = [(16, 32, 32), (16, 3, 8), (32, 16, 16), (32, 2, 8), (64, 8, 8), (64, 5, 24)]
+SHAPES = [
+    (16, 32, 32, 1), (16, 3, 8, 1), (32, 16, 16, 1), (32, 2, 8, 1), (64, 8, 8, 1), (64, 5, 24, 1),
+    (16, 32, 32, 2), (16, 2, 24, 2), (32, 16, 16, 2), (32, 6, 8, 2),
+]  # fmt: skip
 
 
 def signs(*shape):
     return torch.randn(shape).sign()
 
 
-def case(channels, height, width, batch=3):
+def case(channels, height, width, stride=1, batch=3):
     x = signs(batch, channels, height, width).to(torch.bfloat16)
-    return x.contiguous(memory_format=torch.channels_last), signs(channels, channels, 3, 3)
+    weight = signs(stride * channels, channels, 3, 3)
+    return x.contiguous(memory_format=torch.channels_last), weight
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(5)
     assert kernels.library() is not None, "g++ must be there for these tests"
-    if not kernels.library().has_convolutions():
+    if not kernels.library().convolves(16, 16, 1):
         pytest.skip("this processor lacks the vector instructions")
 
 
-@pytest.mark.parametrize(("channels", "height", "width"), SHAPES)
-def test_forward_is_the_convolution_to_the_bit(channels, height, width):
-    x, weight = case(channels, height, width)
-    assert binary_conv.takes(x, channels, 1)
-    theirs = F.conv2d(x.float(), weight, padding=1).to(torch.bfloat16)
-    assert torch.equal(binary_conv.convolve(x, weight), theirs)
+@pytest.mark.parametrize(("channels", "height", "width", "stride"), SHAPES)
+def test_forward_is_the_convolution_to_the_bit(channels, height, width, stride):
+    x, weight = case(channels, height, width, stride)
+    assert binary_conv.takes(x, len(weight), stride)
+    theirs = F.conv2d(x.float(), weight, None, stride, 1).to(torch.bfloat16)
+    assert torch.equal(binary_conv.convolve(x, weight, stride), theirs)
 
 
-def gradients(x, weight, grad):
+def gradients(x, weight, grad, stride=1):
     theirs = torch.ops.aten.convolution_backward(
-        grad.float(), x.float(), weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
+        grad.float(), x.float(), weight, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1,
         [True, True, False],
     )  # fmt: skip
     x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
-    binary_conv.convolve(x, weight).backward(grad)
+    binary_conv.convolve(x, weight, stride).backward(grad)
     return (x.grad.double(), weight.grad.double()), [part.double() for part in theirs[:2]]
 
 
-@pytest.mark.parametrize(("channels", "height", "width"), SHAPES)
-def test_gradients_of_whole_bytes_are_exact(channels, height, width):
+@pytest.mark.parametrize(("channels", "height", "width", "stride"), SHAPES)
+def test_gradients_of_whole_bytes_are_exact(channels, height, width, stride):
     """Greatest magnitude 127 in every image, so nothing is rounded but the result."""
-    x, weight = case(channels, height, width)
-    grad = torch.randint(-127, 128, x.shape).to(torch.bfloat16)
+    x, weight = case(channels, height, width, stride)
+    size = (len(x), len(weight), height // stride, width // stride)
+    grad = torch.randint(-127, 128, size).to(torch.bfloat16)
     grad[:, 0, 0, 0] = 127
     scale = torch.tensor([1.0, 0.25, 64.0])[:, None, None, None]  # each image has its own
-    mine, theirs = gradients(x, weight, (grad * scale).to(torch.bfloat16))
+    mine, theirs = gradients(x, weight, (grad * scale).to(torch.bfloat16), stride)
     assert torch.equal(mine[0], theirs[0].to(torch.bfloat16).double())
     assert torch.allclose(mine[1], theirs[1], rtol=1e-5, atol=0.1)
 
 
-@pytest.mark.parametrize(("channels", "height", "width"), SHAPES)
-def test_gradients_are_near_and_right_on_average(channels, height, width):
-    x, weight = case(channels, height, width)
-    grad = torch.randn(x.shape) * torch.tensor([1e-6, 1.0, 50.0])[:, None, None, None]
+@pytest.mark.parametrize(("channels", "height", "width", "stride"), SHAPES)
+def test_gradients_are_near_and_right_on_average(channels, height, width, stride):
+    x, weight = case(channels, height, width, stride)
+    size = (len(x), len(weight), height // stride, width // stride)
+    grad = torch.randn(size) * torch.tensor([1e-6, 1.0, 50.0])[:, None, None, None]
     grad = grad.to(torch.bfloat16)
-    draws = [gradients(x, weight, grad) for _ in range(16)]
+    draws = [gradients(x, weight, grad, stride) for _ in range(16)]
     for part in (0, 1):
         exact = draws[0][1][part]
         errors = torch.stack([mine[part] - exact for mine, _ in draws])
@@ -99,9 +105,9 @@ def layer(**repair):
 
 
 @pytest.mark.parametrize("repair", [
-    dict(), dict(double_residual=True, activation="maxout"), dict(ensemble="group-2"),
-    dict(feature_normalization="bn-before"),
-    dict(weight_binarizer="recu"), dict(scaling="channel-learned", feature_normalization="shift"),
+    dict(feature_binarizer="ede"), dict(activation="prelu", activation_position="before-add"),
+    dict(ensemble="group-2"), dict(feature_normalization="bn-before"),
+    dict(scaling="channel-learned", feature_normalization="shift", weight_binarizer="recu"),
 ], ids=str)  # fmt: skip
 def test_a_layer_uses_them_and_computes_the_same(repair, monkeypatch):
     made = layer(**repair)
@@ -123,13 +129,15 @@ def test_a_layer_uses_them_and_computes_the_same(repair, monkeypatch):
 ], ids=str)  # fmt: skip
 def test_a_layer_of_more_than_signs_does_without(repair, monkeypatch):
     monkeypatch.setattr(binary_conv, "convolve", None)
+    monkeypatch.setattr(fused, "layer", None)
     with torch.autocast("cpu", torch.bfloat16):
         layer(**repair)(case(16, 32, 32)[0] * 0.7)
 
 
-@pytest.mark.parametrize(("channels", "height", "width", "stride"), [
-    (24, 8, 8, 1), (16, 8, 12, 1), (16, 1, 8, 1), (16, 8, 8, 2),
+@pytest.mark.parametrize(("channels", "height", "width", "rows", "stride"), [
+    (24, 8, 8, 24, 1), (16, 8, 12, 16, 1), (16, 1, 8, 16, 1), (16, 8, 8, 16, 2), (16, 7, 8, 32, 2),
+    (16, 8, 8, 32, 1),
 ])  # fmt: skip
-def test_other_shapes_are_not_taken(channels, height, width, stride):
+def test_other_shapes_are_not_taken(channels, height, width, rows, stride):
     x = signs(2, channels, height, width).to(torch.bfloat16)
-    assert not binary_conv.takes(x, channels, stride)
+    assert not binary_conv.takes(x, rows, stride)

@@ -1,12 +1,13 @@
-// Convolutions of signs with signs: 3x3, stride 1, one row of zeros around. See binary_conv.py.
+// Convolutions of signs with signs: 3x3, stride S, one row of zeros around. See binary_conv.py.
 //
-// Maps are bfloat16, channels last, (images, height, width, C); weights (C, C, 3, 3) floats +-1.
+// Maps are bfloat16, channels last: of I channels before, (images, height, width, I), of O after;
+// weights (O, I, 3, 3) floats +-1. Heights and widths are those of the map before.
 // Forward: XNOR and popcount, exact. Back: gradients are rounded to 8 bits per image, at random so
 // that their expectation stays, and multiplied with signs in sums of 32 bits.
 
-#include <cstdint>
-#include <cstring>
-#include <vector>
+#pragma once
+
+#include "walks.h"
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VBMI__) && \
     defined(__AVX512VNNI__) && defined(__AVX512VPOPCNTDQ__) && defined(__AVX512BF16__)
@@ -15,7 +16,6 @@
 
 namespace {
 
-using bf16 = uint16_t;
 using byte = uint8_t;
 constexpr int V = 16;  // channels to a vector
 constexpr uint32_t GOLDEN = 0x9E3779B9;  // of 2^32: multiples of it are spread evenly
@@ -24,6 +24,7 @@ struct Extent {
   int height, width;
   int pixels() const { return height * width; }
   int padded() const { return (height + 2) * (width + 2); }
+  Extent after(int stride) const { return {height / stride, width / stride}; }
 };
 
 inline int32_t word_at(const void* p) {
@@ -57,54 +58,55 @@ struct Bits {
   }
 };
 
-template <int C>
+template <int I, int O, int S>
 struct Signs {
-  static constexpr int VECTORS = C / V;
-  static constexpr int WORDS = (3 * C + 31) / 32;  // of a row of three taps
+  static constexpr int VECTORS = O / V;
+  static constexpr int WORDS = (3 * I + 31) / 32;  // of a row of three taps
   static constexpr int PIXELS = 4;
 
-  alignas(64) uint32_t weights[3][WORDS][C] = {};  // [row][word][output]
-  alignas(64) int32_t base[9][C];  // sums of the taps inside, by the place of the pixel
+  alignas(64) uint32_t weights[3][WORDS][O] = {};  // [row][word][output]
+  alignas(64) int32_t base[9][O];  // sums of the taps inside, by the place of the pixel
 
   explicit Signs(const float* w) {
-    int32_t of_tap[9][C] = {};
-    for (int o = 0; o < C; o++)
-      for (int i = 0; i < C; i++)
+    int32_t of_tap[9][O] = {};
+    for (int o = 0; o < O; o++)
+      for (int i = 0; i < I; i++)
         for (int tap = 0; tap < 9; tap++) {
           const bool one = *w++ > 0;
-          const int bit = tap % 3 * C + i;
+          const int bit = tap % 3 * I + i;
           weights[tap / 3][bit / 32][o] |= uint32_t(one) << (bit % 32);
           of_tap[tap][o] += one ? 1 : -1;
         }
     // A tap outside reads bits 0, which is -1: it adds -of_tap, taken away here.
     for (int place = 0; place < 9; place++)
-      for (int o = 0; o < C; o++) {
-        base[place][o] = 9 * C;
+      for (int o = 0; o < O; o++) {
+        base[place][o] = 9 * I;
         for (int tap = 0; tap < 9; tap++)
           if (outside(place / 3, tap / 3) || outside(place % 3, tap % 3))
             base[place][o] += of_tap[tap][o];
       }
   }
 
-  // place 0: first row or column, 2: last, 1: between
+  // place 0: first row or column, 2: last, 1: between; a tap of the last is outside if S is 1
   static bool outside(int place, int tap) { return place != 1 && place == tap; }
-  static int place(int k, int count) { return k == 0 ? 0 : k == count - 1 ? 2 : 1; }
+  static int place(int k, int count) { return k == 0 ? 0 : S == 1 && k == count - 1 ? 2 : 1; }
 
-  void convolve(const Bits<C>& x, bf16* y) const {
+  void convolve(const Bits<I>& x, bf16* y) const {
+    const Extent to = x.at.after(S);
     const __m512i half = _mm512_set1_epi32(0xffff);
-    for (int h = 0; h < x.at.height; h++)
-      for (int w = 0; w < x.at.width; w += PIXELS)
+    for (int h = 0; h < to.height; h++)
+      for (int w = 0; w < to.width; w += PIXELS)
         for (int v = 0; v < VECTORS; v++) {
           __m512i differ[PIXELS] = {};
           for (int r = 0; r < 3; r++) {
-            const byte* from = &x.bits[(h + r) * x.row + w * C / 8];
+            const byte* from = &x.bits[(S * h + r) * x.row + S * w * I / 8];
 #pragma GCC unroll 6
             for (int k = 0; k < WORDS; k++) {
               const __m512i weight = _mm512_load_si512(&weights[r][k][v * V]);
 #pragma GCC unroll 4
               for (int p = 0; p < PIXELS; p++) {
-                const __m512i word = _mm512_set1_epi32(word_at(from + p * C / 8 + 4 * k));
-                const bool partial = 32 * (k + 1) > 3 * C;
+                const __m512i word = _mm512_set1_epi32(word_at(from + S * p * I / 8 + 4 * k));
+                const bool partial = 32 * (k + 1) > 3 * I;
                 const __m512i other = partial
                     ? _mm512_ternarylogic_epi32(word, weight, half, 0x28)  // (a ^ b) & c
                     : _mm512_xor_si512(word, weight);
@@ -114,25 +116,26 @@ struct Signs {
           }
 #pragma GCC unroll 4
           for (int p = 0; p < PIXELS; p++) {
-            const int where = 3 * place(h, x.at.height) + place(w + p, x.at.width);
+            const int where = 3 * place(h, to.height) + place(w + p, to.width);
             const __m512i sum = _mm512_sub_epi32(_mm512_load_si512(&base[where][v * V]),
                                                  _mm512_slli_epi32(differ[p], 1));
-            store_bf16(y + ((h * x.at.width + w + p) * C + v * V), _mm512_cvtepi32_ps(sum));
+            store_bf16(y + ((h * to.width + w + p) * O + v * V), _mm512_cvtepi32_ps(sum));
           }
         }
   }
 };
 
 // The gradient of an image in 8 bits: value = scale * byte.
-template <int C>
+template <int C, int S>
 struct Gradient {
-  Extent at;
+  Extent before, at;
   float scale = 0;
   std::vector<int8_t> bytes;   // (height, width, C)
-  std::vector<byte> padded;    // the same + 128, with 128 around it
+  std::vector<byte> padded;    // the same + 128, S apart, with 128 between and around
 
-  explicit Gradient(Extent at)
-      : at(at), bytes(at.pixels() * C), padded(at.padded() * C, 128) {}
+  explicit Gradient(Extent before)
+      : before(before), at(before.after(S)), bytes(at.pixels() * C),
+        padded(before.padded() * C, 128) {}
 
   void fill(const bf16* g, uint32_t seed) {
     const int count = at.pixels() * C;
@@ -157,8 +160,9 @@ struct Gradient {
     const __m128i middle = _mm_set1_epi8(-128);
     int8_t* plain = bytes.data();
     for (int h = 0; h < at.height; h++) {
-      byte* inside = &padded[((h + 1) * (at.width + 2) + 1) * C];
-      for (int k = at.width * C; k > 0; k -= V, g += V, plain += V, inside += V) {
+      byte* row = &padded[((S * h + 1) * (before.width + 2) + 1) * C];
+      for (int k = 0; k < at.width * C; k += V, g += V, plain += V) {
+        byte* inside = row + (S == 1 ? k : S * (k / C) * C + k % C);
         const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(g));
         const __m512 wide = reinterpret_cast<__m512>(
             _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
@@ -174,58 +178,69 @@ struct Gradient {
 };
 
 // Gradient of the features: the convolution of the gradient with the weights turned round.
-template <int C>
+template <int I, int O, int S>
 struct OfFeatures {
-  static constexpr int VECTORS = C / V;
-  static constexpr int PIXELS = C == 16 ? 8 : 4;
+  static constexpr int VECTORS = I / V;
+  static constexpr int PIXELS = I == 16 && S == 1 ? 8 : 4;
 
-  alignas(64) int8_t weights[9][C / 4][C][4];  // [tap of the gradient][outputs / 4][input][output]
-  alignas(64) int32_t base[C];  // takes the 128 away that every byte has too much
+  alignas(64) int8_t weights[9][O / 4][I][4];  // [tap of the gradient][outputs / 4][input][output]
+  alignas(64) int32_t base[S * S][I];  // takes the 128 away that every byte has too much
 
   explicit OfFeatures(const float* w) {
     std::memset(base, 0, sizeof base);
-    for (int o = 0; o < C; o++)
-      for (int i = 0; i < C; i++)
+    for (int o = 0; o < O; o++)
+      for (int i = 0; i < I; i++)
         for (int tap = 0; tap < 9; tap++) {
           const int one = *w++ > 0 ? 1 : -1;
           weights[8 - tap][o / 4][i][o % 4] = int8_t(one);
-          base[i] -= 128 * one;
+          for (int place = 0; place < S * S; place++)
+            if (!between(place / S, place % S, 8 - tap)) base[place][i] -= 128 * one;
         }
   }
 
-  void convolve(const Gradient<C>& g, bf16* result) const {
-    const int height = g.at.height, width = g.at.width;
+  void convolve(const Gradient<O, S>& g, bf16* result) const {
+    const int height = g.before.height, width = g.before.width;
     const __m512 scale = _mm512_set1_ps(g.scale);
     for (int h = 0; h < height; h++)
-      for (int w = 0; w < width; w += PIXELS) {
-        __m512i sum[PIXELS][VECTORS];
+      for (int w = 0; w < width; w += S * PIXELS)
+        for (int phase = 0; phase < S; phase++) block(g, h, w + phase, scale, result);
+  }
+
+  // Whether this tap of a pixel has no gradient: they are S apart.
+  static bool between(int h, int w, int tap) {
+    return (h + tap / 3 + 1) % S || (w + tap % 3 + 1) % S;
+  }
+
+  // PIXELS of a row from w on, S apart; so taps between two gradients are the same for all.
+  void block(const Gradient<O, S>& g, int h, int w, __m512 scale, bf16* result) const {
+    const int width = g.before.width;
+    __m512i sum[PIXELS][VECTORS];
 #pragma GCC unroll 8
-        for (int p = 0; p < PIXELS; p++)
+    for (int p = 0; p < PIXELS; p++)
 #pragma GCC unroll 4
-          for (int v = 0; v < VECTORS; v++) sum[p][v] = _mm512_load_si512(&base[v * V]);
-        for (int tap = 0; tap < 9; tap++) {
-          const byte* from = &g.padded[((h + tap / 3) * (width + 2) + w + tap % 3) * C];
-          for (int k = 0; k < C / 4; k++) {
-            __m512i weight[VECTORS];
+      for (int v = 0; v < VECTORS; v++)
+        sum[p][v] = _mm512_load_si512(&base[h % S * S + w % S][v * V]);
+    for (int tap = 0; tap < 9; tap++) {
+      const byte* from = &g.padded[((h + tap / 3) * (width + 2) + w + tap % 3) * O];
+      for (int k = 0; k < (between(h, w, tap) ? 0 : O / 4); k++) {
+        __m512i weight[VECTORS];
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++)
-              weight[v] = _mm512_load_si512(&weights[tap][k][v * V]);
+        for (int v = 0; v < VECTORS; v++) weight[v] = _mm512_load_si512(&weights[tap][k][v * V]);
 #pragma GCC unroll 8
-            for (int p = 0; p < PIXELS; p++) {
-              const __m512i four = _mm512_set1_epi32(word_at(from + p * C + 4 * k));
-#pragma GCC unroll 4
-              for (int v = 0; v < VECTORS; v++)
-                sum[p][v] = _mm512_dpbusd_epi32(sum[p][v], four, weight[v]);
-            }
-          }
-        }
-#pragma GCC unroll 8
-        for (int p = 0; p < PIXELS; p++)
+        for (int p = 0; p < PIXELS; p++) {
+          const __m512i four = _mm512_set1_epi32(word_at(from + S * p * O + 4 * k));
 #pragma GCC unroll 4
           for (int v = 0; v < VECTORS; v++)
-            store_bf16(result + ((h * width + w + p) * C + v * V),
-                       _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum[p][v])));
+            sum[p][v] = _mm512_dpbusd_epi32(sum[p][v], four, weight[v]);
+        }
       }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < PIXELS; p++)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; v++)
+        store_bf16(result + ((h * width + w + S * p) * I + v * V),
+                   _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum[p][v])));
   }
 };
 
@@ -249,38 +264,39 @@ inline __m512i interleaved(const void* first, int stride) {
 }
 
 // Gradient of the weights, in sums over four pixels of a row at a time.
-template <int C>
+template <int I, int O, int S>
 struct OfWeights {
-  static constexpr int VECTORS = C / V;
+  static constexpr int VECTORS = O / V;
   static constexpr int INPUTS = 8 / VECTORS;  // at a time
 
-  Extent at;
-  int quads;                   // of a row
-  std::vector<byte> padded;    // signs + 1, with 1 around: (height + 2, width + 2, C)
-  std::vector<byte> features;  // [row of padded][column tap][quad][channel][pixel]
-  std::vector<int8_t> grads;   // [row][quad][channel][pixel]
+  Extent at, after;
+  int quads;                   // of a row after
+  std::vector<byte> padded;    // signs + 1, with 1 around: (height + 2, width + 2, I)
+  std::vector<byte> features;  // [row of padded][column tap][quad][input][pixel]
+  std::vector<int8_t> grads;   // [row][quad][output][pixel]
   std::vector<float> sums;     // [tap][input][output]
-  float excess[C] = {};        // of every sum, as each sign has one too much
+  float excess[O] = {};        // of every sum, as each sign has one too much
 
   explicit OfWeights(Extent at)
-      : at(at), quads(at.width / 4), padded(at.padded() * C, 1),
-        features((at.height + 2) * 3 * quads * C * 4), grads(at.pixels() * C), sums(9 * C * C) {
+      : at(at), after(at.after(S)), quads(after.width / 4), padded(at.padded() * I, 1),
+        features((at.height + 2) * 3 * quads * I * 4), grads(after.pixels() * O), sums(9 * I * O) {
     for (int r : {0, at.height + 1}) arrange(r);
   }
 
   void arrange(int r) {
-    byte* to = &features[r * 3 * quads * C * 4];
+    byte* to = &features[r * 3 * quads * I * 4];
     for (int column = 0; column < 3; column++)
       for (int q = 0; q < quads; q++)
-        for (int v = 0; v < VECTORS; v++, to += 64)
-          _mm512_storeu_si512(
-              to, interleaved(&padded[(r * (at.width + 2) + 4 * q + column) * C + v * V], C));
+        for (int i = 0; i < I; i += V, to += 64) {
+          const int first = r * (at.width + 2) + 4 * S * q + column;
+          _mm512_storeu_si512(to, interleaved(&padded[first * I + i], S * I));
+        }
   }
 
-  void add(const bf16* x, const Gradient<C>& g) {
+  void add(const bf16* x, const Gradient<O, S>& g) {
     for (int h = 0; h < at.height; h++) {
-      byte* to = &padded[((h + 1) * (at.width + 2) + 1) * C];
-      for (int k = 0; k < at.width * C; k += 32, x += 32) {
+      byte* to = &padded[((h + 1) * (at.width + 2) + 1) * I];
+      for (int k = 0; k < at.width * I; k += 32, x += 32) {
         const __mmask32 negative = _mm512_movepi16_mask(_mm512_loadu_si512(x));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k),
                             _mm256_maskz_set1_epi8(~negative, 2));
@@ -289,17 +305,17 @@ struct OfWeights {
     }
     __m512i total[VECTORS] = {};
     int8_t* to = grads.data();
-    for (int p = 0; p < at.pixels(); p += 4)
+    for (int p = 0; p < after.pixels(); p += 4)
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; v++, to += 64) {
-        const __m512i four = interleaved(&g.bytes[p * C + v * V], C);
+        const __m512i four = interleaved(&g.bytes[p * O + v * V], O);
         _mm512_storeu_si512(to, four);
         total[v] = _mm512_dpbusd_epi32(total[v], _mm512_set1_epi8(1), four);
       }
     const __m512 scale = _mm512_set1_ps(g.scale);
     for (int v = 0; v < VECTORS; v++) accumulate(&excess[v * V], total[v], scale);
     for (int r = 0; r < 3; r++)
-      for (int i = 0; i < C; i += INPUTS) products(r, i, scale);
+      for (int i = 0; i < I; i += INPUTS) products(r, i, scale);
   }
 
   static void accumulate(float* to, __m512i sum, __m512 scale) {
@@ -309,9 +325,9 @@ struct OfWeights {
   void products(int r, int first, __m512 scale) {
     __m512i sum[3][INPUTS][VECTORS] = {};
     const int8_t* grad = grads.data();
-    for (int h = 0; h < at.height; h++) {
-      const byte* row = &features[(h + r) * 3 * quads * C * 4 + 4 * first];
-      for (int q = 0; q < quads; q++, grad += 4 * C) {
+    for (int h = 0; h < after.height; h++) {
+      const byte* row = &features[(S * h + r) * 3 * quads * I * 4 + 4 * first];
+      for (int q = 0; q < quads; q++, grad += 4 * O) {
         __m512i of_outputs[VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) of_outputs[v] = _mm512_loadu_si512(grad + 64 * v);
@@ -319,7 +335,7 @@ struct OfWeights {
         for (int column = 0; column < 3; column++)
 #pragma GCC unroll 8
           for (int i = 0; i < INPUTS; i++) {
-            const byte* from = row + (column * quads + q) * C * 4 + 4 * i;
+            const byte* from = row + (column * quads + q) * I * 4 + 4 * i;
             const __m512i four = _mm512_set1_epi32(word_at(from));
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++)
@@ -333,69 +349,19 @@ struct OfWeights {
       for (int i = 0; i < INPUTS; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++)
-          accumulate(&sums[((3 * r + column) * C + first + i) * C + v * V], sum[column][i][v],
+          accumulate(&sums[((3 * r + column) * I + first + i) * O + v * V], sum[column][i][v],
                      scale);
   }
 
   void finish(float* result) const {
-    for (int o = 0; o < C; o++)
-      for (int i = 0; i < C; i++)
+    for (int o = 0; o < O; o++)
+      for (int i = 0; i < I; i++)
         for (int tap = 0; tap < 9; tap++)
-          *result++ = sums[(tap * C + i) * C + o] - excess[o];
+          *result++ = sums[(tap * I + i) * O + o] - excess[o];
   }
 };
-
-template <int C>
-void convolve_all(const bf16* x, const float* w, bf16* y, long images, Extent at) {
-  const Signs<C> signs(w);
-  Bits<C> bits(at);
-  for (long n = 0; n < images; n++) {
-    bits.fill(x + n * at.pixels() * C);
-    signs.convolve(bits, y + n * at.pixels() * C);
-  }
-}
-
-template <int C>
-void back_all(const bf16* g, const bf16* x, const float* w, bf16* of_x, float* of_w, long images,
-              Extent at, uint32_t seed) {
-  const OfFeatures<C> of_features(w);
-  Gradient<C> gradient(at);
-  OfWeights<C> of_weights(at);
-  for (long n = 0; n < images; n++) {
-    const long start = n * at.pixels() * C;
-    gradient.fill(g + start, seed + uint32_t(n) * 0x85EBCA6B);
-    of_features.convolve(gradient, of_x + start);
-    of_weights.add(x + start, gradient);
-  }
-  of_weights.finish(of_w);
-}
 
 }  // namespace
 #else
 #define HAVE_CONVOLUTIONS 0
 #endif
-
-extern "C" {
-
-int has_convolutions() { return HAVE_CONVOLUTIONS; }
-
-#if HAVE_CONVOLUTIONS
-void convolve(const uint16_t* x, const float* w, uint16_t* y, long images, long channels,
-              long height, long width) {
-  const Extent at{int(height), int(width)};
-  if (channels == 16) convolve_all<16>(x, w, y, images, at);
-  if (channels == 32) convolve_all<32>(x, w, y, images, at);
-  if (channels == 64) convolve_all<64>(x, w, y, images, at);
-}
-
-// of_x, of_w: gradients of the features, of the weights. seed: of the rounding.
-void convolve_back(const uint16_t* g, const uint16_t* x, const float* w, uint16_t* of_x,
-                   float* of_w, long images, long channels, long height, long width, long seed) {
-  const Extent at{int(height), int(width)};
-  const auto start = uint32_t(seed);
-  if (channels == 16) back_all<16>(g, x, w, of_x, of_w, images, at, start);
-  if (channels == 32) back_all<32>(g, x, w, of_x, of_w, images, at, start);
-  if (channels == 64) back_all<64>(g, x, w, of_x, of_w, images, at, start);
-}
-#endif
-}

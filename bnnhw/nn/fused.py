@@ -1,0 +1,93 @@
+"""A whole layer of signs in one function, for training on a CPU: two walks forward, two back.
+
+Each image's signs, sums and gradients stay in the cache from one step to the next. The same
+numbers come out as of the layer's parts but for the rounding to bfloat16 in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnnhw.nn import binary_conv, kernels
+from bnnhw.nn.activations import Activation
+
+TRIANGLE = dict(ste=False, approxsign=True, rsign=True)  # the features' gradients that there are
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a layer is beside its numbers.
+
+    triangle : the sign's gradient is max(0, 2 - 2|x|), else 1 where |x| <= 1. rounding : of the
+    residual stream. around : the shortcut brings x itself, every `stride`th pixel of it, to the
+    channels from this one; None where it brings another map or nothing.
+    """
+
+    stride: int
+    triangle: bool
+    rounding: kernels.Rounding
+    around: int | None
+
+
+class _Layer(torch.autograd.Function):
+    """round(act(norm(conv(sign(x - threshold), weight)) + added)).
+
+    x (B, C, H, W); added of the result's shape or None; threshold (C,); the six after it (O,).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, threshold: Tensor,
+        scale: Tensor, bias: Tensor, below: Tensor, above: Tensor, shift_in: Tensor,
+        shift_out: Tensor, norm: nn.BatchNorm2d, kind: Kind,
+    ) -> Tensor:  # fmt: skip
+        y = binary_conv.empty(x, len(weight), kind.stride)
+        sums = torch.zeros(2, len(bias), dtype=torch.float64)
+        kernels.call("convolve", x, threshold, weight, y, sums, *x.shape, len(weight), kind.stride)
+        mean, inverse = kernels.follow(norm, sums, y.numel() // len(weight))
+        slope = scale * inverse
+        numbers = torch.stack([slope, bias - mean * slope, below, above, shift_in, shift_out])
+        ctx.save_for_backward(x, added, weight, threshold, y, numbers, mean, inverse)
+        ctx.kind = kind
+        return kernels.after(y, added, numbers, kind.rounding)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, added, weight, threshold, y, numbers, mean, inverse = ctx.saved_tensors
+        kind: Kind = ctx.kind
+        inner, norm, by_channel = kernels.after_back(
+            grad, y, added, numbers, mean, inverse, kind.rounding
+        )
+        of_x, of_weight = torch.empty_like(x), torch.empty_like(weight)
+        sums = torch.zeros(len(threshold), dtype=torch.float64)
+        step, around = kind.stride, kind.around
+        kernels.call(
+            "convolve_back", inner, y, norm, around is not None and step == 1, x, threshold,
+            kind.triangle, weight, of_x, of_weight, sums, *x.shape, len(weight), step,
+            binary_conv.seed(),
+        )  # fmt: skip
+        if around is not None and step > 1:
+            of_x[:, :, ::step, ::step] += inner[:, around : around + x.shape[1]]
+        of_added = inner if added is not None and around is None else None
+        return of_x, of_added, of_weight, -sums.float(), *by_channel, None, None
+
+
+def layer(
+    x: Tensor, added: Tensor | None, weight: Tensor, threshold: Tensor, norm: nn.BatchNorm2d,
+    activation: Activation | None, kind: Kind,
+) -> Tensor:  # fmt: skip
+    """The layer in training; x bfloat16 (B, C, H, W) and weight as `binary_conv.takes` them.
+
+    added : what the shortcut brings, or None. threshold (C,). The running statistics of `norm` are
+    brought up to date.
+    """
+    added = None if added is None else kernels.laid_out(added)
+    numbers = kernels.slopes_and_shifts(norm, activation)
+    return _Layer.apply(
+        kernels.laid_out(x), added, weight.float().contiguous(), threshold.float().contiguous(),
+        norm.weight, norm.bias, *numbers, norm, kind,
+    )  # fmt: skip
