@@ -105,7 +105,7 @@ def test_a_teacher_replaces_the_labels():
         loss.backward()
         optimiser.step(1.0)
         history.append((logits.argmax(1) == labels[part]).float().mean().item())
-    assert sum(history[-4:]) / 4 > 0.5 > 0.3 > sum(history[:4]) / 4
+    assert sum(history[-4:]) / 4 > 0.5 > 0.35 > sum(history[:4]) / 4
 
 
 def test_a_teachers_maps_are_learned():
