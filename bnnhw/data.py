@@ -39,7 +39,11 @@ class Images:
 
     def first(self, count: int | None) -> Images:
         """The first `count` images; all of them for None."""
-        return Images(self.pixels[:count], self.labels[:count], self.classes)
+        return self.part(slice(count))
+
+    def part(self, which: slice) -> Images:
+        """These of the images."""
+        return Images(self.pixels[which], self.labels[which], self.classes)
 
 
 def random_pixels(shape: tuple[int, int, int], count: int) -> np.ndarray:

@@ -66,7 +66,7 @@ class Loop(ABC):
             loss = self._run_epoch(started, log)
             self.epoch += 1
             self.team.average_statistics(self.model)
-            top1 = self._validate() if self.team.rank == 0 else 0.0
+            top1 = self._validate()
             self.seconds = self.team.agree(before + time.monotonic() - started)
             if self.team.rank == 0:
                 done = self.progress(0, self.seconds)
@@ -100,9 +100,15 @@ class Loop(ABC):
         """One step with `done` of the schedule over; returns the loss."""
 
     def _validate(self) -> float:
-        """Top-1 of the validation set in percent."""
-        classes = classify(self.model, self.validation.pixels)
-        return 100.0 * float((classes == self.validation.labels).mean())
+        """Top-1 of the validation set in percent, each process with its share of the images."""
+        share = self.validation.part(slice(self.team.rank, None, self.team.size))
+        mean = torch.tensor([self._hits(share)], dtype=torch.float64)
+        self.team.average([mean])
+        return 100.0 * float(mean) * self.team.size / len(self.validation)
+
+    def _hits(self, images: Images) -> float:
+        """How many of the images the model knows."""
+        return float((classify(self.model, images.pixels) == images.labels).sum())
 
     def _finish(self, after_epoch: Callable[[float], None]) -> None:
         """What the first process does at the end: nothing, if the subclass has no more to do."""

@@ -88,20 +88,20 @@ class Trainer(Loop):
         if self.recipe.exact_epochs:
             return
         before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        top1 = self._validate()
+        hits = self._hits(self.validation)
         recalibrate(self.model, self.calibration)
-        recalibrated = self._validate()
-        if recalibrated < top1:
+        recalibrated = self._hits(self.validation)
+        if recalibrated < hits:
             self.model.load_state_dict(before)
-        after_epoch(max(top1, recalibrated))
+        after_epoch(100.0 * max(hits, recalibrated) / len(self.validation))
 
-    def _validate(self) -> float:
-        """Top-1 in percent: of the integers where they are trained, else of the float network."""
+    def _hits(self, images: Images) -> float:
+        """Of the integers where they are trained, else of the float network."""
         if not self.exact or self.integers is None:
-            return super()._validate()
-        parts = torch.from_numpy(self.validation.pixels).permute(0, 3, 1, 2).split(TEST_BATCH)
+            return super()._hits(images)
+        parts = torch.from_numpy(images.pixels).permute(0, 3, 1, 2).split(TEST_BATCH)
         classes = torch.cat([self.integers(self.model, part)[1] for part in parts]).numpy()
-        return 100.0 * float((classes == self.validation.labels).mean())
+        return float((classes == images.labels).sum())
 
     def _step(self, batch: Batch, done: float) -> Tensor:
         self.model.anneal(self.recipe.phase(done))
