@@ -10,6 +10,7 @@ import torch
 from bnnhw import activity, cost, implement, measure
 from bnnhw.cost_table import entries
 from bnnhw.integer import IntegerNetwork
+from bnnhw.nn import kernels
 from bnnhw.plan import Plan, make_plan
 from boards.icebreaker import BOARD
 from tests.executors import Here
@@ -24,6 +25,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def convolutions(one_thread):
+    """The compiled convolutions of signs, which need vector instructions; a seeded PyTorch."""
+    torch.manual_seed(5)
+    assert kernels.library() is not None, "g++ must be there for these tests"
+    if not kernels.library().convolves(16, 16, 1):
+        pytest.skip("this processor lacks the vector instructions")
 
 
 @pytest.fixture

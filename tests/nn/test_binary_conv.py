@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnnhw.nn import binary_conv, fused, kernels
+from bnnhw.nn import binary_conv, fused
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.repair import Repair
 from bnnhw.spec import NetworkSpec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("convolutions")
 SHAPES = [
     (16, 32, 32, 1), (16, 3, 8, 1), (32, 16, 16, 1), (32, 2, 8, 1), (64, 8, 8, 1), (64, 5, 24, 1),
     (16, 32, 32, 2), (16, 2, 24, 2), (32, 16, 16, 2), (32, 6, 8, 2),
@@ -26,14 +26,6 @@ def case(channels, height, width, stride=1, batch=3):
     x = signs(batch, channels, height, width).to(torch.bfloat16)
     weight = signs(stride * channels, channels, 3, 3)
     return x.contiguous(memory_format=torch.channels_last), weight
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(5)
-    assert kernels.library() is not None, "g++ must be there for these tests"
-    if not kernels.library().convolves(16, 16, 1):
-        pytest.skip("this processor lacks the vector instructions")
 
 
 @pytest.mark.parametrize(("channels", "height", "width", "stride"), SHAPES)

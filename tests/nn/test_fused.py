@@ -7,22 +7,14 @@ import copy
 import pytest
 import torch
 
-from bnnhw.nn import binary_conv, fused, kernels
+from bnnhw.nn import binary_conv, fused
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.repair import Repair
 from bnnhw.spec import NetworkSpec, NumberFormats
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("convolutions")
 WIDE = NumberFormats(residual_width=12, residual_fraction=8)
 COARSE = NumberFormats(residual_width=8, residual_fraction=6)  # saturates
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(7)
-    assert kernels.library() is not None, "g++ must be there for these tests"
-    if not kernels.library().convolves(16, 16, 1):
-        pytest.skip("this processor lacks the vector instructions")
 
 
 def maps(*shape):
