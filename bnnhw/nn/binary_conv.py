@@ -1,10 +1,9 @@
 """Convolutions of signs with signs for training on a CPU: popcounts forward, 8-bit products back.
 
 Forward it is exact, to the rounding of sums to bfloat16. Back, the gradient of each image is
-rounded to 8 bits of its greatest magnitude, at random so that its expectation stays: that adds a
-few per mille to its variance. Compiled with the other kernels, where the processor has the vector
-instructions (AVX-512 with VNNI, VPOPCNTDQ, VBMI and BF16: AMD since Zen 4, Intel since Sapphire
-Rapids).
+rounded to 8 bits of its greatest magnitude, at random so that its expectation stays. Compiled with
+the other kernels, where the processor has the vector instructions (AVX-512 with VNNI, VPOPCNTDQ,
+VBMI and BF16: AMD since Zen 4, Intel since Sapphire Rapids).
 """
 
 from __future__ import annotations

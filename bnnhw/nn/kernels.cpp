@@ -94,7 +94,6 @@ void back_all(Grad grad, const bf16* x, const float* threshold, bool triangle, c
 
 extern "C" {
 
-
 // sums (2, channels): of y and of its squares.
 void moments(const bf16* y, long pixels, int channels, double* sums) {
   const Rows rows(pixels, channels);

@@ -14,7 +14,7 @@ def keep() -> None:
     """Have glibc reuse the memory of large tensors; nothing happens where there is no glibc.
 
     Each step of a training frees and takes the same maps. By default each of them is unmapped
-    and mapped again, with a page fault for every 4 KiB: a tenth of the time of a step.
+    and mapped again, with a page fault for every 4 KiB.
     """
     if sys.platform != "linux":
         return

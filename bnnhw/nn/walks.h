@@ -67,24 +67,30 @@ void dispatch(int width, Args... args) {
   Kernel<0>::run(width, args...);
 }
 
+// add(first, last, part) adds what these rows have to the `count` numbers at `part`; sums gets all.
+template <typename Add>
+void in_runs(long rows, int count, double* sums, Add add) {
+  std::vector<float> part(count);
+  for (long start = 0; start < rows; start += RUN) {
+    std::fill(part.begin(), part.end(), 0.0f);
+    add(start, std::min(rows, start + RUN), part.data());
+    for (int c = 0; c < count; c++) sums[c] += part[c];
+  }
+}
+
 template <int C>
 struct Moments {
   static void run(int width, const bf16* y, long rows, double* sums) {
     const int n = C ? C : width;
-    std::vector<float> part(2 * n);
-    float* __restrict first = part.data();
-    float* __restrict second = first + n;
-    for (long start = 0; start < rows; start += RUN) {
-      std::fill(part.begin(), part.end(), 0.0f);
-      const long end = std::min(rows, start + RUN);
+    in_runs(rows, 2 * n, sums, [=](long start, long end, float* __restrict first) {
+      float* __restrict second = first + n;
       for (long p = start; p < end; p++)
         for (int c = 0; c < n; c++) {
           const float value = widen(y[p * n + c]);
           first[c] += value;
           second[c] += value * value;
         }
-      for (int c = 0; c < 2 * n; c++) sums[c] += part[c];
-    }
+    });
   }
 };
 
@@ -133,11 +139,7 @@ struct Backward {
                   const bf16* __restrict stream, bf16* __restrict inner, long rows, Channel k,
                   Rounding round, double* sums) {
     const int n = C ? C : width;
-    std::vector<float> part(5 * n);
-    float* __restrict s = part.data();
-    for (long start = 0; start < rows; start += RUN) {
-      std::fill(part.begin(), part.end(), 0.0f);
-      const long end = std::min(rows, start + RUN);
+    in_runs(rows, 5 * n, sums, [=](long start, long end, float* __restrict s) {
       for (long p = start; p < end; p++)
         for (int c = 0; c < n; c++) {
           const float value = widen(y[p * n + c]);
@@ -156,8 +158,7 @@ struct Backward {
           s[3 * n + c] += g * above;
           s[4 * n + c] += g;
         }
-      for (int c = 0; c < 5 * n; c++) sums[c] += s[c];
-    }
+    });
   }
 };
 
@@ -193,11 +194,7 @@ struct AboveBack {
                   const bf16* __restrict more, bf16* __restrict y, long rows,
                   const float* __restrict threshold, bool triangle, double* sums) {
     const int n = C ? C : width;
-    std::vector<float> part(n);
-    float* __restrict s = part.data();
-    for (long start = 0; start < rows; start += RUN) {
-      std::fill(part.begin(), part.end(), 0.0f);
-      const long end = std::min(rows, start + RUN);
+    in_runs(rows, n, sums, [=](long start, long end, float* __restrict s) {
       for (long p = start; p < end; p++)
         for (int c = 0; c < n; c++) {
           const float distance = std::abs(widen(x[p * n + c]) - threshold[c]);
@@ -207,8 +204,7 @@ struct AboveBack {
           y[p * n + c] = narrow(more ? g + widen(more[p * n + c]) : g);
           s[c] += g;
         }
-      for (int c = 0; c < n; c++) sums[c] += s[c];
-    }
+    });
   }
 };
 
