@@ -156,7 +156,8 @@ class BinaryConvolution(nn.Module):
         """Whether batch norm, shortcut and activation, and nothing else, make of y what is next."""
         usual = self.gate is None and self.groups == 1 and self.repair.scaling != "spatial"
         at_the_end = self.activates_last or self.shortcut is None or self.activation is None
-        return usual and at_the_end and self.norm.training and kernels.takes(y)
+        same = self.norm.training or not torch.is_grad_enabled()  # gradients are of a batch's mean
+        return usual and at_the_end and same and kernels.takes(y)
 
     def _sums(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The convolution, and the weights it was made with."""

@@ -177,10 +177,13 @@ def slopes_and_shifts(norm: nn.BatchNorm2d, activation: Activation | None) -> tu
 
 @torch.no_grad()
 def follow(norm: nn.BatchNorm2d, sums: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / deviation (C,) of a batch, and the running statistics brought up to date.
+    """Mean and 1 / deviation (C,): in training the batch's, and the running statistics are brought
+    up to date; else the running ones.
 
     sums float64 (2, C) : of the values and of their squares.
     """
+    if not norm.training:
+        return norm.running_mean, (norm.running_var + norm.eps).rsqrt()
     assert norm.momentum is not None
     mean, squares = sums / pixels
     variance = (squares - mean.square()).clamp_min(0.0)

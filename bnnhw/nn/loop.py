@@ -107,8 +107,9 @@ class Loop(ABC):
         return 100.0 * float(mean) * self.team.size / len(self.validation)
 
     def _hits(self, images: Images) -> float:
-        """How many of the images the model knows."""
-        return float((classify(self.model, images.pixels) == images.labels).sum())
+        """How many of the images the model knows, in the arithmetic it is trained in."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return float((classify(self.model, images.pixels) == images.labels).sum())
 
     def _finish(self, after_epoch: Callable[[float], None]) -> None:
         """What the first process does at the end: nothing, if the subclass has no more to do."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnhw.nn.binarizers import SurrogateSign, WeightBinarizer
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.nn.quantisers import PixelScaling, quantise_residual, quantise_weight
 from bnnhw.nn.shortcuts import BinaryShortcut
@@ -44,6 +45,8 @@ class BinaryResNet(nn.Module):
             BinaryConvolution(shape, spec) for shape in spec.convolutions()
         )
         self.head = Head(spec)
+        kinds = (SurrogateSign, WeightBinarizer)
+        self._annealed = [part for part in self.modules() if isinstance(part, kinds)]
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.stages(pixels)[0]
@@ -64,9 +67,8 @@ class BinaryResNet(nn.Module):
 
     def anneal(self, done: float) -> None:
         """Tell every part that this much of the schedule, in [0, 1], is over."""
-        for part in self.modules():
-            if part is not self and hasattr(part, "anneal"):
-                part.anneal(done)
+        for part in self._annealed:
+            part.anneal(done)
 
     def layers(self) -> tuple[BinaryConvolution, ...]:
         """The binary convolutions in order of execution."""

@@ -32,7 +32,7 @@ def average_shortcut(stream: Tensor, shape: Convolution) -> Tensor:
     even = F.pad(stream, (0, columns, 0, rows), mode="replicate") if rows or columns else stream
     means = F.avg_pool2d(even, 2).to(stream.dtype)
     copies = -(-shape.out_channels // shape.shortcut_channels)
-    return means.repeat(1, copies, 1, 1)[:, : shape.out_channels]
+    return torch.cat([means] * copies, 1)[:, : shape.out_channels]
 
 
 class Shortcut(nn.Module):

@@ -92,6 +92,29 @@ def test_it_computes_what_the_parts_do(place, repair, shared, formats, monkeypat
             assert off(value, theirs[kind][name]) < 0.1, name
 
 
+@pytest.mark.parametrize(("place", "repair", "shared"), CASES, ids=str)
+def test_evaluated_it_computes_what_the_parts_do(place, repair, shared, monkeypatch):
+    made = layer(place, **repair)
+    shape = made.shape
+    x = maps(4, shape.in_channels, shape.height, shape.width)
+    stream = x if shared else maps(*x.shape)
+    made.norm.running_mean.normal_(std=3.0)
+    made.norm.running_var.uniform_(20.0, 200.0)
+    before = copy.deepcopy(made.eval().state_dict())
+
+    def evaluated():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return made(x, stream, WIDE if shape.shortcut else None)
+
+    calls, whole = [], fused.layer
+    monkeypatch.setattr(fused, "layer", lambda *a, **k: calls.append(1) or whole(*a, **k))
+    mine = evaluated()
+    assert calls
+    monkeypatch.setattr(binary_conv, "takes", lambda *a: False)
+    assert off(mine, evaluated()) < 0.01
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
 @pytest.mark.parametrize("formats", [WIDE, COARSE])
 def test_the_stream_is_whole_steps_within_its_limits(formats):
     made = layer(1, double_residual=True)
