@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from gateware.parameters import EngineParameters
 from gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
 
 WINDOW_ROWS = 4
-STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the sums fit
+STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the maps fit
 RUNS = dict(
     scaling=("none", "channel-mean", "channel-learned", "spatial"),
     downsample=("pad", "avgpool-duplicate", "conv1x1-binary", "conv1x1-8bit"),
@@ -218,8 +219,8 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
     table, if anything is too large.
     """
     check_methods(network.spec.repair)
-    for strips in STRIPS:
-        program = Program(network, image_base, strips)
+    for shared, strips in product((False, True), STRIPS):  # maps share memory where they must
+        program = Program(network, image_base, strips, shared=shared)
         if program.end <= board.memory_words:
             break
     resources = _resources(program, board)

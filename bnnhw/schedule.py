@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bnnhw import entries, layout
+from bnnhw import entries, layout, places
 from bnnhw.integer import IntegerConvolution, IntegerNetwork
 from bnnhw.layout import GROUP
 from bnnhw.passes import (
@@ -100,10 +100,11 @@ class Schedule:
     changes the stream's shape writes to the other, and a layer writes its bits to the other.
     Where sums lie beside the stream in the first stage, whose maps are the largest, a
     convolution without a gate takes its passes a strip of rows after the other, `strips` in all:
-    the sums then need room for one.
+    the sums then need room for one. Where maps are to be `shared` out anew over the memory, each
+    size of map has places of its own.
     """
 
-    def __init__(self, network: IntegerNetwork, strips: int = 1) -> None:
+    def __init__(self, network: IntegerNetwork, strips: int = 1, *, shared: bool = False) -> None:
         self.network, self.spec, self._strips = network, network.spec, strips
         convolutions = (conv.requantiser for conv in network.convolutions)
         parts = [network.stem.requantiser, *(part for part in convolutions if part is not None)]
@@ -114,6 +115,8 @@ class Schedule:
         self.factors: dict[str, np.ndarray] = {}
         self._lower: dict[tuple[int, ...], str] = {}  # factors whose upper bytes are free, by size
         self.tasks = [*self._stem(), *self._body(), *self._head()]
+        if shared:
+            self.tasks = list(places.separate(self.tasks))
         self.places = self._places()
 
     def _residuals(self, kind: str | None) -> str:
@@ -263,15 +266,15 @@ class Schedule:
     def _places(self) -> dict[str, int]:
         height, width, _ = self.spec.input
         bits = layout.bit_words(height, width, GROUP * image_groups(self.network))
-        places = {IMAGE: bits or height * width}
+        sizes = {IMAGE: bits or height * width}
         for task in self.tasks:
             for place, words in (
                 (task.bits, layout.bit_words(*task.size)),
                 (task.residual, self._residual_words(task)),
             ):
                 if place:
-                    places[place] = max(places.get(place, 0), words)
-        return dict(sorted(places.items(), key=lambda place: (place[0] != IMAGE, place[0])))
+                    sizes[place] = max(sizes.get(place, 0), words)
+        return dict(sorted(sizes.items(), key=lambda place: (place[0] != IMAGE, place[0])))
 
     def _residual_words(self, task: Task) -> int:
         """Words that it leaves, or, of sums in strips, that its strip does."""

@@ -16,6 +16,7 @@ from bnnhw.estimate import (
 from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import GROUP, groups
 from bnnhw.passes import GATES, SIGNS, STREAM, Pass
+from bnnhw.places import needed, share
 from bnnhw.schedule import IMAGE, Schedule, Task
 from gateware.parameters import MACS
 from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
@@ -54,13 +55,16 @@ class Program:
     """The steps of a network; `places` has each map's first word and size.
 
     image_base : the image lies there, or further up if what comes before it needs the room.
-    strips : as bnnhw.schedule.Schedule. contents : of the weight buffer, each once; `weights_at`
-    has their first word for each step. end : words in all.
+    strips : as bnnhw.schedule.Schedule. shared : maps that are not needed at once may share
+    memory. contents : of the weight buffer, each once; `weights_at` has their first word for each
+    step. end : words in all.
     """
 
-    def __init__(self, network: IntegerNetwork, image_base: int = 0, strips: int = 1) -> None:
+    def __init__(
+        self, network: IntegerNetwork, image_base: int = 0, strips: int = 1, *, shared: bool = False
+    ) -> None:
         self.network = network
-        self.schedule = schedule = Schedule(network, strips)
+        self.schedule = schedule = Schedule(network, strips, shared=shared)
         self.width = schedule.width
         self.per_word = layout.word_channels(self.width)
         self.end = DESCRIPTOR_WORDS * len(schedule.tasks)
@@ -76,10 +80,14 @@ class Program:
         self.weights_end = self.end
         self.places: dict[str, tuple[int, int]] = {}
         sizes = {name: len(words) for name, words in schedule.factors.items()} | schedule.places
+        times = needed(schedule.tasks) if shared else {}
         for name, size in sizes.items():
-            first = max(self.end, image_base) if name == IMAGE else self.end
-            self.places[name] = (first, size)
-            self.end = first + size
+            if name not in times:  # the next image may come as soon as the stem is done
+                first = max(self.end, image_base) if name == IMAGE else self.end
+                self.places[name] = (first, size)
+                self.end = first + size
+        self.places |= share(sizes, times, self.end)
+        self.end = max(first + size for first, size in self.places.values())
 
     def steps(self) -> tuple[Step, ...]:
         """Every step, encoded."""

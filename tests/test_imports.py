@@ -130,6 +130,7 @@ def test_nothing_imports_a_command():
         ("bnnhw.methods", ("bnnhw.errors", "bnnhw.repair")),
         ("bnnhw.summary", ("bnnhw.methods",)),
         ("bnnhw.layout", ()),
+        ("bnnhw.places", ()),
         ("bnnhw.entries", ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.layout")),
         ("bnnhw.estimate", ()),
         ("bnnhw.netlist", ()),
@@ -151,13 +152,16 @@ def test_nothing_imports_a_command():
         ),
         (
             "bnnhw.schedule",
-            ("bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.entries", "bnnhw.passes"),
+            (
+                "bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.entries", "bnnhw.passes",
+                "bnnhw.places",
+            ),
         ),
         (
             "bnnhw.steps",
             (
                 "bnnhw.integer", "bnnhw.layout", "bnnhw.estimate", "bnnhw.passes",
-                "bnnhw.schedule", "gateware.parameters", "gateware.program",
+                "bnnhw.places", "bnnhw.schedule", "gateware.parameters", "gateware.program",
             ),
         ),
         (

@@ -7,9 +7,10 @@ import pytest
 
 from bnnhw.lower import lower
 from bnnhw.nn.untrained import untrained
-from bnnhw.plan import make_plan
+from bnnhw.plan import STRIPS, make_plan
 from bnnhw.prove import prove
 from bnnhw.spec import NetworkSpec, NumberFormats, Repair
+from bnnhw.steps import Program
 from bnnhw.verilog import to_verilog
 from boards.icebreaker import BOARD
 from gateware.engine import Engine
@@ -136,6 +137,24 @@ def test_sums_in_strips_of_rows(repair, tmp_path):
     words = make_plan(network, BOARD).resources[0].used
     plan = make_plan(network, replace(BOARD, memory_words=words - 1))
     assert any(step.name.endswith(".rows0") for step in plan.steps)
+    verilog = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", tmp_path)
+    images = np.random.default_rng(2).integers(0, 256, (2, *spec.input), np.uint8)
+    proof = prove(plan, network, verilog, images, tmp_path / "sim", byte_cycles=80)
+    assert proof.mismatch is None
+
+
+@pytest.mark.parametrize("strips", [False, True], ids=["whole", "in strips"])
+def test_maps_that_share_memory(strips, tmp_path):
+    """As on a memory that is too small for a place of its own for each."""
+    repair = Repair(
+        "rsign", downsample="avgpool-duplicate", activation="maxout",
+        activation_position="before-add" if strips else "after-add",
+    )  # fmt: skip
+    spec = NetworkSpec(8, (16, 32, 34), (13, 18, 3), 5, repair)
+    network = lower(untrained(spec, seed=1))
+    words = min(Program(network, strips=count).end for count in STRIPS)
+    plan = make_plan(network, replace(BOARD, memory_words=words - 1))
+    assert any(step.name.endswith(".rows0") for step in plan.steps) == strips
     verilog = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", tmp_path)
     images = np.random.default_rng(2).integers(0, 256, (2, *spec.input), np.uint8)
     proof = prove(plan, network, verilog, images, tmp_path / "sim", byte_cycles=80)
