@@ -14,6 +14,7 @@ from bnnhw.families import FAMILIES
 from boards.board import Board
 
 LIVELOCK_LINES, LIVELOCK_ROUNDS = 12, 300  # as many alike, of each of nextpnr's routers
+MENDING_ROUNDS = 40  # of router2, after all wires were right but some arcs were not
 SEEDS = 4
 
 
@@ -66,7 +67,8 @@ def synthesise(board: Board, folder: Path) -> dict[str, int]:
 
 
 def livelock(log: str) -> str | None:
-    """Whether one of nextpnr's routers goes round in a circle: many lines that leave as much.
+    """Whether one of nextpnr's routers goes round in a circle: many lines that leave as much, or
+    more than once was left.
 
     A line of router1 is `Info: iterations | ... | arcs remaining | ...`, one each thousand
     iterations; of router2 `Info: iter=... wires=... overused=... ...`, one each.
@@ -80,6 +82,12 @@ def livelock(log: str) -> str | None:
         last = re.findall(pattern, log, re.MULTILINE)[-lines:]
         if len(last) == lines and len(set(last)) == 1:
             return f"its router is in a livelock with {what.format(last[0])}"
+    rounds = [int(wires) for wires in re.findall(r"^Info: +iter=.* overused=(\d+)", log, re.M)]
+    if 0 in rounds[:-MENDING_ROUNDS] and 0 not in rounds[-MENDING_ROUNDS:]:
+        return f"its router has not mended the last arcs in {MENDING_ROUNDS} rounds"
+    last = rounds[-LIVELOCK_ROUNDS:]
+    if len(last) == LIVELOCK_ROUNDS and last[0] < min(last[1:]):
+        return f"its router has been worse than {last[0]} overused wires for {len(last)} rounds"
     return None
 
 
