@@ -43,7 +43,7 @@ def test_bundled_digits_reach_their_recorded_accuracy():
 
 @pytest.mark.parametrize(
     ("name", "column", "least"),
-    [("resnet20-cifar10", 0, 80), ("resnet20-maxout-cifar10", 1, 83)],
+    [("resnet20-cifar10", 0, 80), ("resnet20-maxout-cifar10", 1, 84)],
 )
 def test_bundled_resnet20_records_what_is_claimed(name, column, least):
     loaded = checkpoint.load(checkpoint.bundled(name))
@@ -63,7 +63,7 @@ def test_bundled_resnet20_records_what_is_claimed(name, column, least):
         for kind, cells in rows
     }
     assert claimed == {kind: accuracy[kind] for kind in ("float", "integer")}
-    assert accuracy["integer"] >= least and abs(accuracy["float"] - accuracy["integer"]) <= 0.3
+    assert accuracy["integer"] >= least and abs(accuracy["float"] - accuracy["integer"]) <= 0.4
 
 
 def test_cifar_directory_and_record(tmp_path, cifar_model):
