@@ -42,10 +42,10 @@ def test_bundled_digits_reach_their_recorded_accuracy():
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "least"),
-    [("resnet20-cifar10", 0, 80), ("resnet20-maxout-cifar10", 1, 84)],
+    ("name", "column", "least", "apart"),
+    [("resnet20-cifar10", 0, 80, 0.3), ("resnet20-maxout-cifar10", 1, 84, 0.4)],
 )
-def test_bundled_resnet20_records_what_is_claimed(name, column, least):
+def test_bundled_resnet20_records_what_is_claimed(name, column, least, apart):
     loaded = checkpoint.load(checkpoint.bundled(name))
     assert (loaded.spec.depth, loaded.spec.widths) == (20, (16, 32, 64))
     accuracy = loaded.metrics["accuracy"]
@@ -63,7 +63,7 @@ def test_bundled_resnet20_records_what_is_claimed(name, column, least):
         for kind, cells in rows
     }
     assert claimed == {kind: accuracy[kind] for kind in ("float", "integer")}
-    assert accuracy["integer"] >= least and abs(accuracy["float"] - accuracy["integer"]) <= 0.4
+    assert accuracy["integer"] >= least and abs(accuracy["float"] - accuracy["integer"]) <= apart
 
 
 def test_cifar_directory_and_record(tmp_path, cifar_model):
