@@ -15,8 +15,8 @@ def separate(tasks: Tasks) -> Iterator[Any]:
     for task in tasks:
         read = {name: named.get(place, place) for name, place in _read(task).items()}
         size = "x".join(map(str, task.size))
-        named |= {place: f"{place}, {size}" for place in _written(task).values()}
-        written = {name: named[place] for name, place in _written(task).items()}
+        written = {name: f"{place}, {size}" for name, place in _written(task).items()}
+        named |= {getattr(task, name): place for name, place in written.items()}
         yield replace(task, **read, **written)
 
 

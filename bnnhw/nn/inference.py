@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bnnhw.data import Images
+
 TEST_BATCH = 100
 
 
@@ -29,6 +31,11 @@ def classify(
         step(start + len(batch))
     model.train(training)
     return np.concatenate(classes)
+
+
+def hits(model: nn.Module, images: Images) -> float:
+    """How many of the images the float model knows."""
+    return float((classify(model, images.pixels) == images.labels).sum())
 
 
 @torch.no_grad()

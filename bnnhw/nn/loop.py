@@ -16,7 +16,7 @@ from bnnhw.data import Images
 from bnnhw.errors import UserError
 from bnnhw.nn import memory
 from bnnhw.nn.batches import Batch, Batches
-from bnnhw.nn.inference import classify
+from bnnhw.nn.inference import hits
 from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.team import ALONE, Team
 
@@ -109,7 +109,7 @@ class Loop(ABC):
     def _hits(self, images: Images) -> float:
         """How many of the images the model knows, in the arithmetic it is trained in."""
         with torch.autocast(self.device.type, torch.bfloat16):
-            return float((classify(self.model, images.pixels) == images.labels).sum())
+            return hits(self.model, images)
 
     def _finish(self, after_epoch: Callable[[float], None]) -> None:
         """What the first process does at the end: nothing, if the subclass has no more to do."""

@@ -16,7 +16,7 @@ from bnnhw.errors import UserError
 from bnnhw.nn import losses, optimisers
 from bnnhw.nn.batches import Batch
 from bnnhw.nn.exact import Integers, follow, freeze_statistics
-from bnnhw.nn.inference import TEST_BATCH, classify, recalibrate
+from bnnhw.nn.inference import TEST_BATCH, classify, hits, recalibrate
 from bnnhw.nn.loop import Log, Loop
 from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.resnet import BinaryResNet
@@ -88,12 +88,12 @@ class Trainer(Loop):
         if self.recipe.exact_epochs:
             return
         before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        hits = self._hits(self.validation)
+        trained = hits(self.model, self.validation)
         recalibrate(self.model, self.calibration)
-        recalibrated = self._hits(self.validation)
-        if recalibrated < hits:
+        recalibrated = hits(self.model, self.validation)
+        if recalibrated < trained:
             self.model.load_state_dict(before)
-        after_epoch(100.0 * max(hits, recalibrated) / len(self.validation))
+        after_epoch(100.0 * max(trained, recalibrated) / len(self.validation))
 
     def _hits(self, images: Images) -> float:
         """Of the integers where they are trained, else of the float network."""

@@ -15,6 +15,7 @@ from bnnhw.verilog import to_verilog
 from boards.icebreaker import BOARD
 from gateware.engine import Engine
 
+IMAGES = 2
 WIDE = NumberFormats(residual_width=12, residual_fraction=7)
 NETWORKS = {
     "14 layers, single residual": NetworkSpec(
@@ -105,19 +106,24 @@ NETWORKS = {
 }  # fmt: skip
 
 
+def proof_of(plan, network, folder):
+    verilog = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", folder)
+    size = (IMAGES, *network.spec.input)
+    images = np.random.default_rng(2).integers(0, 256, size, np.uint8)
+    return prove(plan, network, verilog, images, folder / "sim", byte_cycles=80)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_tensor_equals_the_golden(name, tmp_path):
     spec = NETWORKS[name]
     network = lower(untrained(spec, seed=1))
     plan = make_plan(network, BOARD)
-    verilog = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", tmp_path)
-    images = np.random.default_rng(2).integers(0, 256, (2, *spec.input), np.uint8)
-    proof = prove(plan, network, verilog, images, tmp_path / "sim", byte_cycles=80)
+    proof = proof_of(plan, network, tmp_path)
     assert proof.mismatch is None
     bits = sum(step.bits is not None for step in plan.steps)
     residuals = sum(step.residual is not None for step in plan.steps)
     numbers = sum(step.numbers is not None for step in plan.steps)
-    assert proof.tensors >= len(images) * (bits + residuals + numbers + 2)
+    assert proof.tensors >= IMAGES * (bits + residuals + numbers + 2)
     for index, step in enumerate(plan.steps[1:], 1):  # the stem waits for its pixels
         assert proof.step_cycles[index] == pytest.approx(step.cycles.total, rel=0.1)
 
@@ -137,10 +143,7 @@ def test_sums_in_strips_of_rows(repair, tmp_path):
     words = make_plan(network, BOARD).resources[0].used
     plan = make_plan(network, replace(BOARD, memory_words=words - 1))
     assert any(step.name.endswith(".rows0") for step in plan.steps)
-    verilog = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", tmp_path)
-    images = np.random.default_rng(2).integers(0, 256, (2, *spec.input), np.uint8)
-    proof = prove(plan, network, verilog, images, tmp_path / "sim", byte_cycles=80)
-    assert proof.mismatch is None
+    assert proof_of(plan, network, tmp_path).mismatch is None
 
 
 @pytest.mark.parametrize("strips", [False, True], ids=["whole", "in strips"])
@@ -155,7 +158,4 @@ def test_maps_that_share_memory(strips, tmp_path):
     words = min(Program(network, strips=count).end for count in STRIPS)
     plan = make_plan(network, replace(BOARD, memory_words=words - 1))
     assert any(step.name.endswith(".rows0") for step in plan.steps) == strips
-    verilog = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", tmp_path)
-    images = np.random.default_rng(2).integers(0, 256, (2, *spec.input), np.uint8)
-    proof = prove(plan, network, verilog, images, tmp_path / "sim", byte_cycles=80)
-    assert proof.mismatch is None
+    assert proof_of(plan, network, tmp_path).mismatch is None
