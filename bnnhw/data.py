@@ -45,6 +45,11 @@ class Images:
         """These of the images."""
         return Images(self.pixels[which], self.labels[which], self.classes)
 
+    def __add__(self, more: Images) -> Images:
+        """These images and then those of another split of the data set."""
+        pixels = np.concatenate((self.pixels, more.pixels))
+        return Images(pixels, np.concatenate((self.labels, more.labels)), self.classes)
+
 
 def random_pixels(shape: tuple[int, int, int], count: int) -> np.ndarray:
     """Images uint8 (count, height, width, channels), the same every time."""

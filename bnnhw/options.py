@@ -87,6 +87,8 @@ SETTINGS = (
     Setting("--distil", "recipe", "distil", float, "Weight of the teacher. [default: 0.5]"),
     Setting("--exact-epochs", "recipe", "exact_epochs", int,
             "Train the integers' arithmetic in so many last epochs. [default: 0]"),
+    Setting("--all-images/--held-out", "recipe", "all_images", bool,
+            "Train on the validation images, too. [default: they are held out]"),
     Setting("--seed", "recipe", "seed", int, "[default: 0]"),
 )  # fmt: skip
 

@@ -136,7 +136,10 @@ def base(
     told["recipe"]["dataset"] = dataset
     told["repair"] = asdict(BASELINE)
     spec, fields = settle(usual, told)
-    return spec, Recipe(**fields)
+    recipe = Recipe(**fields)
+    if recipe.all_images:
+        raise UserError(f"{config}: all_images: the study compares by images that are held out")
+    return spec, recipe
 
 
 @click.command(cls=Command)

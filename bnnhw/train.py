@@ -50,6 +50,8 @@ def train(
     ):
         if mine != theirs:
             raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
+    if recipe.all_images:
+        parts[0] += parts[1]
     taught_by = None if teacher is None else read_teacher(teacher, spec)
     trainer = Trainer(spec, recipe, *parts, team, taught_by, integers, compiled=compiled)
     kept = out.with_name(out.name + ".state")

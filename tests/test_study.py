@@ -320,6 +320,9 @@ def test_a_recipe_file_is_for_all(tmp_path):
     file.write_text("[repair]\nstem = 'thermometer'\n")
     with pytest.raises(UserError, match="table repair: the study chooses the methods itself"):
         study.base("digits", file, {})
+    file.write_text("[recipe]\nall_images = true\n")
+    with pytest.raises(UserError, match="recipe.toml: all_images: the study compares by images"):
+        study.base("digits", file, {})
 
 
 @pytest.mark.parametrize(

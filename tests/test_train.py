@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -202,6 +204,19 @@ def test_a_start_is_taken_over_and_recorded(tmp_path):
     train.train(spec, recipe, None, tmp_path / "m.pt", start="resnet8-digits")
     metrics = checkpoint.load(tmp_path / "m.pt").metrics
     assert metrics["validation"] > 90 and metrics["started_from"]["accuracy"]["dataset"] == "digits"
+
+
+def test_the_validation_images_are_trained_on_if_asked(tmp_path):
+    recipe = Recipe("digits", epochs=1, batch=32, crop=0, flip=False)
+    held = train.train(SPEC, recipe, None, tmp_path / "held.pt")
+    both = train.train(SPEC, replace(recipe, all_images=True), None, tmp_path / "all.pt")
+    parts = [data.load("digits", split=split) for split in ("train", "validation")]
+    assert torch.equal(held.batches.labels, torch.from_numpy(parts[0].labels))
+    labels = np.concatenate([part.labels for part in parts])
+    assert torch.equal(both.batches.labels, torch.from_numpy(labels))
+    pixels = np.concatenate([part.pixels for part in parts])
+    assert torch.equal(both.batches.pixels, torch.from_numpy(pixels))
+    assert "--all-images" in checkpoint.load(tmp_path / "all.pt").metrics["command"]
 
 
 def test_activations_begin_as_the_identity_on_a_start_without(tmp_path):

@@ -24,6 +24,7 @@ class Recipe:
     lr : the optimiser's greatest rate. warm_up : part of the schedule in which it is reached.
     distil : weight of a teacher in the loss, from 0 to 1. penalty : weight of the regularisation.
     exact_epochs : so many of the last epochs train the integer network's own arithmetic.
+    all_images : the validation images are trained on, too, when there is no more to choose by them.
 
     None leaves a number to the repair methods: see `settled`.
     """
@@ -41,6 +42,7 @@ class Recipe:
     penalty: float | None = None
     warm_up: float = 0.03
     exact_epochs: int = 0
+    all_images: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.minutes is None:
@@ -49,7 +51,8 @@ class Recipe:
             self._check_type(name, (int,), "a whole number")
         for name in ("minutes", "lr", "distil", "weight_decay", "penalty", "warm_up"):
             self._check_type(name, (int, float), "a number")
-        self._check_type("flip", (bool,), "true or false")
+        for name in ("flip", "all_images"):
+            self._check_type(name, (bool,), "true or false")
         for name in ("epochs", "minutes", "batch", "lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
