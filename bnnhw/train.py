@@ -64,9 +64,10 @@ def train(
     def keep(top1: float) -> None:
         metrics = dict(
             epochs=trainer.epoch, seconds=round(trainer.seconds), seed=recipe.seed,
-            validation=round(top1, 2), recipe=asdict(trainer.recipe),
-            command=command_line(spec, trainer.recipe), **before,
+            recipe=asdict(trainer.recipe), command=command_line(spec, trainer.recipe), **before,
         )  # fmt: skip
+        if not recipe.all_images:
+            metrics["validation"] = round(top1, 2)
         checkpoint.save(out, trainer.model, metrics)
         checkpoint.write_atomic(trainer.state(), kept)
 
