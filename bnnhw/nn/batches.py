@@ -59,11 +59,10 @@ class Batches:
         order = torch.randperm(count, generator=generator).to(device)
         shift = torch.randint(0, 2 * self.recipe.crop + 1, (count, 2), generator=generator)
         mirror = torch.rand(count, generator=generator) < (0.5 if self.recipe.flip else 0.0)
-        rows = (shift[:, :1] + torch.arange(self.height)).to(device)
-        across = torch.arange(self.width)
-        across = torch.where(mirror[:, None], across.flip(0), across)
-        columns = (shift[:, 1:] + across).to(device)
-        mirror = mirror.to(device)
+        shift, mirror = shift.to(device), mirror.to(device)
+        rows = shift[:, :1] + torch.arange(self.height, device=device)
+        across = torch.arange(self.width, device=device)
+        columns = shift[:, 1:] + torch.where(mirror[:, None], across.flip(0), across)
         for start in range(0, len(self) * batch, batch):
             part = slice(start + team.rank, start + batch, team.size)
             chosen = order[part]

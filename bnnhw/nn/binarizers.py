@@ -36,15 +36,9 @@ def _laid_out(grad: Tensor, x: Tensor) -> Tensor:
     return grad.contiguous(memory_format=like)
 
 
-def pass_between(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    """grad where low <= x <= high, else 0; laid out in memory as x.
-
-    PyTorch's own kernel has strict limits, so they are widened by the least bfloat16 step.
-    """
-    if x.ndim == 4 and kernels.takes(x):
-        return kernels.between(grad, x, low, high)
-    grad = _laid_out(grad, x)
-    return torch.ops.aten.hardtanh_backward(grad, x, low * (1 + 2**-7), high * (1 + 2**-7))
+def pass_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """grad where low < x < high, else 0; laid out in memory as x."""
+    return torch.ops.aten.hardtanh_backward(_laid_out(grad, x), x, low, high)
 
 
 def _whole(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -52,7 +46,10 @@ def _whole(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _clipped(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    return pass_between(grad, x, -1.0, 1.0)
+    """grad where |x| <= 1, up to the next bfloat16."""
+    if x.ndim == 4 and kernels.takes(x):
+        return kernels.between(grad, x, -1.0, 1.0)
+    return pass_inside(grad, x, -1 - 2**-7, 1 + 2**-7)
 
 
 def _triangle(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -123,13 +120,14 @@ class SurrogateSign(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.surrogate = SURROGATES[kind]
+        self.surrogate, self.anneals = SURROGATES[kind], kind == "ede"
         self.register_buffer("sharpness", torch.tensor(SHARPNESS[0]), persistent=False)
 
     def anneal(self, done: float) -> None:
         """Set ede's t to that of a schedule of which this part, 0 to 1, is over."""
         first, last = SHARPNESS
-        self.sharpness.fill_(first * (last / first) ** done)
+        if self.anneals:
+            self.sharpness.fill_(first * (last / first) ** done)
 
     def forward(self, x: Tensor) -> Tensor:
         return _Sign.apply(x, self.sharpness, self.surrogate)
@@ -175,7 +173,8 @@ class WeightBinarizer(nn.Module):
         tau grows as its authors' does, exponentially.
         """
         first, last = TAU
-        self.tau.fill_(first + (last - first) * math.expm1(done) / math.expm1(1))
+        if self.clips:
+            self.tau.fill_(first + (last - first) * math.expm1(done) / math.expm1(1))
         self.real = self.features_first and done < REAL_WEIGHTS
         self.sign.anneal(done)
 

@@ -11,6 +11,7 @@ from torch import nn
 from bnnhw.data import Images
 
 TEST_BATCH = 100
+GPU_BATCH = 5000
 
 
 @torch.inference_mode()
@@ -22,11 +23,12 @@ def classify(
     step : called with the number of images done after every batch.
     """
     device = next(model.parameters()).device
+    size = GPU_BATCH if device.type == "cuda" else TEST_BATCH
     training = model.training
     model.eval()
     classes = []
-    for start in range(0, len(pixels), TEST_BATCH):
-        batch = torch.from_numpy(pixels[start : start + TEST_BATCH]).to(device)
+    for start in range(0, len(pixels), size):
+        batch = torch.from_numpy(pixels[start : start + size]).to(device)
         classes.append(model(batch.permute(0, 3, 1, 2)).argmax(1).cpu().numpy())
         step(start + len(batch))
     model.train(training)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnnhw.nn.binarizers import standardises
 from bnnhw.nn.resnet import BinaryResNet
@@ -15,6 +15,9 @@ LATENT_LIMIT = 1.5
 MOMENTUM = 0.9
 BOP_GAMMA = 1e-4  # adaptivity rate and threshold of arXiv:1906.02107, section 5.2
 BOP_TAU = 1e-8
+
+Rate = float | Tensor
+OWN = ("lr", "capturable")  # what a state of another device must not change
 
 
 class Bop(torch.optim.Optimizer):
@@ -25,7 +28,7 @@ class Bop(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, weights: Sequence[nn.Parameter], lr: float = BOP_GAMMA, tau: float = BOP_TAU
+        self, weights: Sequence[nn.Parameter], lr: Rate = BOP_GAMMA, tau: float = BOP_TAU
     ) -> None:
         super().__init__(weights, dict(lr=lr, tau=tau))
 
@@ -54,19 +57,32 @@ class Optimiser:
         self.parts, self.held = tuple(parts), list(held)
         for part in self.parts:
             for group in part.param_groups:
-                group["initial_lr"] = group["lr"]
+                group["initial_lr"] = float(group["lr"])
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
-    @torch.no_grad()
     def step(self, rate: float) -> None:
         """One step at `rate`, 0 to 1, of the full rates."""
+        self.set_rate(rate)
+        self.go()
+
+    def set_rate(self, rate: float) -> None:
+        """Have `go` step at `rate`, 0 to 1, of the full rates."""
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = rate * group["initial_lr"]
+                lr = rate * group["initial_lr"]
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(lr)
+                else:
+                    group["lr"] = lr
+
+    @torch.no_grad()
+    def go(self) -> None:
+        """One step at the rate that was set."""
+        for part in self.parts:
             part.step()
         if self.held:
             torch._foreach_clamp_min_(self.held, -LATENT_LIMIT)
@@ -79,7 +95,10 @@ class Optimiser:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the `state_dict` of an Optimiser of an equal model."""
         for part, saved in zip(self.parts, state["parts"], strict=True):
+            mine = [{key: group[key] for key in OWN if key in group} for group in part.param_groups]
             part.load_state_dict(saved)
+            for group, own in zip(part.param_groups, mine, strict=True):
+                group.update(own)
 
 
 def build(model: BinaryResNet, penalty: nn.Module, *, lr: float, weight_decay: float) -> Optimiser:
@@ -87,18 +106,25 @@ def build(model: BinaryResNet, penalty: nn.Module, *, lr: float, weight_decay: f
 
     lr : the full rate; Bop's is the paper's gamma and decays as all others do.
     weight_decay : of weights only: not of norms, thresholds, slopes and scales.
+    On a GPU the rates are tensors, so that a captured step follows them.
     Latent weights stay within +-LATENT_LIMIT, unless they are standardised before their sign.
     """
     repair, latent = model.spec.repair, model.latent_weights()
     flipped = latent if repair.optimizer == "bop" else []
     groups = _groups(model, penalty, {id(weight) for weight in flipped}, weight_decay)
+    device = latent[0].device
+
+    def rate(value: float) -> Rate:
+        return torch.tensor(value, device=device) if device.type == "cuda" else value
+
     if repair.optimizer == "sgd":
-        sgd = torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM, nesterov=True, fused=True)
+        sgd = torch.optim.SGD(groups, lr=rate(lr), momentum=MOMENTUM, nesterov=True, fused=True)
         parts: list[torch.optim.Optimizer] = [sgd]
     else:
-        parts = [torch.optim.Adam(groups, lr=lr, fused=True)]
+        graphed = device.type == "cuda"
+        parts = [torch.optim.Adam(groups, lr=rate(lr), fused=True, capturable=graphed)]
     if flipped:
-        parts.append(Bop(flipped))
+        parts.append(Bop(flipped, rate(BOP_GAMMA)))
     return Optimiser(parts, [] if flipped or standardises(repair) else latent)
 
 

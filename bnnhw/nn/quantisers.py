@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bnnhw.integer import saturation
 from bnnhw.nn import kernels
-from bnnhw.nn.binarizers import pass_between
+from bnnhw.nn.binarizers import pass_inside
 from bnnhw.spec import NumberFormats
 
 INT8_MAX = 127
@@ -27,16 +27,21 @@ class _Residual(torch.autograd.Function):
         if kernels.takes(x):
             y = kernels.quantise(x, step, low, high)
         else:
-            y = (x / step).add_(0.5).floor_().clamp_(low, high).mul_(step)
+            # not in place: torch.compile would lose the gradient
+            y = torch.floor(x / step + 0.5).clamp(low, high) * step
         ctx.save_for_backward(y)
-        ctx.limits = ((low + 1) * step, (high - 1) * step)
+        ctx.rounding = step, low, high
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (y,) = ctx.saved_tensors
-        low, high = ctx.limits
-        return pass_between(grad, y, low, high), None, None, None
+        step, low, high = ctx.rounding
+        if y.ndim == 4 and kernels.takes(y):
+            of_x = kernels.between(grad, y, (low + 1) * step, (high - 1) * step)
+        else:
+            of_x = pass_inside(grad, y, low * step, high * step)
+        return of_x, None, None, None
 
 
 def rounding(formats: NumberFormats) -> kernels.Rounding:

@@ -70,6 +70,11 @@ class BinaryResNet(nn.Module):
         for part in self._annealed:
             part.anneal(done)
 
+    @property
+    def real(self) -> bool:
+        """Whether weights are real for now, in training."""
+        return any(part.real for part in self._annealed if isinstance(part, WeightBinarizer))
+
     def layers(self) -> tuple[BinaryConvolution, ...]:
         """The binary convolutions in order of execution."""
         return tuple(part for part in self.convolutions if isinstance(part, BinaryConvolution))

@@ -16,6 +16,7 @@ from bnnhw.errors import UserError
 from bnnhw.nn import losses, optimisers
 from bnnhw.nn.batches import Batch
 from bnnhw.nn.exact import Integers, follow, freeze_statistics
+from bnnhw.nn.graphs import Graphed
 from bnnhw.nn.inference import TEST_BATCH, classify, hits, recalibrate
 from bnnhw.nn.loop import Log, Loop
 from bnnhw.nn.recipe import Recipe
@@ -72,6 +73,8 @@ class Trainer(Loop):
             model, self.regulariser, lr=recipe.lr, weight_decay=recipe.weight_decay
         )
         self.calibration = train.pixels[:CALIBRATION]
+        alone_on_gpu = self.device.type == "cuda" and team.size == 1
+        self.graphed = Graphed(self._update) if alone_on_gpu else None
 
     def _begin_epoch(self) -> None:
         """Choose the phase; the first exact epoch begins with good statistics, and keeps them."""
@@ -105,6 +108,13 @@ class Trainer(Loop):
 
     def _step(self, batch: Batch, done: float) -> Tensor:
         self.model.anneal(self.recipe.phase(done))
+        self.optimiser.set_rate(self.recipe.rate(done))
+        if self.graphed is not None and not self.exact:
+            return self.graphed(batch, self.model.real)
+        return self._update(batch)
+
+    def _update(self, batch: Batch) -> Tensor:
+        """A step of all parameters; returns the loss."""
         logits, maps = self._outputs(batch.pixels)
         theirs = None
         if self.teacher is not None:
@@ -117,7 +127,7 @@ class Trainer(Loop):
         self.optimiser.zero_grad()
         loss.backward()
         self.team.average_gradients(self.model, self.regulariser)
-        self.optimiser.step(self.recipe.rate(done))
+        self.optimiser.go()
         return loss.detach()
 
     def _outputs(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bnnhw.nn import kernels
 from bnnhw.nn.quantisers import (
     PixelScaling,
     int8_scale,
@@ -32,6 +33,34 @@ def test_residual_gradient_stops_where_saturated():
     x = torch.tensor([0.0, 7.8, 7.9, 9.0, -7.9, -8.0, -20.0]).reshape(1, -1, 1, 1)
     grad = gradient(lambda v: quantise_residual(v, NumberFormats()), x)
     assert grad.flatten().tolist() == [1, 2, 3, 0, 5, 0, 0]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own kernels", "PyTorch"])
+@pytest.mark.parametrize("formats", [NumberFormats(), NumberFormats(12, 6)], ids=["8 bits", "12"])
+def test_no_gradient_passes_saturated_bfloat16(own, formats, monkeypatch, one_thread):
+    """The greatest 12-bit value, 31.984, is no bfloat16: it is 32 there."""
+    if not own:
+        monkeypatch.setattr(kernels, "takes", lambda x: False)
+    top = 2.0 ** (formats.residual_width - 1 - formats.residual_fraction)
+    x = torch.cat([torch.linspace(-1.5, 1.5, 193) * top, torch.linspace(0.98, 1.02, 31) * top])
+    x = x.bfloat16().reshape(1, -1, 1, 1)
+    grad = gradient(lambda v: quantise_residual(v, formats), x).flatten()
+    y = quantise_residual(x, formats).flatten()
+    limits = torch.tensor([-top, top - 2.0**-formats.residual_fraction]).bfloat16()
+    assert ((grad != 0) == ((y > limits[0]) & (y < limits[1]))).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_residual_has_the_gradient(monkeypatch):
+    """Of the whole graph, as on a GPU, where the own kernels are not."""
+    monkeypatch.setattr(kernels, "takes", lambda x: False)
+    x = torch.linspace(-10, 10, 64).reshape(1, 4, 4, 4)
+
+    def rounded(v: torch.Tensor) -> torch.Tensor:
+        return quantise_residual(v, NumberFormats())
+
+    grad = gradient(torch.compile(rounded, fullgraph=True), x)
+    assert torch.equal(grad, gradient(rounded, x)) and grad.count_nonzero() > 40
 
 
 def test_weights_are_int8_multiples_with_straight_gradient():
