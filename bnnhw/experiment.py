@@ -121,7 +121,8 @@ def _perform(experiment: Experiment) -> None:
         split="validation", validation_images=len(validation),
         float=real, integer=integer, integer_refused=refused,
         seconds=round(trainer.seconds, 1), device=str(trainer.device),
-        spec=experiment.spec.to_dict(), recipe=asdict(recipe), teacher=experiment.teacher,
+        spec=experiment.spec.to_dict(), recipe=asdict(recipe),
+        teacher=experiment.teacher and Path(experiment.teacher).name,
         versions=versions(),
     )  # fmt: skip
     checkpoint.save(path, trainer.model, {k: v for k, v in result.items() if k != "spec"})
