@@ -11,7 +11,7 @@ from torch import nn
 from bnnhw.data import Images
 
 TEST_BATCH = 100
-GPU_BATCH = 5000
+GPU_BATCH = 1000  # maps of the widest network, in float32, take a quarter of a GB each
 
 
 @torch.inference_mode()
