@@ -37,7 +37,7 @@ class Graphed:
             return self._aside(batch)
         if self.graph is None:
             self._capture(batch)
-        for mine, theirs in zip(self.inputs, _tensors(batch), strict=True):
+        for mine, theirs in zip(_tensors(self.given), _tensors(batch), strict=True):
             mine.copy_(theirs)
         assert self.graph is not None
         self.graph.replay()
@@ -53,11 +53,11 @@ class Graphed:
 
     def _capture(self, batch: Batch) -> None:
         """Record the step, which computes nothing now."""
-        self.inputs = [part.clone() for part in _tensors(batch)]
-        given = Batch(*self.inputs, *[None] * (3 - len(self.inputs)))
+        taught = None if batch.taught is None else batch.taught.clone()
+        self.given = Batch(batch.pixels.clone(), batch.labels.clone(), taught)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
-            self.loss = self.step(given)
+            self.loss = self.step(self.given)
         self.graph = graph
 
 

@@ -167,6 +167,28 @@ def test_state_is_all_that_is_needed_to_go_on(kind):
         assert torch.equal(value, copy.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("kind", ["adam", "sgd", "bop"])
+def test_a_state_of_a_gpu_goes_on_here(kind):
+    """There the rates are tensors and Adam is capturable, which it cannot be on a CPU."""
+    model, optimiser = built(optimizer=kind)
+    grow(model, 0.3)
+    optimiser.step(0.5)
+    state = deepcopy(optimiser.state_dict())
+    for part in state["parts"]:
+        for group in part["param_groups"]:
+            group["lr"] = torch.tensor(group["lr"])
+            if "capturable" in group:
+                group["capturable"] = True
+    copy, resumed = built(optimizer=kind)
+    copy.load_state_dict(model.state_dict())
+    resumed.load_state_dict(state)
+    for network, steps in [(model, optimiser), (copy, resumed)]:
+        grow(network, -0.2)
+        steps.step(0.9)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, copy.state_dict()[name]), name
+
+
 def test_gradients_are_dropped():
     model, optimiser = built()
     grow(model, 1.0)
