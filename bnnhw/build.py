@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bnnhw import checkpoint, data, implement, report, tools
+from bnnhw.boards.board import baud_divisor
 from bnnhw.cli import Command
 from bnnhw.design import BOARDS, write_design
 from bnnhw.errors import UserError
@@ -23,7 +24,6 @@ from bnnhw.lower import lower
 from bnnhw.plan import DoesNotFit, make_plan
 from bnnhw.progress import Stages
 from bnnhw.prove import Proof, prove
-from boards.board import baud_divisor
 
 DEFAULT_MODEL = "resnet20-cifar10"
 STOPS = ("plan", "verilog", "synth", "pnr")

@@ -18,9 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import boards
-import gateware
-from bnnhw import activity, data, energy, implement, netlist, tools
+from bnnhw import activity, boards, data, energy, gateware, implement, netlist, tools
+from bnnhw.boards.board import Board, baud_divisor
 from bnnhw.design import BOARDS, clock_hz, write_design
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
@@ -30,10 +29,9 @@ from bnnhw.lower import lower
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import DoesNotFit, Plan, check_methods, make_plan
 from bnnhw.prove import prove
+from bnnhw.sim import toggles
 from bnnhw.spec import NetworkSpec
 from bnnhw.traffic import traffic
-from boards.board import Board, baud_divisor
-from sim import toggles
 
 BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact"
 UNPLACED = "not placed"

@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 from types import ModuleType
 
+from bnnhw.boards import icebreaker, ulx3s
+from bnnhw.gateware.engine import Engine
+from bnnhw.gateware.flash import boot_image
 from bnnhw.plan import Plan
 from bnnhw.spec import NetworkSpec
 from bnnhw.verilog import rtlil_to_verilog, to_verilog
-from boards import icebreaker, ulx3s
-from gateware.engine import Engine
-from gateware.flash import boot_image
 
 BOARDS = {"icebreaker": icebreaker, "ulx3s": ulx3s}  # the smallest first
 

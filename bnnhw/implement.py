@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnnhw import tools
+from bnnhw.boards.board import Board
 from bnnhw.errors import UserError
 from bnnhw.families import FAMILIES
-from boards.board import Board
 
 LIVELOCK_LINES, LIVELOCK_ROUNDS = 12, 300  # as many alike, of each of nextpnr's routers
 MENDING_ROUNDS = 40  # of router2, after all wires were right but some arcs were not

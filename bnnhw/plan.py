@@ -8,16 +8,16 @@ from itertools import product
 import numpy as np
 
 from bnnhw import layout
+from bnnhw.boards.board import Board
 from bnnhw.errors import UserError
+from bnnhw.gateware.parameters import EngineParameters
+from bnnhw.gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
 from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import groups
 from bnnhw.passes import averages, needs_passes
 from bnnhw.schedule import WEIGHT_DEPTH, WINDOW_GROUPS, image_groups, image_strips
 from bnnhw.spec import Repair
 from bnnhw.steps import Program, Step
-from boards.board import Board
-from gateware.parameters import EngineParameters
-from gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
 
 WINDOW_ROWS = 4
 STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the maps fit

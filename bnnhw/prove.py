@@ -10,11 +10,11 @@ import numpy as np
 
 from bnnhw import golden, tools
 from bnnhw.errors import UserError
+from bnnhw.gateware.parameters import GROUP, LANES, TAPS
 from bnnhw.integer import IntegerNetwork
 from bnnhw.plan import Plan
-from gateware.parameters import GROUP, LANES, TAPS
-from sim.engine_bench import SIMULATOR, Frame, read_snapshot, run_engine
-from sim.runner import SimulationError
+from bnnhw.sim.engine_bench import SIMULATOR, Frame, read_snapshot, run_engine
+from bnnhw.sim.runner import SimulationError
 
 BATCH = 8  # images a simulation, which bounds the disk its memory snapshots take
 

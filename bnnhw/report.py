@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bnnhw import tools
+from bnnhw.boards.board import Board
+from bnnhw.gateware.parameters import GROUP, LANES, TAPS
 from bnnhw.implement import Placed
 from bnnhw.integer import IntegerNetwork
 from bnnhw.plan import Plan
 from bnnhw.prove import Proof
-from boards.board import Board
-from gateware.parameters import GROUP, LANES, TAPS
 
 ARRAY_BITOPS = LANES * GROUP * TAPS
 

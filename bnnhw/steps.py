@@ -13,13 +13,13 @@ from bnnhw.estimate import (
     pointwise_cycles,
     stem_cycles,
 )
+from bnnhw.gateware.parameters import MACS
+from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import GROUP, groups
 from bnnhw.passes import GATES, SIGNS, STREAM, Pass
 from bnnhw.places import needed, share
 from bnnhw.schedule import IMAGE, Schedule, Task
-from gateware.parameters import MACS
-from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 
 
 @dataclass(frozen=True)

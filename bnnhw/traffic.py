@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bnnhw.gateware.parameters import GROUP, MACS, EngineParameters
+from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 from bnnhw.plan import Plan
-from gateware.parameters import GROUP, MACS, EngineParameters
-from gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 
 
 def traffic(plan: Plan) -> dict[str, dict[str, int]]:

@@ -10,9 +10,9 @@ from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance
 from amaranth.lib import cdc
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
-from boards.board import Board
-from boards.parts import BoardTop, input_pin, output_pin, text
-from gateware.memory import MemorySignature
+from bnnhw.boards.board import Board
+from bnnhw.boards.parts import BoardTop, input_pin, output_pin, text
+from bnnhw.gateware.memory import MemorySignature
 
 BOARD = Board(
     name="icebreaker",

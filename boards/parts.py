@@ -4,8 +4,8 @@ from amaranth.hdl import ClockDomain, Elaboratable, Module
 from amaranth.lib import io
 from amaranth.lib.wiring import connect
 
-from boards.board import baud_divisor
-from gateware.device import Device
+from bnnhw.boards.board import baud_divisor
+from bnnhw.gateware.device import Device
 
 SILENCE_SECONDS = 0.15  # that spoil a frame
 

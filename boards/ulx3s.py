@@ -20,9 +20,9 @@ from amaranth.lib import cdc
 from amaranth.lib.memory import Memory as BlockRam
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
-from boards.board import Board
-from boards.parts import BoardTop, input_pin, output_pin, text
-from gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
+from bnnhw.boards.board import Board
+from bnnhw.boards.parts import BoardTop, input_pin, output_pin, text
+from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
 
 BOARD = Board(
     name="ulx3s",

@@ -4,8 +4,8 @@ from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.parameters import GROUP, LANES
-from gateware.popcount import TapMatches, add
+from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.popcount import TapMatches, add
 
 WINDOW = data.ArrayLayout(data.ArrayLayout(unsigned(GROUP), 4), 4)  # [row][column], 4 x 4 pixels
 WEIGHTS = data.ArrayLayout(data.ArrayLayout(unsigned(GROUP), 3), 3)  # [ky][kx]

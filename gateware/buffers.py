@@ -5,9 +5,9 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gateware.array import WEIGHTS, WINDOW
-from gateware.memory import WORD_WIDTH
-from gateware.parameters import GROUP, LANES
+from bnnhw.gateware.array import WEIGHTS, WINDOW
+from bnnhw.gateware.memory import WORD_WIDTH
+from bnnhw.gateware.parameters import GROUP, LANES
 
 # No address is read while it is written, so synthesis need not emulate what happens then.
 UNCHECKED = {"no_rw_check": 1}

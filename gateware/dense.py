@@ -5,12 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gateware.head import HeadWalker
-from gateware.lane import Token, same
-from gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
-from gateware.parameters import GATE_SHIFT, LANES, MACS
-from gateware.program import WALK_WIDTH, Geometry, Kind
-from gateware.stem import SIGNATURE, StemWalker
+from bnnhw.gateware.head import HeadWalker
+from bnnhw.gateware.lane import Token, same
+from bnnhw.gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
+from bnnhw.gateware.parameters import GATE_SHIFT, LANES, MACS
+from bnnhw.gateware.program import WALK_WIDTH, Geometry, Kind
+from bnnhw.gateware.stem import SIGNATURE, StemWalker
 
 X_WIDTH, SUM_WIDTH = 16, 32  # that a DSP block has
 MAC_WEIGHTS = data.ArrayLayout(signed(8), MACS)

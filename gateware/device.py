@@ -4,10 +4,10 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import cdc, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from gateware.flash import FlashReader
-from gateware.frames import Frames
-from gateware.memory import MemorySignature
-from gateware.uart import Receiver, Transmitter
+from bnnhw.gateware.flash import FlashReader
+from bnnhw.gateware.frames import Frames
+from bnnhw.gateware.memory import MemorySignature
+from bnnhw.gateware.uart import Receiver, Transmitter
 
 
 class Device(wiring.Component):

@@ -4,22 +4,22 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from gateware.array import Array
-from gateware.buffers import WeightBuffer, WindowBuffer
-from gateware.delay import Delay
-from gateware.dense import Dense
-from gateware.frontdoor import ByteWriter
-from gateware.issue import ConvolutionIssue
-from gateware.lane import Lanes, Token
-from gateware.loader import WindowLoader, mask_lanes
-from gateware.memory import MemorySignature
-from gateware.operand import Factors, OperandReader
-from gateware.parameters import LANES
-from gateware.program import Kind
-from gateware.results import Results
-from gateware.sequencer import Sequencer
-from gateware.shortcut import ShortcutReader
-from gateware.writers import BitWriter, ResidualWriter
+from bnnhw.gateware.array import Array
+from bnnhw.gateware.buffers import WeightBuffer, WindowBuffer
+from bnnhw.gateware.delay import Delay
+from bnnhw.gateware.dense import Dense
+from bnnhw.gateware.frontdoor import ByteWriter
+from bnnhw.gateware.issue import ConvolutionIssue
+from bnnhw.gateware.lane import Lanes, Token
+from bnnhw.gateware.loader import WindowLoader, mask_lanes
+from bnnhw.gateware.memory import MemorySignature
+from bnnhw.gateware.operand import Factors, OperandReader
+from bnnhw.gateware.parameters import LANES
+from bnnhw.gateware.program import Kind
+from bnnhw.gateware.results import Results
+from bnnhw.gateware.sequencer import Sequencer
+from bnnhw.gateware.shortcut import ShortcutReader
+from bnnhw.gateware.writers import BitWriter, ResidualWriter
 
 ARRAY_LATENCY = 6  # cycles from an issue to its accumulators
 

@@ -4,9 +4,9 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.memory import NIBBLES, WORD_WIDTH, WriteRequest
-from gateware.parameters import LANES
-from gateware.thermometer import Thermometer
+from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, WriteRequest
+from bnnhw.gateware.parameters import LANES
+from bnnhw.gateware.thermometer import Thermometer
 
 
 class ByteWriter(wiring.Component):

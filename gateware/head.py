@@ -4,8 +4,8 @@ from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.memory import ADDRESS_WIDTH
-from gateware.program import WALK_WIDTH, Geometry
+from bnnhw.gateware.memory import ADDRESS_WIDTH
+from bnnhw.gateware.program import WALK_WIDTH, Geometry
 
 
 class HeadWalker(wiring.Component):

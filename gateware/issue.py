@@ -5,11 +5,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gateware.array import Outside
-from gateware.buffers import ROWS
-from gateware.lane import Token
-from gateware.parameters import GROUP
-from gateware.program import Geometry
+from bnnhw.gateware.array import Outside
+from bnnhw.gateware.buffers import ROWS
+from bnnhw.gateware.lane import Token
+from bnnhw.gateware.parameters import GROUP
+from bnnhw.gateware.program import Geometry
 
 AROUND_CENTRE = 0b1101  # all rows, or columns, of a window but the upper left pixel's own
 

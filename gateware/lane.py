@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.parameters import FACTOR_FRACTION, FACTOR_WIDTH, LANES
+from bnnhw.gateware.parameters import FACTOR_FRACTION, FACTOR_WIDTH, LANES
 
 
 class Token(data.Struct):

@@ -5,9 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gateware.buffers import ROWS
-from gateware.parameters import GROUP, LANES
-from gateware.program import Geometry
+from bnnhw.gateware.buffers import ROWS
+from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.program import Geometry
 
 
 class WindowLoader(wiring.Component):

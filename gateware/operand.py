@@ -4,10 +4,10 @@ from amaranth import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.array import WINDOW
-from gateware.lane import Token
-from gateware.memory import ADDRESS_WIDTH, FetchRequest
-from gateware.parameters import FACTOR_WIDTH, LANES
+from bnnhw.gateware.array import WINDOW
+from bnnhw.gateware.lane import Token
+from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
+from bnnhw.gateware.parameters import FACTOR_WIDTH, LANES
 
 
 class OperandReader(wiring.Component):

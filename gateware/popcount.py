@@ -9,7 +9,7 @@ from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.parameters import GROUP
+from bnnhw.gateware.parameters import GROUP
 
 
 def add(a, b, carry=0):

@@ -3,7 +3,7 @@
 from amaranth import unsigned
 from amaranth.lib import data, enum
 
-from gateware.memory import ADDRESS_WIDTH
+from bnnhw.gateware.memory import ADDRESS_WIDTH
 
 DESCRIPTOR_WORDS = 3
 PERIOD_WIDTH = 8  # bits: as many channels as 16 folds have

@@ -5,8 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gateware.memory import ADDRESS_WIDTH, FetchRequest
-from gateware.program import (
+from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
+from bnnhw.gateware.program import (
     DESCRIPTOR_WORDS,
     LOAD_WIDTH,
     EntryRows,

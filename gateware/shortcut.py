@@ -5,11 +5,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from gateware.lane import Token
-from gateware.memory import ADDRESS_WIDTH, FetchRequest
-from gateware.parameters import GROUP, LANES
-from gateware.program import PERIOD_WIDTH
-from gateware.writers import BlockAddress
+from bnnhw.gateware.lane import Token
+from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
+from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.program import PERIOD_WIDTH
+from bnnhw.gateware.writers import BlockAddress
 
 
 class ShortcutReader(wiring.Component):

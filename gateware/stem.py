@@ -4,8 +4,8 @@ from amaranth import Cat, Const, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.memory import ADDRESS_WIDTH
-from gateware.program import Geometry
+from bnnhw.gateware.memory import ADDRESS_WIDTH
+from bnnhw.gateware.program import Geometry
 
 SIGNATURE = wiring.Signature(
     {

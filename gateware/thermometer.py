@@ -4,7 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.parameters import GROUP
+from bnnhw.gateware.parameters import GROUP
 
 
 class Thermometer(wiring.Component):

@@ -4,9 +4,9 @@ from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.lane import Token
-from gateware.memory import ADDRESS_WIDTH, NIBBLES, WriteRequest
-from gateware.parameters import GROUP, LANES
+from bnnhw.gateware.lane import Token
+from bnnhw.gateware.memory import ADDRESS_WIDTH, NIBBLES, WriteRequest
+from bnnhw.gateware.parameters import GROUP, LANES
 
 
 class BlockAddress(wiring.Component):

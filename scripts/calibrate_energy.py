@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bnnhw import tools
 from bnnhw.netlist import read_netlist
-from sim.clock_bench import count
+from bnnhw.sim.clock_bench import count
 
 VOLTS = 1.219
 HZ = 12e6

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gateware.frames import COMMAND
-from sim.runner import HERE, primitives, simulate
+from bnnhw.gateware.frames import COMMAND
+from bnnhw.sim.runner import HERE, primitives, simulate
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def run_board(
     bench = [HERE / f"{board}_bench.v", HERE / "models" / "spi_flash.v"]
     simulate(
         sources=[*bench, *models[board], *sources], top="board_bench",
-        test_module="sim.board_test", folder=folder, environment=environment,
+        test_module="bnnhw.sim.board_test", folder=folder, environment=environment,
         parameters={"FLASH_OFFSET": flash_offset, "FLASH_BYTES": len(flash)},
         variables={"BOARD_BENCH": json.dumps(settings)}, programs=programs,
     )  # fmt: skip

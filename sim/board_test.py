@@ -7,8 +7,8 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import First, RisingEdge, SimTimeoutError, Timer, with_timeout
 
-from sim.engine_test import SimulationStuck
-from sim.uart_host import UARTHost
+from bnnhw.sim.engine_test import SimulationStuck
+from bnnhw.sim.uart_host import UARTHost
 
 PERIOD_NS = 10
 

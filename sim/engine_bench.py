@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.runner import HERE, simulate
+from bnnhw.sim.runner import HERE, simulate
 
 MEMORY_WORDS = 16384  # unless it is said how many
 SIMULATOR = "verilator"
@@ -62,7 +62,7 @@ def run_engine(
     }  # fmt: skip
     simulate(
         sources=[HERE / "engine_bench.v", *sources], top="engine_bench",
-        test_module="sim.engine_test", folder=folder, environment=environment,
+        test_module="bnnhw.sim.engine_test", folder=folder, environment=environment,
         parameters={"FRAME_BYTES": images[0].size, "RESULTS": classes + 2},
         plusargs=[f"+boot_words={len(boot)}", f"+memory_words={memory_words}",
                   *["+load_stream"] * load_stream, *["+stall"] * stall],

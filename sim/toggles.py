@@ -6,7 +6,7 @@ net is looked at once a cycle: what changes twice within one is not seen.
 
 from dataclasses import dataclass
 
-from sim.runner import HERE
+from bnnhw.sim.runner import HERE
 
 PROGRAM = HERE / "models" / "toggles.cpp"
 GROUP = 64  # nets that are handed over at a time

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bnnhw import activity, cost, implement, measure
+from bnnhw.boards.icebreaker import BOARD
 from bnnhw.cost_table import entries
 from bnnhw.integer import IntegerNetwork
 from bnnhw.nn import kernels
 from bnnhw.plan import Plan, make_plan
-from boards.icebreaker import BOARD
 from tests.executors import Here
 from tests.measuring import Tools, figures
 from tests.plans import SPECS, network_of

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from gateware.memory import MemorySignature
+from bnnhw.gateware.memory import MemorySignature
 
 
 class FakeEngine(wiring.Component):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from bnnhw.gateware.program import Geometry, Sinks, Sources
 from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
 from bnnhw.nn import untrained
 from bnnhw.plan import DoesNotFit, Plan, Step
 from bnnhw.spec import NetworkSpec, NumberFormats, Repair
-from gateware.program import Geometry, Sinks, Sources
 
 WIDE = NumberFormats(residual_width=12, residual_fraction=6)
 SPECS = {

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from bnnhw import implement, tools
+from bnnhw.boards import icebreaker, ulx3s
 from bnnhw.errors import UserError
 from bnnhw.families import FAMILIES
-from boards import icebreaker, ulx3s
 
 BOARD = icebreaker.BOARD
 STAT = """

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bnnhw import golden
+from bnnhw.boards.icebreaker import BOARD
 from bnnhw.errors import UserError
 from bnnhw.fixed import sum_threshold
 from bnnhw.lower import lower
@@ -17,7 +18,6 @@ from bnnhw.nn.folded import fold_norm
 from bnnhw.plan import make_plan
 from bnnhw.repair import BASELINE, CATEGORIES, TRAINING
 from bnnhw.spec import NetworkSpec, NumberFormats, Repair
-from boards.icebreaker import BOARD
 from tests.test_lower_methods import nchw
 
 

@@ -7,11 +7,11 @@ from itertools import combinations
 
 import pytest
 
+from bnnhw.boards.icebreaker import BOARD
 from bnnhw.places import needed, share
 from bnnhw.plan import DoesNotFit, make_plan
 from bnnhw.spec import NetworkSpec, Repair
 from bnnhw.steps import Program
-from boards.icebreaker import BOARD
 from tests.plans import network_of, regions
 
 MANY = {

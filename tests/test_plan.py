@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bnnhw import entries, layout
+from bnnhw.boards.icebreaker import BOARD
 from bnnhw.plan import DoesNotFit, make_plan
 from bnnhw.spec import NetworkSpec, Repair
-from boards.icebreaker import BOARD
 from tests.plans import SPECS, names_of, network_of, regions, size_of, words_of
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bnnhw import layout
+from bnnhw.boards.icebreaker import BOARD
+from bnnhw.gateware.program import Kind
 from bnnhw.plan import make_plan
 from bnnhw.spec import NetworkSpec, Repair
-from boards.icebreaker import BOARD
-from gateware.program import Kind
 from tests.plans import network_of, regions, words_of
 
 

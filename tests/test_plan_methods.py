@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from bnnhw.boards.icebreaker import BOARD
 from bnnhw.errors import UserError
 from bnnhw.plan import RUNS, make_plan
 from bnnhw.repair import CATEGORIES, TOPOLOGY
 from bnnhw.spec import NetworkSpec, Repair
-from boards.icebreaker import BOARD
 from tests.random_networks import random_network
 
 METHODS = [

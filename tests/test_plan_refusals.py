@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from bnnhw.boards.icebreaker import BOARD
+from bnnhw.boards.ulx3s import BOARD as LARGER
 from bnnhw.errors import UserError
 from bnnhw.plan import DoesNotFit, make_plan
 from bnnhw.spec import NetworkSpec, NumberFormats
-from boards.icebreaker import BOARD
-from boards.ulx3s import BOARD as LARGER
 from tests.plans import SPECS, names_of, network_of
 
 

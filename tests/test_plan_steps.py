@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnnhw import entries, layout
-from gateware.program import Kind
+from bnnhw.gateware.program import Kind
 from tests.plans import regions, size_of, words_of
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from bnnhw import prove
 from bnnhw.errors import UserError
-from sim.engine_bench import Frame
+from bnnhw.sim.engine_bench import Frame
 
 
 def test_first_difference_is_named_in_raster_order():

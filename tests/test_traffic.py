@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bnnhw import plan
+from bnnhw.boards.icebreaker import BOARD
 from bnnhw.repair import BASELINE
 from bnnhw.traffic import traffic
-from boards.icebreaker import BOARD
 from tests.measuring import DIGITS
 from tests.random_networks import random_network
 

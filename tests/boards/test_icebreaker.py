@@ -1,7 +1,7 @@
 import pytest
 
-from boards.board import baud_divisor
-from boards.icebreaker import Top, pll, prepare
+from bnnhw.boards.board import baud_divisor
+from bnnhw.boards.icebreaker import Top, pll, prepare
 from tests.fakes import FakeEngine
 
 

@@ -4,15 +4,15 @@ import pytest
 from amaranth.back import rtlil
 
 from bnnhw import implement
+from bnnhw.boards import ulx3s
+from bnnhw.boards.board import baud_divisor
+from bnnhw.boards.ulx3s import BOARD, Memory, Top, pll, prepare
 from bnnhw.design import clock_hz, write_design
 from bnnhw.lower import lower
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import make_plan
 from bnnhw.repair import Repair
 from bnnhw.spec import NetworkSpec
-from boards import ulx3s
-from boards.board import baud_divisor
-from boards.ulx3s import BOARD, Memory, Top, pll, prepare
 from tests.fakes import FakeEngine
 from tests.gateware.bench import simulate
 

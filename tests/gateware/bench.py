@@ -7,9 +7,9 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In
 from amaranth.sim import Simulator
 
+from bnnhw.gateware.memory import WORD_WIDTH, FetchRequest, WriteRequest
+from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.spec import NumberFormats
-from gateware.memory import WORD_WIDTH, FetchRequest, WriteRequest
-from gateware.parameters import EngineParameters
 
 JUNK = 0xDEAD_BEEF_F00D_5EED
 FORMATS = {  # by residual width: one for each width of the slots in memory

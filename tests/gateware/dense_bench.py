@@ -5,8 +5,8 @@ from amaranth.hdl import Module
 from amaranth.lib import memory
 from amaranth.lib.wiring import connect
 
-from gateware.dense import Dense
-from gateware.program import Kind
+from bnnhw.gateware.dense import Dense
+from bnnhw.gateware.program import Kind
 from tests.gateware.bench import JUNK, Memory, flip_at_random, simulate
 
 BASE = 40

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gateware.array import Array, Dot
+from bnnhw.gateware.array import Array, Dot
 from tests.gateware.bench import play, simulate, whole
 
 # Rows of a window outside the map, the first's bit lowest: none, the one above, the one below an

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gateware.array import WINDOW
-from gateware.buffers import WeightBuffer, WindowBuffer
+from bnnhw.gateware.array import WINDOW
+from bnnhw.gateware.buffers import WeightBuffer, WindowBuffer
 from tests.gateware.bench import play, simulate
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gateware.dense import MacBank
+from bnnhw.gateware.dense import MacBank
 from tests.gateware.bench import engine_parameters, play, residual_words, simulate
 from tests.gateware.dense_bench import (
     Bench,

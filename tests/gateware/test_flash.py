@@ -3,7 +3,7 @@ import random
 import pytest
 from amaranth.lib.crc import catalog
 
-from gateware.flash import FlashReader, boot_image, checksum
+from bnnhw.gateware.flash import FlashReader, boot_image, checksum
 from tests.gateware.streams import receive, simulate
 
 

@@ -3,7 +3,7 @@ import struct
 
 import pytest
 
-from gateware.frames import COMMAND, GOOD, SPOILED, Frames
+from bnnhw.gateware.frames import COMMAND, GOOD, SPOILED, Frames
 from tests.gateware.streams import receive, send, simulate
 
 FRAME, RESULTS, SILENCE = 12, 5, 6

@@ -6,7 +6,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
-from gateware.frontdoor import ByteWriter
+from bnnhw.gateware.frontdoor import ByteWriter
 from tests.gateware.bench import JUNK, Memory, engine_parameters, flip_at_random, simulate
 from tests.gateware.streams import send
 

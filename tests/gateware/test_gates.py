@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gateware.program import Kind
+from bnnhw.gateware.program import Kind
 from tests.gateware.bench import engine_parameters, residual_words
 from tests.gateware.dense_bench import Bench, head_entries, head_geometry
 from tests.gateware.streams import receive

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bnnhw import golden_parts, integer
-from gateware.lane import Lanes, Requantiser
+from bnnhw.gateware.lane import Lanes, Requantiser
 from tests.gateware.bench import FORMATS, engine_parameters, play, simulate
 
 

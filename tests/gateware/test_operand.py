@@ -4,7 +4,7 @@ import numpy as np
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
-from gateware.operand import OperandReader
+from bnnhw.gateware.operand import OperandReader
 from tests.gateware.bench import Memory, play, residual_words, simulate
 
 CHANNELS, BASE = 16, 3

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from gateware.issue import ConvolutionIssue
-from gateware.program import Kind
+from bnnhw.gateware.issue import ConvolutionIssue
+from bnnhw.gateware.program import Kind
 from tests.gateware.bench import JUNK, engine_parameters, simulate
 from tests.gateware.dense_bench import BASE, Bench, head_entries, head_geometry
 from tests.gateware.streams import receive

@@ -6,7 +6,7 @@ import random
 import pytest
 from amaranth.hdl import Signal
 
-from gateware.popcount import TapMatches, add, full_adder
+from bnnhw.gateware.popcount import TapMatches, add, full_adder
 from tests.gateware.bench import evaluate, play, simulate
 
 

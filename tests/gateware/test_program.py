@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from bnnhw import entries, layout
-from gateware import parameters
-from gateware.memory import WORD_WIDTH
-from gateware.program import DESCRIPTOR_WORDS, Descriptor, Geometry, Kind, Sinks, Sources
+from bnnhw.gateware import parameters
+from bnnhw.gateware.memory import WORD_WIDTH
+from bnnhw.gateware.program import DESCRIPTOR_WORDS, Descriptor, Geometry, Kind, Sinks, Sources
 from tests.gateware.bench import engine_parameters
 
 # Name, lowest bit and bits of every field: boot images hold them.

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gateware.results import Results
+from bnnhw.gateware.results import Results
 from tests.gateware.bench import simulate
 from tests.gateware.streams import receive, send
 

@@ -6,8 +6,8 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
-from gateware.program import Geometry, Kind, Sinks, Sources
-from gateware.sequencer import Sequencer
+from bnnhw.gateware.program import Geometry, Kind, Sinks, Sources
+from bnnhw.gateware.sequencer import Sequencer
 from tests.gateware.bench import Memory, flip_at_random, simulate
 
 STEPS = [  # geometry, sources, sinks, feature words that the step asks for

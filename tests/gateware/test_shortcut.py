@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
-from gateware.shortcut import ShortcutReader
+from bnnhw.gateware.shortcut import ShortcutReader
 from tests.gateware.bench import Memory, engine_parameters, play, residual_words, simulate
 
 CHANNELS = range(8, 24)  # of 32 have a shortcut, from a map of 16 channels

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 from amaranth.sim import Simulator
 
-from gateware.thermometer import Thermometer
+from bnnhw.gateware.thermometer import Thermometer
 from tests.gateware.bench import whole
 
 

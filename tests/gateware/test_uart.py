@@ -5,7 +5,7 @@ from amaranth.hdl import Module
 from amaranth.lib.stream import Signature
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-from gateware.uart import Receiver, Transmitter
+from bnnhw.gateware.uart import Receiver, Transmitter
 from tests.gateware.streams import receive, send, simulate
 
 

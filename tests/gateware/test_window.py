@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gateware.program import Kind
+from bnnhw.gateware.program import Kind
 from tests.gateware.bench import bit_words, engine_parameters, flip_at_random, simulate, whole
 from tests.gateware.windows import DEPTH, Windows, convolution
 

@@ -8,7 +8,7 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
 from bnnhw import layout
-from gateware.writers import BitWriter, BlockAddress, ResidualWriter
+from bnnhw.gateware.writers import BitWriter, BlockAddress, ResidualWriter
 from tests.gateware.bench import JUNK, Memory, engine_parameters, play, simulate
 
 CASES = [  # height, width, channels; cycles from a result to the next

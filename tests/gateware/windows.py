@@ -4,12 +4,12 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
-from gateware.array import Outside
-from gateware.buffers import WindowBuffer
-from gateware.issue import ConvolutionIssue
-from gateware.lane import Token
-from gateware.loader import WindowLoader, mask_lanes
-from gateware.program import Geometry, Kind
+from bnnhw.gateware.array import Outside
+from bnnhw.gateware.buffers import WindowBuffer
+from bnnhw.gateware.issue import ConvolutionIssue
+from bnnhw.gateware.lane import Token
+from bnnhw.gateware.loader import WindowLoader, mask_lanes
+from bnnhw.gateware.program import Geometry, Kind
 from tests.gateware.bench import Memory
 
 DEPTH = 64

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bnnhw.boards.icebreaker import BOARD
 from bnnhw.errors import UserError
 from bnnhw.integer import IntegerNetwork, IntegerShortcut, keeps_wide
 from bnnhw.integer_parts import INT16
@@ -25,7 +26,6 @@ from bnnhw.plan import DoesNotFit, Plan, check_methods, make_plan
 from bnnhw.repair import CATEGORIES, Repair
 from bnnhw.schedule import WEIGHT_DEPTH
 from bnnhw.spec import NetworkSpec, NumberFormats
-from boards.icebreaker import BOARD
 from tests.random_networks import random_network
 
 BATCH = 10  # networks that share an engine

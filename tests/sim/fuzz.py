@@ -18,14 +18,14 @@ import click
 
 from bnnhw import golden, tools
 from bnnhw.cli import Command
+from bnnhw.gateware.engine import Engine
+from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.integer import IntegerNetwork
 from bnnhw.plan import Plan
 from bnnhw.prove import compare
+from bnnhw.sim.engine_bench import run_engine
+from bnnhw.sim.runner import SimulationError
 from bnnhw.verilog import to_verilog
-from gateware.engine import Engine
-from gateware.parameters import EngineParameters
-from sim.engine_bench import run_engine
-from sim.runner import SimulationError
 from tests.sim.combinations import BATCH, IMAGE_BASE, Case, batch_of, plan_of
 
 NAMES = [part.name for part in fields(EngineParameters)]

@@ -6,14 +6,14 @@ from rich.console import Console
 
 from bnnhw import golden, tools
 from bnnhw.activity import count_activity
+from bnnhw.boards import icebreaker, ulx3s
 from bnnhw.build import Build, Request
+from bnnhw.gateware.flash import boot_image
+from bnnhw.gateware.frames import GOOD
+from bnnhw.sim.board_bench import run_board
+from bnnhw.sim.runner import SimulationError
 from bnnhw.traffic import traffic
 from bnnhw.verilog import rtlil_to_verilog
-from boards import icebreaker, ulx3s
-from gateware.flash import boot_image
-from gateware.frames import GOOD
-from sim.board_bench import run_board
-from sim.runner import SimulationError
 from tests.fakes import FakeEngine
 
 PAYLOAD = np.array([0x1122334455660007, 5], "<u8").tobytes()

@@ -5,9 +5,9 @@ from rich.console import Console
 from bnnhw import golden, tools
 from bnnhw.build import Build, Request
 from bnnhw.prove import compare
+from bnnhw.sim.engine_bench import read_snapshot, run_engine
+from bnnhw.sim.runner import SimulationError
 from bnnhw.verilog import to_verilog
-from sim.engine_bench import read_snapshot, run_engine
-from sim.runner import SimulationError
 from tests.fakes import FakeEngine
 
 BOOT = np.array([0x1122334455660007, 0xFFFFFFFFFFFFFFFF, 3], np.uint64)

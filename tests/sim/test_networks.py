@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bnnhw.boards.icebreaker import BOARD
+from bnnhw.gateware.engine import Engine
 from bnnhw.lower import lower
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import STRIPS, make_plan
@@ -12,8 +14,6 @@ from bnnhw.prove import prove
 from bnnhw.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.steps import Program
 from bnnhw.verilog import to_verilog
-from boards.icebreaker import BOARD
-from gateware.engine import Engine
 
 IMAGES = 2
 WIDE = NumberFormats(residual_width=12, residual_fraction=7)

@@ -3,8 +3,8 @@
 import pytest
 
 from bnnhw import tools
-from sim.clock_bench import count
-from sim.toggles import instrumented
+from bnnhw.sim.clock_bench import count
+from bnnhw.sim.toggles import instrumented
 
 COUNTER = """\
 module top(input clk);
