@@ -10,7 +10,7 @@ from typing import Any
 
 from bnnhw import checkpoint
 from bnnhw.errors import UserError
-from bnnhw.spec import NetworkSpec
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.summary import spread
 
 

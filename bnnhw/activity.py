@@ -10,12 +10,12 @@ import numpy as np
 
 from bnnhw import data, golden, tools
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerNetwork
 from bnnhw.netlist import Netlist, read_netlist
+from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.sim.board_bench import run_board
 from bnnhw.sim.runner import SimulationError, write_if_changed
 from bnnhw.sim.toggles import PROGRAM, Counts, instrumented, read_counts
-from bnnhw.spec import NetworkSpec
 
 
 @dataclass(frozen=True)

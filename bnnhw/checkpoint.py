@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from bnnhw.errors import UserError
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet
-from bnnhw.spec import NetworkSpec
 
 FORMAT = "bnnhw-model"
 VERSION = 1

@@ -24,13 +24,13 @@ from bnnhw.design import BOARDS, clock_hz, write_design
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
 from bnnhw.families import FAMILIES
-from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
+from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import DoesNotFit, Plan, check_methods, make_plan
 from bnnhw.prove import prove
 from bnnhw.sim import toggles
-from bnnhw.spec import NetworkSpec
 from bnnhw.traffic import traffic
 
 BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnnhw.cost_table import FIGURES, GREATER, Entry, difference, measured, number
-from bnnhw.methods import BASE
+from bnnhw.network.methods import BASE
 
 PLOT = dict(width=360, height=250, left=46, right=346, top=18, bottom=206)
 COSTS = (("lc", "lut"), ("busy_cycles",), ("energy_uj",))  # of each the first that is known

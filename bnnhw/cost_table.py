@@ -10,8 +10,8 @@ from typing import Any
 from bnnhw.cost import BUILT
 from bnnhw.data import RANDOM_SEED
 from bnnhw.energy import COMPONENTS
-from bnnhw.methods import BASE
-from bnnhw.repair import CATEGORIES, COSTS
+from bnnhw.network.methods import BASE
+from bnnhw.network.repair import CATEGORIES, COSTS
 
 CELLS = ("lc", "lut", "ff", "ebr", "spram", "dsp")
 FIGURES = dict(

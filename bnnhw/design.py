@@ -9,8 +9,8 @@ from types import ModuleType
 from bnnhw.boards import icebreaker, ulx3s
 from bnnhw.gateware.engine import Engine
 from bnnhw.gateware.flash import boot_image
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.plan import Plan
-from bnnhw.spec import NetworkSpec
 from bnnhw.verilog import rtlil_to_verilog, to_verilog
 
 BOARDS = {"icebreaker": icebreaker, "ulx3s": ulx3s}  # the smallest first

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
 from bnnhw.layout import GROUP, groups, pack_entries
-from bnnhw.spec import NumberFormats
+from bnnhw.network.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
+from bnnhw.network.spec import NumberFormats
 
 MACS = 4
 

@@ -15,8 +15,8 @@ import torch
 from bnnhw import checkpoint, data, golden
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
+from bnnhw.network.integer import IntegerNetwork
 from bnnhw.nn import BinaryResNet
 from bnnhw.nn.training import classify
 

@@ -21,11 +21,11 @@ from bnnhw import checkpoint, data, golden
 from bnnhw.errors import UserError
 from bnnhw.journal import Lines, lines_path
 from bnnhw.lower import lower
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet
 from bnnhw.nn.inference import classify
 from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.training import Trainer
-from bnnhw.spec import NetworkSpec
 from bnnhw.streams import integers
 from bnnhw.teachers import read_teacher
 

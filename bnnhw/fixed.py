@@ -1,4 +1,4 @@
-"""Real numbers of a folded layer -> integers of one operation, as bnnhw.integer uses them.
+"""Real numbers of a folded layer -> integers of one operation, as bnnhw.network.integer uses them.
 
 Steps are units of the numbers that an operation makes, 2**-fraction; residual steps in the stream.
 A floor loses half a unit on average; the next constant makes up for it. The floor before whole
@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerActivation, IntegerGate, IntegerShortcut, saturation
-from bnnhw.integer_parts import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
+from bnnhw.network.integer import IntegerActivation, IntegerGate, IntegerShortcut, saturation
+from bnnhw.network.operations import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
+from bnnhw.network.spec import NumberFormats
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
 from bnnhw.nn.quantisers import INT8_MAX
-from bnnhw.spec import NumberFormats
 
 FINEST_HALF = 1 / 8  # residual steps
 BIAS_LIMIT = 2.0**30

@@ -11,7 +11,7 @@ import torch
 from bnnhw import fixed
 from bnnhw.checkpoint import Checkpoint
 from bnnhw.errors import UserError
-from bnnhw.integer import (
+from bnnhw.network.integer import (
     FINE_SLOPES,
     WIDE_LIMIT,
     IntegerConvolution,
@@ -25,10 +25,10 @@ from bnnhw.integer import (
     saturation,
     structure,
 )
+from bnnhw.network.spec import Convolution, NetworkSpec, NumberFormats
 from bnnhw.nn import BinaryResNet
 from bnnhw.nn.folded import Folded, FoldedStem, FoldedThermometer, finite
 from bnnhw.nn.quantisers import INT8_MAX, int8_scale
-from bnnhw.spec import Convolution, NetworkSpec, NumberFormats
 
 FINER = 2  # bits by which numbers that are only compared may be finer than the stream
 

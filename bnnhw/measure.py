@@ -25,8 +25,8 @@ from bnnhw.errors import UserError
 from bnnhw.experiment import write_text
 from bnnhw.journal import interruptible
 from bnnhw.larger import attach, further
-from bnnhw.methods import Method, isolated, own, select, together
-from bnnhw.spec import NetworkSpec, NumberFormats
+from bnnhw.network.methods import Method, isolated, own, select, together
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.workers import AGAIN, MEMORY, fault, workers
 
 STOPS = ("synth", "pnr")

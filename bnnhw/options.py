@@ -18,9 +18,9 @@ from rich.table import Table
 
 from bnnhw import data
 from bnnhw.errors import UserError
+from bnnhw.network.repair import CATEGORIES, Repair
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn.recipe import Recipe
-from bnnhw.repair import CATEGORIES, Repair
-from bnnhw.spec import NetworkSpec, NumberFormats
 
 Tables = dict[str, dict[str, Any]]
 TABLES: dict[str, type] = dict(

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bnnhw.entries import thermometer_weights, threshold_parameters
-from bnnhw.integer import (
+from bnnhw.layout import groups
+from bnnhw.network.integer import (
     IntegerActivation,
     IntegerConvolution,
     IntegerNetwork,
@@ -22,8 +23,7 @@ from bnnhw.integer import (
     Requantiser,
     structure,
 )
-from bnnhw.layout import groups
-from bnnhw.spec import Convolution, NumberFormats, Repair
+from bnnhw.network.spec import Convolution, NumberFormats, Repair
 
 STREAM, SUMS = "stream", "sums"
 HIDDEN, GATES = "hidden", "gates"

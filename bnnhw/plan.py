@@ -12,11 +12,11 @@ from bnnhw.boards.board import Board
 from bnnhw.errors import UserError
 from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
-from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import groups
+from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.spec import Repair
 from bnnhw.passes import averages, needs_passes
 from bnnhw.schedule import WEIGHT_DEPTH, WINDOW_GROUPS, image_groups, image_strips
-from bnnhw.spec import Repair
 from bnnhw.steps import Program, Step
 
 WINDOW_ROWS = 4

@@ -11,7 +11,7 @@ import numpy as np
 from bnnhw import golden, tools
 from bnnhw.errors import UserError
 from bnnhw.gateware.parameters import GROUP, LANES, TAPS
-from bnnhw.integer import IntegerNetwork
+from bnnhw.network.integer import IntegerNetwork
 from bnnhw.plan import Plan
 from bnnhw.sim.engine_bench import SIMULATOR, Frame, read_snapshot, run_engine
 from bnnhw.sim.runner import SimulationError

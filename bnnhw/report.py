@@ -15,7 +15,7 @@ from bnnhw import tools
 from bnnhw.boards.board import Board
 from bnnhw.gateware.parameters import GROUP, LANES, TAPS
 from bnnhw.implement import Placed
-from bnnhw.integer import IntegerNetwork
+from bnnhw.network.integer import IntegerNetwork
 from bnnhw.plan import Plan
 from bnnhw.prove import Proof
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bnnhw import entries, layout, places
-from bnnhw.integer import IntegerConvolution, IntegerNetwork
 from bnnhw.layout import GROUP
+from bnnhw.network.integer import IntegerConvolution, IntegerNetwork
 from bnnhw.passes import (
     HIDDEN,
     SIGNS,

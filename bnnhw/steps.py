@@ -15,8 +15,8 @@ from bnnhw.estimate import (
 )
 from bnnhw.gateware.parameters import MACS
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
-from bnnhw.integer import IntegerNetwork
 from bnnhw.layout import GROUP, groups
+from bnnhw.network.integer import IntegerNetwork
 from bnnhw.passes import GATES, SIGNS, STREAM, Pass
 from bnnhw.places import needed, share
 from bnnhw.schedule import IMAGE, Schedule, Task

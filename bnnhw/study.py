@@ -15,11 +15,11 @@ from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.experiment import Experiment, read_json, versions, write_text
 from bnnhw.journal import interruptible
-from bnnhw.methods import BASE, Method, combine, combined, isolated, select
+from bnnhw.network.methods import BASE, Method, combine, combined, isolated, select
+from bnnhw.network.repair import BASELINE
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.recipe import Recipe
 from bnnhw.options import TABLES, numbers, read_config, settle
-from bnnhw.repair import BASELINE
-from bnnhw.spec import NetworkSpec
 from bnnhw.summary import markdown, means, summarise
 from bnnhw.teachers import read_teacher
 from bnnhw.workers import AGAIN, Follower, workers

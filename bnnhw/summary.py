@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bnnhw.methods import BASE
+from bnnhw.network.methods import BASE
 
 KINDS = ("integer", "float")
 

@@ -9,12 +9,12 @@ import click
 from bnnhw import checkpoint, data
 from bnnhw.cli import Command
 from bnnhw.journal import Lines, Terminal, interruptible, lines_path
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.teaching import TeacherTrainer
 from bnnhw.nn.team import ALONE, Team, team
 from bnnhw.nn.training import Log
 from bnnhw.options import numbers
-from bnnhw.spec import NetworkSpec
 
 
 def teach(

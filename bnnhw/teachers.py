@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bnnhw import checkpoint
 from bnnhw.errors import UserError
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.teacher import Teacher, load_teacher
-from bnnhw.spec import NetworkSpec
 
 
 def read_teacher(path: str, spec: NetworkSpec) -> Teacher:

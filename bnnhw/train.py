@@ -17,12 +17,12 @@ from bnnhw import checkpoint, data
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.journal import Board, Lines, Terminal, interruptible, lines_path
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import untrained
 from bnnhw.nn.teacher import Teacher
 from bnnhw.nn.team import ALONE, Team, team
 from bnnhw.nn.training import Log, Recipe, Trainer, random_images
 from bnnhw.options import command_line, given_tables, options, read_config, repairs_table, settle
-from bnnhw.spec import NetworkSpec
 from bnnhw.streams import integers
 from bnnhw.teachers import read_teacher
 

@@ -10,7 +10,7 @@ import torch
 from bnnhw import activity, cost, implement, measure
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.cost_table import entries
-from bnnhw.integer import IntegerNetwork
+from bnnhw.network.integer import IntegerNetwork
 from bnnhw.nn import kernels
 from bnnhw.plan import Plan, make_plan
 from tests.executors import Here

@@ -12,10 +12,10 @@ from bnnhw.activity import Activity
 from bnnhw.cost_table import entries
 from bnnhw.families import FAMILIES
 from bnnhw.implement import Placed
-from bnnhw.methods import isolated
+from bnnhw.network.methods import isolated
+from bnnhw.network.repair import BASELINE, CATEGORIES, TOPOLOGY
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.prove import Proof
-from bnnhw.repair import BASELINE, CATEGORIES, TOPOLOGY
-from bnnhw.spec import NetworkSpec
 
 DIGITS = NetworkSpec(depth=8, input=(8, 8, 1), repair=BASELINE)
 TOPOLOGIES = {category.name for category in CATEGORIES if category.cost == TOPOLOGY}

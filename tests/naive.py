@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnnhw.integer import IntegerConvolution, IntegerNetwork
-from bnnhw.spec import NetworkSpec
+from bnnhw.network.integer import IntegerConvolution, IntegerNetwork
+from bnnhw.network.spec import NetworkSpec
 
 
 def clip(value: int, width: int) -> int:

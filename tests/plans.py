@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bnnhw.gateware.program import Geometry, Sinks, Sources
-from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
+from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
 from bnnhw.plan import DoesNotFit, Plan, Step
-from bnnhw.spec import NetworkSpec, NumberFormats, Repair
 
 WIDE = NumberFormats(residual_width=12, residual_fraction=6)
 SPECS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnnhw.integer import (
+from bnnhw.network.integer import (
     IntegerActivation,
     IntegerConvolution,
     IntegerGate,
@@ -16,8 +16,8 @@ from bnnhw.integer import (
     Requantiser,
     structure,
 )
-from bnnhw.integer_parts import INT16
-from bnnhw.spec import Convolution, NetworkSpec, thermometer_levels
+from bnnhw.network.operations import INT16
+from bnnhw.network.spec import Convolution, NetworkSpec, thermometer_levels
 
 
 class Random:

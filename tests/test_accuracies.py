@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bnnhw import checkpoint
 from bnnhw.accuracies import accuracies
-from bnnhw.repair import BASELINE
+from bnnhw.network.repair import BASELINE
 from tests.measuring import DIGITS, trained
 
 

@@ -5,8 +5,8 @@ from click.testing import CliRunner
 
 from bnnhw import checkpoint
 from bnnhw.build import main
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet
-from bnnhw.spec import NetworkSpec
 
 
 def build(*arguments):

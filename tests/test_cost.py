@@ -6,8 +6,8 @@ import pickle
 from dataclasses import replace
 
 from bnnhw import cost, implement, tools
+from bnnhw.network.repair import Repair
 from bnnhw.prove import Mismatch
-from bnnhw.repair import Repair
 from tests.measuring import case
 
 

@@ -11,9 +11,9 @@ from bnnhw import data
 from bnnhw.activity import Activity, choose_images, summarise
 from bnnhw.energy import COEFFICIENTS, COMPONENTS, estimate, large_memory, microjoules
 from bnnhw.netlist import Net, Netlist
-from bnnhw.repair import BASELINE
+from bnnhw.network.repair import BASELINE
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.sim.toggles import Counts
-from bnnhw.spec import NetworkSpec
 
 DEVICE = "iCE40UP5K"
 ACTIVITY = Activity(cycles=1000, loads=20_000, multiplier_inputs=300, flip_flops=50, ebr=7000,

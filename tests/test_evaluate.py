@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from bnnhw import checkpoint, evaluate
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import untrained
-from bnnhw.spec import NetworkSpec
 
 from .test_data import CIFAR10, write_cifar
 

@@ -9,8 +9,8 @@ import pytest
 
 from bnnhw import fixed
 from bnnhw.errors import UserError
+from bnnhw.network.spec import NumberFormats
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
-from bnnhw.spec import NumberFormats
 
 FORMATS = NumberFormats()  # 8 bits, 4 of them after the point, guard 4, scales of 12
 
@@ -83,7 +83,7 @@ def test_activations():
 
 
 def gates_of(part, u: np.ndarray, fraction: int = 8) -> np.ndarray:
-    """The integer gates of a map (H, W, C) of wide numbers, as bnnhw.integer defines them."""
+    """The integer gates of a map (H, W, C) of wide numbers, as bnnhw.network.integer defines them."""
     height, width, channels = u.shape
     even = np.zeros((height + height % 2, width + width % 2, channels), np.int64)
     even[:height, :width] = u

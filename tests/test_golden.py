@@ -11,11 +11,11 @@ import pytest
 
 from bnnhw import golden
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
+from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.repair import CATEGORIES
+from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
-from bnnhw.repair import CATEGORIES
-from bnnhw.spec import NetworkSpec, NumberFormats, Repair
 from tests.naive import Naive
 from tests.random_networks import random_network
 

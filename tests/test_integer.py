@@ -9,8 +9,8 @@ import pytest
 
 from bnnhw.errors import UserError
 from bnnhw.lower import lower
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn import untrained
-from bnnhw.spec import NetworkSpec, Repair
 
 SPEC = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1), classes=3,
                    repair=Repair(double_residual=False))  # fmt: skip

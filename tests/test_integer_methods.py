@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerNetwork
-from bnnhw.spec import NetworkSpec, NumberFormats, Repair
+from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from tests.random_networks import random_network
 
 METHODS = {

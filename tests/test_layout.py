@@ -7,8 +7,8 @@ import pytest
 
 from bnnhw import entries, layout
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
-from bnnhw.spec import NumberFormats
+from bnnhw.network.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
+from bnnhw.network.spec import NumberFormats
 
 SIZES = [(2, 2, 16), (4, 6, 16), (5, 3, 32), (1, 7, 48), (3, 4, 6), (2, 3, 24)]
 

@@ -13,11 +13,11 @@ from bnnhw.boards.icebreaker import BOARD
 from bnnhw.errors import UserError
 from bnnhw.fixed import sum_threshold
 from bnnhw.lower import lower
+from bnnhw.network.repair import BASELINE, CATEGORIES, TRAINING
+from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
 from bnnhw.nn.folded import fold_norm
 from bnnhw.plan import make_plan
-from bnnhw.repair import BASELINE, CATEGORIES, TRAINING
-from bnnhw.spec import NetworkSpec, NumberFormats, Repair
 from tests.test_lower_methods import nchw
 
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from bnnhw import golden
-from bnnhw.integer import IntegerNetwork
 from bnnhw.lower import lower
+from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn import BinaryResNet, untrained
 from bnnhw.nn.convolution import BinaryConvolution
-from bnnhw.spec import NetworkSpec, Repair
 
 SINGLE = dict(double_residual=False)
 BEFORE = dict(activation_position="before-add")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bnnhw import checkpoint, implement, measure, plan, tools
-from bnnhw.repair import CATEGORIES, Repair
+from bnnhw.network.repair import CATEGORIES, Repair
 from tests.measuring import CLOCKS, by_method, content, run
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bnnhw.lower import lower
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn.untrained import untrained
 from bnnhw.passes import (
     GATES,
@@ -20,7 +21,6 @@ from bnnhw.passes import (
     needs_passes,
 )
 from bnnhw.schedule import Schedule
-from bnnhw.spec import NetworkSpec, Repair
 from tests.random_networks import random_network
 
 SPEC = NetworkSpec(depth=6, widths=(4, 6), input=(5, 4, 1))

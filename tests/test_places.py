@@ -8,9 +8,9 @@ from itertools import combinations
 import pytest
 
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.places import needed, share
 from bnnhw.plan import DoesNotFit, make_plan
-from bnnhw.spec import NetworkSpec, Repair
 from bnnhw.steps import Program
 from tests.plans import network_of, regions
 

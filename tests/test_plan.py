@@ -10,8 +10,8 @@ import pytest
 
 from bnnhw import entries, layout
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.plan import DoesNotFit, make_plan
-from bnnhw.spec import NetworkSpec, Repair
 from tests.plans import SPECS, names_of, network_of, regions, size_of, words_of
 
 

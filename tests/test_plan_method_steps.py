@@ -10,8 +10,8 @@ import pytest
 from bnnhw import layout
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.gateware.program import Kind
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.plan import make_plan
-from bnnhw.spec import NetworkSpec, Repair
 from tests.plans import network_of, regions, words_of
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.errors import UserError
+from bnnhw.network.repair import CATEGORIES, TOPOLOGY
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.plan import RUNS, make_plan
-from bnnhw.repair import CATEGORIES, TOPOLOGY
-from bnnhw.spec import NetworkSpec, Repair
 from tests.random_networks import random_network
 
 METHODS = [

@@ -9,8 +9,8 @@ import pytest
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.boards.ulx3s import BOARD as LARGER
 from bnnhw.errors import UserError
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.plan import DoesNotFit, make_plan
-from bnnhw.spec import NetworkSpec, NumberFormats
 from tests.plans import SPECS, names_of, network_of
 
 

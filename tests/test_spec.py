@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bnnhw.errors import UserError
-from bnnhw.spec import NetworkSpec, NumberFormats, Repair
+from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 
 
 @pytest.mark.parametrize(

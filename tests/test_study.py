@@ -14,10 +14,10 @@ from click.testing import CliRunner
 
 from bnnhw import checkpoint, data, experiment, study, workers
 from bnnhw.errors import UserError
-from bnnhw.methods import BASE, combine, combined, isolated
+from bnnhw.network.methods import BASE, combine, combined, isolated
+from bnnhw.network.repair import BASELINE, CATEGORIES
 from bnnhw.nn.inference import classify
 from bnnhw.nn.teacher import Teacher
-from bnnhw.repair import BASELINE, CATEGORIES
 from bnnhw.summary import markdown, means, spread, summarise
 from tests.executors import Here
 

@@ -9,11 +9,11 @@ import torch
 from click.testing import CliRunner
 
 from bnnhw import checkpoint, teach, train
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.teacher import load_teacher
 from bnnhw.nn.teaching import TeacherTrainer
 from bnnhw.nn.training import random_images
-from bnnhw.spec import NetworkSpec
 
 SPEC = NetworkSpec(8, (4, 4, 6), (8, 8, 3), 3)
 

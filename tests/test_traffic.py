@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from bnnhw import plan
 from bnnhw.boards.icebreaker import BOARD
-from bnnhw.repair import BASELINE
+from bnnhw.network.repair import BASELINE
 from bnnhw.traffic import traffic
 from tests.measuring import DIGITS
 from tests.random_networks import random_network

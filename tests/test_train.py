@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from bnnhw import checkpoint, data, train
 from bnnhw.errors import UserError
 from bnnhw.lower import lower
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn.batches import Batches
 from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.training import classify
-from bnnhw.spec import NetworkSpec, Repair
 
 SPEC = NetworkSpec(depth=8, widths=(8, 8, 16), input=(8, 8, 1))
 

@@ -11,10 +11,10 @@ from bnnhw.cost_table import entries
 from bnnhw.design import BOARDS, write_design
 from bnnhw.lower import lower
 from bnnhw.measure import specifications
-from bnnhw.methods import BASE, isolated
+from bnnhw.network.methods import BASE, isolated
+from bnnhw.network.repair import CATEGORIES, THRESHOLDS, TRAINING
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import make_plan
-from bnnhw.repair import CATEGORIES, THRESHOLDS, TRAINING
 
 NETWORK, BOARD = "resnet8-digits", "icebreaker"
 FRACTION = 4  # bits of the residual stream after the point

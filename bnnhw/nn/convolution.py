@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import Convolution, NetworkSpec, NumberFormats
 from bnnhw.nn import binary_conv, fused, kernels
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.binarizers import WeightBinarizer
@@ -20,8 +22,6 @@ from bnnhw.nn.gates import Gate
 from bnnhw.nn.quantisers import quantise_residual, rounding
 from bnnhw.nn.shortcuts import Shortcut, shortcut
 from bnnhw.nn.weights import latent
-from bnnhw.repair import Repair
-from bnnhw.spec import Convolution, NetworkSpec, NumberFormats
 
 INITIAL_GAIN = 0.5  # of a convolution's batch norm: keeps early streams where gradients pass
 SPATIAL_MAX = 255 / 64  # the device's greatest spatial factor

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bnnhw.network.repair import Repair
 from bnnhw.nn import kernels
 from bnnhw.nn.binarizers import SurrogateSign
-from bnnhw.repair import Repair
 
 LEAST_DISTANCE = 1e-3  # of adabin's two values from their centre
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnnhw.integer import saturation
+from bnnhw.network.integer import saturation
+from bnnhw.network.spec import NumberFormats
 from bnnhw.nn import kernels
 from bnnhw.nn.binarizers import pass_inside
-from bnnhw.spec import NumberFormats
 
 INT8_MAX = 127
 PIXEL_UNITS = 64  # bytes to one real unit of the stem's input

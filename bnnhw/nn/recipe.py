@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bnnhw.errors import UserError
-from bnnhw.repair import Repair
+from bnnhw.network.repair import Repair
 
 LEARNING_RATES = dict(adam=1e-2, sgd=0.1, bop=1e-2)
 WEIGHT_DECAYS = dict(adam=0.0, sgd=1e-4, bop=0.0)

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.binarizers import SurrogateSign, WeightBinarizer
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.nn.quantisers import PixelScaling, quantise_residual, quantise_weight
 from bnnhw.nn.shortcuts import BinaryShortcut
 from bnnhw.nn.stems import ThermometerStem, stem
-from bnnhw.spec import NetworkSpec
 
 
 class Head(nn.Module):

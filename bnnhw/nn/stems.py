@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnhw.network.spec import NetworkSpec, thermometer_levels
 from bnnhw.nn.binarizers import WeightBinarizer
 from bnnhw.nn.folded import (
     FoldedStem,
@@ -18,7 +19,6 @@ from bnnhw.nn.folded import (
 )
 from bnnhw.nn.quantisers import PIXEL_UNITS, int8_scale, quantise_weight
 from bnnhw.nn.weights import latent
-from bnnhw.spec import NetworkSpec, thermometer_levels
 
 LEVELS = 32  # of the thermometer, per colour
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bnnhw.data import Images
 from bnnhw.errors import UserError
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import losses, optimisers
 from bnnhw.nn.batches import Batch
 from bnnhw.nn.exact import Integers, follow, freeze_statistics
@@ -23,7 +24,6 @@ from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.resnet import BinaryResNet
 from bnnhw.nn.teacher import Teacher, teach
 from bnnhw.nn.team import ALONE, Team
-from bnnhw.spec import NetworkSpec
 
 CALIBRATION = 10_000  # images
 WARM_UP_STEPS, STEPS = 3, 4  # of a measurement of speed

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.nn.gates import Gate
 from bnnhw.nn.resnet import BinaryResNet
 from bnnhw.nn.shortcuts import BinaryShortcut, ByteShortcut
-from bnnhw.spec import NetworkSpec
 
 STREAM_SIGMA = 2.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from bnnhw.repair import Repair
+from bnnhw.network.repair import Repair
 
 LATENT_SIGMA = 0.05
 

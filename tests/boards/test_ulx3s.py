@@ -9,10 +9,10 @@ from bnnhw.boards.board import baud_divisor
 from bnnhw.boards.ulx3s import BOARD, Memory, Top, pll, prepare
 from bnnhw.design import clock_hz, write_design
 from bnnhw.lower import lower
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import make_plan
-from bnnhw.repair import Repair
-from bnnhw.spec import NetworkSpec
 from tests.fakes import FakeEngine
 from tests.gateware.bench import simulate
 

@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 
 from bnnhw.gateware.memory import WORD_WIDTH, FetchRequest, WriteRequest
 from bnnhw.gateware.parameters import EngineParameters
-from bnnhw.spec import NumberFormats
+from bnnhw.network.spec import NumberFormats
 
 JUNK = 0xDEAD_BEEF_F00D_5EED
 FORMATS = {  # by residual width: one for each width of the slots in memory

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bnnhw import golden_parts, integer
 from bnnhw.gateware.lane import Lanes, Requantiser
+from bnnhw.golden import operations
+from bnnhw.network import integer
 from tests.gateware.bench import FORMATS, engine_parameters, play, simulate
 
 
@@ -15,7 +16,7 @@ def golden_results(formats, half, scale, residual, bias, threshold):
     half, residual = (
         torch.tensor(v, dtype=torch.int32)[None, :, :, None] for v in (half, residual)
     )
-    y, (bits,) = golden_parts.requantise(half, residual, part, formats)
+    y, (bits,) = operations.requantise(half, residual, part, formats)
     return y[0, :, :, 0].numpy(), bits[0, :, :, 0].numpy()
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.repair import BASELINE, CATEGORIES, Repair
+from bnnhw.network.repair import BASELINE, CATEGORIES, Repair
 
 LOSSES = ("teacher_student", "regularization")  # nothing of them is in a network
 LAYERS = [category for category in CATEGORIES if category.name not in LOSSES]

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from bnnhw.network.repair import Repair
 from bnnhw.nn.binarizers import SurrogateSign, WeightBinarizer, sign
-from bnnhw.repair import Repair
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 

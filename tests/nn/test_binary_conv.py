@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import binary_conv, fused
 from bnnhw.nn.convolution import BinaryConvolution
-from bnnhw.repair import Repair
-from bnnhw.spec import NetworkSpec
 
 pytestmark = pytest.mark.usefixtures("convolutions")
 SHAPES = [

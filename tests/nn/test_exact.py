@@ -8,12 +8,12 @@ import torch
 
 from bnnhw import data, golden
 from bnnhw.lower import lower
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn import untrained
 from bnnhw.nn.exact import follow, freeze_statistics
 from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.training import Trainer, classify
-from bnnhw.repair import Repair
-from bnnhw.spec import NetworkSpec, NumberFormats
 from bnnhw.streams import integers
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from bnnhw.errors import UserError
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import Convolution, NetworkSpec
 from bnnhw.nn import untrained
 from bnnhw.nn.folded import Folded, FoldedShortcut, FoldedThermometer
 from bnnhw.nn.quantisers import quantise_residual
-from bnnhw.repair import Repair
-from bnnhw.spec import Convolution, NetworkSpec
 from tests.nn.repairs import COMBINED, REPAIRS, name
 
 

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn import binary_conv, fused
 from bnnhw.nn.convolution import BinaryConvolution
-from bnnhw.repair import Repair
-from bnnhw.spec import NetworkSpec, NumberFormats
 
 pytestmark = pytest.mark.usefixtures("convolutions")
 WIDE = NumberFormats(residual_width=12, residual_fraction=8)

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from bnnhw.methods import isolated
+from bnnhw.network.methods import isolated
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import graphs
 from bnnhw.nn.batches import Batch
 from bnnhw.nn.graphs import WARM_UP, Graphed
 from bnnhw.nn.teacher import Teacher
 from bnnhw.nn.training import Recipe, Trainer, random_images
-from bnnhw.spec import NetworkSpec
 
 STEPS = WARM_UP + 4
 BATCH = 32

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import kernels
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.convolution import BinaryConvolution
-from bnnhw.repair import Repair
-from bnnhw.spec import NetworkSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROUNDING = 2**-8  # of bfloat16, relative

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bnnhw.errors import UserError
+from bnnhw.network.repair import Repair
 from bnnhw.nn import losses
-from bnnhw.repair import Repair
 
 LATENT = [torch.tensor([[-0.5, 0.1], [0.3, 0.3]]), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])]
 

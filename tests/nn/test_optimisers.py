@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn import optimisers
 from bnnhw.nn.losses import Penalty
 from bnnhw.nn.optimisers import Bop, Optimiser
 from bnnhw.nn.resnet import BinaryResNet
-from bnnhw.spec import NetworkSpec, Repair
 
 
 def parameter(*values: float, grad: list[float] | None = None) -> nn.Parameter:

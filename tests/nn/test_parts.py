@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import NetworkSpec, thermometer_levels
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.features import FeatureBinarizer
 from bnnhw.nn.gates import Gate
 from bnnhw.nn.quantisers import PixelScaling
 from bnnhw.nn.shortcuts import BinaryShortcut, ByteShortcut, average_shortcut, shortcut
 from bnnhw.nn.stems import LEVELS, Stem, ThermometerStem, stem
-from bnnhw.repair import Repair
-from bnnhw.spec import NetworkSpec, thermometer_levels
 
 
 def per_channel(*columns: list[float]) -> torch.Tensor:

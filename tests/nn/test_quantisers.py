@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bnnhw.network.spec import NumberFormats
 from bnnhw.nn import kernels
 from bnnhw.nn.quantisers import (
     PixelScaling,
@@ -12,7 +13,6 @@ from bnnhw.nn.quantisers import (
     quantise_residual,
     quantise_weight,
 )
-from bnnhw.spec import NumberFormats
 
 
 def gradient(function, x: torch.Tensor) -> torch.Tensor:

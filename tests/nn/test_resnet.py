@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn import BinaryResNet, untrained
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.nn.shortcuts import pad_shortcut
 from bnnhw.nn.training import recalibrate
-from bnnhw.spec import NetworkSpec, Repair
 from tests.nn.repairs import REPAIRS, name
 
 PLAIN = {

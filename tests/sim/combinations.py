@@ -16,16 +16,16 @@ import numpy as np
 
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerNetwork, IntegerShortcut, keeps_wide
-from bnnhw.integer_parts import INT16
 from bnnhw.layout import GROUP, groups
 from bnnhw.lower import lower
+from bnnhw.network.integer import IntegerNetwork, IntegerShortcut, keeps_wide
+from bnnhw.network.operations import INT16
+from bnnhw.network.repair import CATEGORIES, Repair
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn.stems import LEVELS
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import DoesNotFit, Plan, check_methods, make_plan
-from bnnhw.repair import CATEGORIES, Repair
 from bnnhw.schedule import WEIGHT_DEPTH
-from bnnhw.spec import NetworkSpec, NumberFormats
 from tests.random_networks import random_network
 
 BATCH = 10  # networks that share an engine

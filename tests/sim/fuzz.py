@@ -20,7 +20,7 @@ from bnnhw import golden, tools
 from bnnhw.cli import Command
 from bnnhw.gateware.engine import Engine
 from bnnhw.gateware.parameters import EngineParameters
-from bnnhw.integer import IntegerNetwork
+from bnnhw.network.integer import IntegerNetwork
 from bnnhw.plan import Plan
 from bnnhw.prove import compare
 from bnnhw.sim.engine_bench import run_engine

@@ -8,10 +8,10 @@ import pytest
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.gateware.engine import Engine
 from bnnhw.lower import lower
+from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import STRIPS, make_plan
 from bnnhw.prove import prove
-from bnnhw.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.steps import Program
 from bnnhw.verilog import to_verilog
 

@@ -69,7 +69,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.integer_parts import (
+from bnnhw.network.operations import (
     IntegerActivation,
     IntegerGate,
     IntegerHead,
@@ -82,7 +82,7 @@ from bnnhw.integer_parts import (
     check_signs,
     saturation,
 )
-from bnnhw.spec import Convolution, NetworkSpec, Repair
+from bnnhw.network.spec import Convolution, NetworkSpec, Repair
 
 __all__ = [
     "IntegerActivation",

@@ -1,6 +1,6 @@
 """Runs an IntegerNetwork exactly; every tensor can be tapped by name.
 
-The semantics are those of bnnhw.integer, its operations are in bnnhw.golden_parts.
+The semantics are those of bnnhw.network.integer, its operations are in bnnhw.golden_parts.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnnhw import golden_parts as parts
 from bnnhw.errors import UserError
-from bnnhw.integer import IntegerConvolution, IntegerNetwork, Structure, structure
-from bnnhw.spec import Convolution, NetworkSpec
+from bnnhw.golden import operations as parts
+from bnnhw.network.integer import IntegerConvolution, IntegerNetwork, Structure, structure
+from bnnhw.network.spec import Convolution, NetworkSpec
 
 Keep = Callable[[str, Tensor], None]
 ALWAYS = ("head.logits", "class")

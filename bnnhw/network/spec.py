@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from bnnhw.errors import UserError
-from bnnhw.repair import Repair
+from bnnhw.network.repair import Repair
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:
@@ -21,7 +21,7 @@ def thermometer_levels(count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class NumberFormats:
-    """Fixed-point formats of the integer network; bnnhw.integer defines how they are used.
+    """Fixed-point formats of the integer network; bnnhw.network.integer defines how they are used.
 
     residual_width, residual_fraction : bits, and bits after the point, of the residual stream.
     scale_fraction : bits after the point of a channel's scale, counted in residual steps.

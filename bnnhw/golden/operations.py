@@ -1,4 +1,4 @@
-"""The operations of the integer network, exact, on PyTorch integers; bnnhw.integer defines them.
+"""The operations of the integer network, exact, on PyTorch integers; bnnhw.network.integer defines them.
 
 Maps are NCHW. Everything is int32 (int64 in the head) but the convolutions' sums, which are taken
 in floating point, where they are exact: all terms are whole, and no partial sum of a binary
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnnhw.integer import (
+from bnnhw.network.integer import (
     IntegerActivation,
     IntegerGate,
     IntegerHead,
@@ -23,8 +23,8 @@ from bnnhw.integer import (
     Requantiser,
     saturation,
 )
-from bnnhw.integer_parts import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
-from bnnhw.spec import Convolution, NumberFormats
+from bnnhw.network.operations import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
+from bnnhw.network.spec import Convolution, NumberFormats
 
 
 def channels(array: np.ndarray) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bnnhw.errors import UserError
-from bnnhw.repair import BASELINE, CATEGORIES, Repair
+from bnnhw.network.repair import BASELINE, CATEGORIES, Repair
 
 COMPANIONS = {("activation_position", "before-add"): {"activation": "rprelu"}}
 

@@ -1,6 +1,6 @@
 """The arrays of one operation of the integer network, and what they may hold.
 
-`bnnhw.integer` defines what is computed from them. Every `check` raises UserError naming the
+`bnnhw.network.integer` defines what is computed from them. Every `check` raises UserError naming the
 array, its value and the rule.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.spec import NetworkSpec, NumberFormats, thermometer_levels
+from bnnhw.network.spec import NetworkSpec, NumberFormats, thermometer_levels
 
 ACC_LIMIT = 1 << 31  # magnitudes of sums stay below
 
