@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bnnhw import checkpoint
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
+from bnnhw.nn import checkpoint
 from bnnhw.summary import spread
 
 

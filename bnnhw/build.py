@@ -14,13 +14,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bnnhw import checkpoint, data, implement, report, tools
+from bnnhw import data, implement, report, tools
 from bnnhw.boards.board import baud_divisor
 from bnnhw.cli import Command
 from bnnhw.design import BOARDS, write_design
 from bnnhw.errors import UserError
 from bnnhw.families import FAMILIES
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
+from bnnhw.nn import checkpoint
 from bnnhw.plan import DoesNotFit, make_plan
 from bnnhw.progress import Stages
 from bnnhw.prove import Proof, prove

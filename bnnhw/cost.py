@@ -24,7 +24,7 @@ from bnnhw.design import BOARDS, clock_hz, write_design
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
 from bnnhw.families import FAMILIES
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained

@@ -12,13 +12,13 @@ import click
 import numpy as np
 import torch
 
-from bnnhw import checkpoint, data, golden
+from bnnhw import data, golden
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
-from bnnhw.nn import BinaryResNet
-from bnnhw.nn.training import classify
+from bnnhw.nn import BinaryResNet, checkpoint
+from bnnhw.training.trainer import classify
 
 Step = Callable[[int], None]
 

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from bnnhw import checkpoint, data, golden
+from bnnhw import data, golden
 from bnnhw.errors import UserError
-from bnnhw.journal import Lines, lines_path
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import BinaryResNet
-from bnnhw.nn.inference import classify
-from bnnhw.nn.recipe import Recipe
-from bnnhw.nn.training import Trainer
-from bnnhw.streams import integers
-from bnnhw.teachers import read_teacher
+from bnnhw.nn import BinaryResNet, checkpoint
+from bnnhw.nn.teachers import read_teacher
+from bnnhw.training.inference import classify
+from bnnhw.training.journal import Lines, lines_path
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.streams import integers
+from bnnhw.training.trainer import Trainer
 
 _ALONE = threading.Lock()  # random numbers are drawn from the process's one generator
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from bnnhw import checkpoint, tools
+from bnnhw import tools
 from bnnhw.accuracies import accuracies
 from bnnhw.cli import Command
 from bnnhw.cost import Case, perform
@@ -23,10 +23,11 @@ from bnnhw.cost_table import comma_separated, entries, markdown
 from bnnhw.design import BOARDS, clock_hz
 from bnnhw.errors import UserError
 from bnnhw.experiment import write_text
-from bnnhw.journal import interruptible
 from bnnhw.larger import attach, further
 from bnnhw.network.methods import Method, isolated, own, select, together
 from bnnhw.network.spec import NetworkSpec, NumberFormats
+from bnnhw.nn import checkpoint
+from bnnhw.training.journal import interruptible
 from bnnhw.workers import AGAIN, MEMORY, fault, workers
 
 STOPS = ("synth", "pnr")

@@ -14,14 +14,14 @@ from bnnhw import data
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.experiment import Experiment, read_json, versions, write_text
-from bnnhw.journal import interruptible
 from bnnhw.network.methods import BASE, Method, combine, combined, isolated, select
 from bnnhw.network.repair import BASELINE
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn.recipe import Recipe
-from bnnhw.options import TABLES, numbers, read_config, settle
+from bnnhw.nn.teachers import read_teacher
 from bnnhw.summary import markdown, means, summarise
-from bnnhw.teachers import read_teacher
+from bnnhw.training.journal import interruptible
+from bnnhw.training.options import TABLES, numbers, read_config, settle
+from bnnhw.training.recipe import Recipe
 from bnnhw.workers import AGAIN, Follower, workers
 
 PLANS = ("isolated", "combined")

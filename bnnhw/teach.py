@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from bnnhw import checkpoint, data
+from bnnhw import data
 from bnnhw.cli import Command
-from bnnhw.journal import Lines, Terminal, interruptible, lines_path
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn.recipe import Recipe
-from bnnhw.nn.teaching import TeacherTrainer
-from bnnhw.nn.team import ALONE, Team, team
-from bnnhw.nn.training import Log
-from bnnhw.options import numbers
+from bnnhw.nn import checkpoint
+from bnnhw.training.journal import Lines, Terminal, interruptible, lines_path
+from bnnhw.training.options import numbers
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.teaching import TeacherTrainer
+from bnnhw.training.team import ALONE, Team, team
+from bnnhw.training.trainer import Log
 
 
 def teach(

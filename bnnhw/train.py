@@ -13,18 +13,25 @@ import click
 import torch
 from rich.console import Console
 
-from bnnhw import checkpoint, data
+from bnnhw import data
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
-from bnnhw.journal import Board, Lines, Terminal, interruptible, lines_path
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import untrained
+from bnnhw.nn import checkpoint, untrained
 from bnnhw.nn.teacher import Teacher
-from bnnhw.nn.team import ALONE, Team, team
-from bnnhw.nn.training import Log, Recipe, Trainer, random_images
-from bnnhw.options import command_line, given_tables, options, read_config, repairs_table, settle
-from bnnhw.streams import integers
-from bnnhw.teachers import read_teacher
+from bnnhw.nn.teachers import read_teacher
+from bnnhw.training.journal import Board, Lines, Terminal, interruptible, lines_path
+from bnnhw.training.options import (
+    command_line,
+    given_tables,
+    options,
+    read_config,
+    repairs_table,
+    settle,
+)
+from bnnhw.training.streams import integers
+from bnnhw.training.team import ALONE, Team, team
+from bnnhw.training.trainer import Log, Recipe, Trainer, random_images
 
 
 def train(

@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from bnnhw import checkpoint
 from bnnhw.design import BOARDS
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
+from bnnhw.nn import checkpoint
 from bnnhw.plan import make_plan
 
 

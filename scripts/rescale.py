@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bnnhw import checkpoint
+from bnnhw.nn import checkpoint
 
 SETS_RANGES = ("activation", "feature_normalization", "downsample", "feature_binarizer")
 

@@ -11,7 +11,7 @@ from bnnhw import activity, cost, implement, measure
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.cost_table import entries
 from bnnhw.network.integer import IntegerNetwork
-from bnnhw.nn import kernels
+from bnnhw.nn.kernels.walks import walks
 from bnnhw.plan import Plan, make_plan
 from tests.executors import Here
 from tests.measuring import Tools, figures
@@ -31,8 +31,8 @@ def one_thread():
 def convolutions(one_thread):
     """The compiled convolutions of signs, which need vector instructions; a seeded PyTorch."""
     torch.manual_seed(5)
-    assert kernels.library() is not None, "g++ must be there for these tests"
-    if not kernels.library().convolves(16, 16, 1):
+    assert walks.library() is not None, "g++ must be there for these tests"
+    if not walks.library().convolves(16, 16, 1):
         pytest.skip("this processor lacks the vector instructions")
 
 

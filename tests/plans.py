@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnnhw.gateware.program import Geometry, Sinks, Sources
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bnnhw import checkpoint
 from bnnhw.accuracies import accuracies
 from bnnhw.network.repair import BASELINE
+from bnnhw.nn import checkpoint
 from tests.measuring import DIGITS, trained
 
 

@@ -3,10 +3,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bnnhw import checkpoint
 from bnnhw.build import main
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import BinaryResNet
+from bnnhw.nn import BinaryResNet, checkpoint
 
 
 def build(*arguments):

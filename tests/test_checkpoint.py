@@ -9,10 +9,9 @@ import zipfile
 import pytest
 import torch
 
-from bnnhw import checkpoint
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec, Repair
-from bnnhw.nn import untrained
+from bnnhw.nn import checkpoint, untrained
 
 SPEC = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 9, 1), classes=3, repair=Repair("rsign"))
 

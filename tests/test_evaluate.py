@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bnnhw import checkpoint, evaluate
+from bnnhw import evaluate
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import untrained
+from bnnhw.nn import checkpoint, untrained
 
 from .test_data import CIFAR10, write_cifar
 

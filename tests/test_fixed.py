@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bnnhw import fixed
 from bnnhw.errors import UserError
+from bnnhw.lowering import fixed
 from bnnhw.network.spec import NumberFormats
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
 

@@ -11,7 +11,7 @@ import pytest
 
 from bnnhw import golden
 from bnnhw.errors import UserError
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.repair import CATEGORIES
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bnnhw.errors import UserError
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn import untrained
 

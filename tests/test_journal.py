@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from bnnhw.errors import UserError
-from bnnhw.journal import Board, Lines
+from bnnhw.training.journal import Board, Lines
 
 EPOCHS = [dict(epoch=n, seconds=n, loss=1 / n, validation=10.0 * n, rate=0.5) for n in (1, 2, 3)]
 

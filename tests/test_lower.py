@@ -11,8 +11,8 @@ import torch
 from bnnhw import golden
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.errors import UserError
-from bnnhw.fixed import sum_threshold
-from bnnhw.lower import lower
+from bnnhw.lowering.fixed import sum_threshold
+from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import BASELINE, CATEGORIES, TRAINING
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained

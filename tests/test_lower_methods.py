@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from bnnhw import golden
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn import BinaryResNet, untrained

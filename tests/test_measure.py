@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bnnhw import checkpoint, implement, measure, plan, tools
+from bnnhw import implement, measure, plan, tools
 from bnnhw.network.repair import CATEGORIES, Repair
+from bnnhw.nn import checkpoint
 from tests.measuring import CLOCKS, by_method, content, run
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bnnhw import checkpoint, train
+from bnnhw import train
 from bnnhw.network.spec import NumberFormats, Repair
-from bnnhw.nn.recipe import Recipe
-from bnnhw.options import SETTINGS, given_tables, read_config, settle
+from bnnhw.nn import checkpoint
+from bnnhw.training.options import SETTINGS, given_tables, read_config, settle
+from bnnhw.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ARGUMENTS = [setting.argument for setting in SETTINGS]

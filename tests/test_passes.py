@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn.untrained import untrained
 from bnnhw.passes import (

@@ -14,7 +14,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bnnhw import checkpoint, train
+from bnnhw import train
+from bnnhw.nn import checkpoint
 
 PATIENCE = 300  # seconds
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bnnhw import checkpoint, data, experiment, study, workers
+from bnnhw import data, experiment, study, workers
 from bnnhw.errors import UserError
 from bnnhw.network.methods import BASE, combine, combined, isolated
 from bnnhw.network.repair import BASELINE, CATEGORIES
-from bnnhw.nn.inference import classify
+from bnnhw.nn import checkpoint
 from bnnhw.nn.teacher import Teacher
 from bnnhw.summary import markdown, means, spread, summarise
+from bnnhw.training.inference import classify
 from tests.executors import Here
 
 TINY = ("--dataset", "digits", "--widths", "4,4,4", "--epochs", 1, "--seeds", 1, "--images", 96,

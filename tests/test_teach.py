@@ -8,12 +8,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bnnhw import checkpoint, teach, train
+from bnnhw import teach, train
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn.recipe import Recipe
+from bnnhw.nn import checkpoint
 from bnnhw.nn.teacher import load_teacher
-from bnnhw.nn.teaching import TeacherTrainer
-from bnnhw.nn.training import random_images
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.teaching import TeacherTrainer
+from bnnhw.training.trainer import random_images
 
 SPEC = NetworkSpec(8, (4, 4, 6), (8, 8, 3), 3)
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bnnhw import checkpoint, data, train
+from bnnhw import data, train
 from bnnhw.errors import UserError
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, Repair
-from bnnhw.nn.batches import Batches
-from bnnhw.nn.recipe import Recipe
-from bnnhw.nn.training import classify
+from bnnhw.nn import checkpoint
+from bnnhw.training.batches import Batches
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.trainer import classify
 
 SPEC = NetworkSpec(depth=8, widths=(8, 8, 16), input=(8, 8, 1))
 

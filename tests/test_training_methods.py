@@ -9,7 +9,7 @@ import pytest
 
 from bnnhw.cost_table import entries
 from bnnhw.design import BOARDS, write_design
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.measure import specifications
 from bnnhw.network.methods import BASE, isolated
 from bnnhw.network.repair import CATEGORIES, THRESHOLDS, TRAINING

@@ -1,5 +1,5 @@
 """The golden model: runs an integer network exactly, every tensor by name."""
 
-from bnnhw.golden.execute import run, tap_names
+from bnnhw.golden.execute import BATCH, run, tap_names
 
-__all__ = ["run", "tap_names"]
+__all__ = ["BATCH", "run", "tap_names"]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnhw.network.repair import Repair
-from bnnhw.nn import kernels
+from bnnhw.nn.kernels.walks import walks
 
 SHARPNESS = (0.01, 10.0)  # t of ede, at the start and at the end of training
 TAU = (0.85, 0.99)  # of recu, likewise
@@ -25,8 +25,8 @@ Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]  # (gradient of the sign,
 
 def sign(x: Tensor) -> Tensor:
     """+1 where x >= 0, -1 elsewhere, in the type of x; no gradient."""
-    if kernels.takes(x):
-        return kernels.sign(x)
+    if walks.takes(x):
+        return walks.sign(x)
     return torch.copysign(ONE, x + 0.0)  # the sum makes -0 a +0
 
 
@@ -47,15 +47,15 @@ def _whole(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 def _clipped(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """grad where |x| <= 1, up to the next bfloat16."""
-    if x.ndim == 4 and kernels.takes(x):
-        return kernels.between(grad, x, -1.0, 1.0)
+    if x.ndim == 4 and walks.takes(x):
+        return walks.between(grad, x, -1.0, 1.0)
     return pass_inside(grad, x, -1 - 2**-7, 1 + 2**-7)
 
 
 def _triangle(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """grad * max(0, 2 - 2|x|)."""
-    if x.ndim == 4 and kernels.takes(x):
-        return kernels.triangle(grad, x)
+    if x.ndim == 4 and walks.takes(x):
+        return walks.triangle(grad, x)
     slope = torch.rsub(x.abs(), 2.0, alpha=2.0).clamp_min_(0.0)
     return slope.mul_(_laid_out(grad, x))
 

@@ -13,12 +13,12 @@ from torch.func import functional_call
 
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import Convolution, NetworkSpec, NumberFormats
-from bnnhw.nn import binary_conv, fused, kernels
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.binarizers import WeightBinarizer
 from bnnhw.nn.features import FeatureBinarizer
 from bnnhw.nn.folded import Folded, Term, bits, finite, fold_norm
 from bnnhw.nn.gates import Gate
+from bnnhw.nn.kernels.walks import binary_conv, fused, walks
 from bnnhw.nn.quantisers import quantise_residual, rounding
 from bnnhw.nn.shortcuts import Shortcut, shortcut
 from bnnhw.nn.weights import latent
@@ -112,7 +112,7 @@ class BinaryConvolution(nn.Module):
             added = self._added(stream)
         kind = fused.Kind(
             self.shape.stride, fused.TRIANGLE[self.binarizer.kind],
-            rounding(formats) if formats else kernels.AS_IT_IS, around,
+            rounding(formats) if formats else walks.AS_IT_IS, around,
         )  # fmt: skip
         weight, threshold = self.weight_binarizer(self.weight), self.binarizer.thresholds()[0]
         return fused.layer(x, added, weight, threshold, self.norm, self.activation, kind)
@@ -121,7 +121,7 @@ class BinaryConvolution(nn.Module):
         """Not rounded. added : what the shortcut brings."""
         y, weight = self._sums(self._features(x))
         if self.norm is not None and self._in_one_walk(y):
-            return kernels.tail(y, added, self.norm, self.activation)
+            return walks.tail(y, added, self.norm, self.activation)
         y = self._normalised(y, weight)
         if self.activation is not None and not self.activates_last:
             y = self.activation(y)
@@ -157,7 +157,7 @@ class BinaryConvolution(nn.Module):
         usual = self.gate is None and self.groups == 1 and self.repair.scaling != "spatial"
         at_the_end = self.activates_last or self.shortcut is None or self.activation is None
         same = self.norm.training or not torch.is_grad_enabled()  # gradients are of a batch's mean
-        return usual and at_the_end and same and kernels.takes(y)
+        return usual and at_the_end and same and walks.takes(y)
 
     def _sums(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The convolution, and the weights it was made with."""

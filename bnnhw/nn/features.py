@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bnnhw.network.repair import Repair
-from bnnhw.nn import kernels
 from bnnhw.nn.binarizers import SurrogateSign
+from bnnhw.nn.kernels.walks import walks
 
 LEAST_DISTANCE = 1e-3  # of adabin's two values from their centre
 
@@ -50,8 +50,8 @@ class FeatureBinarizer(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         if not self.learned and not self.adaptive:
             return [self.sign(x)]
-        if self.kind == "rsign" and self.count == 1 and not self.adaptive and kernels.takes(x):
-            return [kernels.above(x, self.threshold)]
+        if self.kind == "rsign" and self.count == 1 and not self.adaptive and walks.takes(x):
+            return [walks.above(x, self.threshold)]
         levels = self.thresholds().to(x.dtype)[:, :, None, None]
         if self.adaptive:
             return [self.sign((x - level) / self.positive_distance()) for level in levels]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from bnnhw.network.integer import saturation
 from bnnhw.network.spec import NumberFormats
-from bnnhw.nn import kernels
 from bnnhw.nn.binarizers import pass_inside
+from bnnhw.nn.kernels.walks import walks
 
 INT8_MAX = 127
 PIXEL_UNITS = 64  # bytes to one real unit of the stem's input
@@ -24,8 +24,8 @@ class _Residual(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: float, low: float, high: float) -> Tensor:
-        if kernels.takes(x):
-            y = kernels.quantise(x, step, low, high)
+        if walks.takes(x):
+            y = walks.quantise(x, step, low, high)
         else:
             # not in place: torch.compile would lose the gradient
             y = torch.floor(x / step + 0.5).clamp(low, high) * step
@@ -37,14 +37,14 @@ class _Residual(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (y,) = ctx.saved_tensors
         step, low, high = ctx.rounding
-        if y.ndim == 4 and kernels.takes(y):
-            of_x = kernels.between(grad, y, (low + 1) * step, (high - 1) * step)
+        if y.ndim == 4 and walks.takes(y):
+            of_x = walks.between(grad, y, (low + 1) * step, (high - 1) * step)
         else:
             of_x = pass_inside(grad, y, low * step, high * step)
         return of_x, None, None, None
 
 
-def rounding(formats: NumberFormats) -> kernels.Rounding:
+def rounding(formats: NumberFormats) -> walks.Rounding:
     """The residual stream's: step, least and greatest number of steps."""
     return 2.0**-formats.residual_fraction, *map(float, saturation(formats.residual_width))
 

@@ -8,7 +8,7 @@ from bnnhw.boards import ulx3s
 from bnnhw.boards.board import baud_divisor
 from bnnhw.boards.ulx3s import BOARD, Memory, Top, pll, prepare
 from bnnhw.design import clock_hz, write_design
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained

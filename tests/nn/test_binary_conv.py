@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import binary_conv, fused
 from bnnhw.nn.convolution import BinaryConvolution
+from bnnhw.nn.kernels.walks import binary_conv, fused
 
 pytestmark = pytest.mark.usefixtures("convolutions")
 SHAPES = [

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from bnnhw import data, golden
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn import untrained
-from bnnhw.nn.exact import follow, freeze_statistics
-from bnnhw.nn.recipe import Recipe
-from bnnhw.nn.training import Trainer, classify
-from bnnhw.streams import integers
+from bnnhw.training.exact import follow, freeze_statistics
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.streams import integers
+from bnnhw.training.trainer import Trainer, classify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

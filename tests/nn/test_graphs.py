@@ -9,11 +9,11 @@ import torch
 
 from bnnhw.network.methods import isolated
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import graphs
-from bnnhw.nn.batches import Batch
-from bnnhw.nn.graphs import WARM_UP, Graphed
 from bnnhw.nn.teacher import Teacher
-from bnnhw.nn.training import Recipe, Trainer, random_images
+from bnnhw.training import graphs
+from bnnhw.training.batches import Batch
+from bnnhw.training.graphs import WARM_UP, Graphed
+from bnnhw.training.trainer import Recipe, Trainer, random_images
 
 STEPS = WARM_UP + 4
 BATCH = 32

@@ -10,9 +10,9 @@ from torch import nn
 
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import kernels
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.convolution import BinaryConvolution
+from bnnhw.nn.kernels.walks import walks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROUNDING = 2**-8  # of bfloat16, relative
@@ -44,7 +44,7 @@ def close(mine, theirs, least=1.0):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(3)
-    assert kernels.library() is not None, "g++ must be there for these tests"
+    assert walks.library() is not None, "g++ must be there for these tests"
 
 
 @pytest.mark.parametrize("kind", ["prelu", "rprelu", "maxout"])
@@ -66,7 +66,7 @@ def test_tail_is_norm_addition_and_activation(kind, channels, added, batch):
     expected.backward(grad.double())
 
     y16, stream16 = leaves(y, stream)
-    result = kernels.tail(y16, stream16, norm, act)
+    result = walks.tail(y16, stream16, norm, act)
     result.backward(grad)
 
     close(result, expected)
@@ -88,14 +88,14 @@ def test_gradients_pass_between_limits_of_which_both_are_within():
     x = torch.tensor([-1.5, -1.0078125, -1.0, 0.0, 1.0, 1.0078125, 9.0]).bfloat16()
     grad = torch.arange(1.0, 8).bfloat16()
     shaped = [values.reshape(1, 7, 1, 1) for values in (grad, x)]
-    assert kernels.between(*shaped, -1.0, 1.0).flatten().tolist() == [0, 0, 3, 4, 5, 0, 0]
+    assert walks.between(*shaped, -1.0, 1.0).flatten().tolist() == [0, 0, 3, 4, 5, 0, 0]
 
 
 def test_signs_and_their_triangle():
     x = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 0.5, -0.75, 1.0, -1.5, 3.0]).bfloat16()
-    assert kernels.sign(x).tolist() == [1, 1, 1, -1, 1, -1, 1, -1, 1]
+    assert walks.sign(x).tolist() == [1, 1, 1, -1, 1, -1, 1, -1, 1]
     grad = torch.full((9,), -3.0).bfloat16()
-    mine = kernels.triangle(grad.reshape(1, 9, 1, 1), x.reshape(1, 9, 1, 1)).flatten()
+    mine = walks.triangle(grad.reshape(1, 9, 1, 1), x.reshape(1, 9, 1, 1)).flatten()
     expected = grad.float() * (2 - 2 * x.float().abs()).clamp_min(0)
     assert torch.equal(mine, expected.bfloat16())
 
@@ -106,7 +106,7 @@ def test_signs_above_thresholds_and_their_gradients(channels, height):
     threshold = torch.randn(channels) * 0.5
     threshold[0] = float(x[0, 0, 0, 0])  # not below it: +1
     mine = leaves(x, threshold)
-    y = kernels.above(*mine)
+    y = walks.above(*mine)
     y.backward(grad)
     distance = x.float() - threshold[:, None, None]
     assert torch.equal(y, torch.where(distance >= 0, 1.0, -1.0).bfloat16())
@@ -119,13 +119,13 @@ def test_signs_above_thresholds_and_their_gradients(channels, height):
 def test_rounding_is_half_up_and_saturates(step):
     x = (torch.arange(-600, 600) * step / 4).bfloat16()  # halves, and both limits
     expected = (x.float() / step + 0.5).floor().clamp(-128, 127) * step
-    assert torch.equal(kernels.quantise(x, step, -128, 127), expected.bfloat16())
+    assert torch.equal(walks.quantise(x, step, -128, 127), expected.bfloat16())
 
 
 def test_any_layout_without_gaps_is_walked_as_it_lies():
     x = maps(2, 16, 4, 6)
     for layout in (x, x.contiguous(), x[:, :, ::2], x[:, 3:7]):
-        signs = kernels.sign(layout)
+        signs = walks.sign(layout)
         assert torch.equal(signs, torch.where(layout >= 0, 1.0, -1.0).bfloat16())
 
 
@@ -142,13 +142,13 @@ def test_any_layout_without_gaps_is_walked_as_it_lies():
 )
 def test_a_layer_trains_alike_with_them_and_without(repair, monkeypatch):
     spec = NetworkSpec(depth=8, widths=(16, 32, 64), input=(8, 8, 3), repair=repair)
-    takes = kernels.takes
+    takes = walks.takes
     for shape in spec.convolutions()[:3]:
         layer = BinaryConvolution(shape, spec)
         x = maps(8, shape.in_channels, 8 // (1 if shape.in_channels == 16 else 2), 8)
         found = []
         for fast in (True, False):
-            monkeypatch.setattr(kernels, "takes", lambda x, fast=fast: fast and takes(x))
+            monkeypatch.setattr(walks, "takes", lambda x, fast=fast: fast and takes(x))
             model, (features, stream) = copy.deepcopy(layer), leaves(x, x)
             with torch.autocast("cpu", torch.bfloat16):
                 result = model(features, stream)

@@ -10,7 +10,7 @@ import torch
 
 from bnnhw.errors import UserError
 from bnnhw.network.repair import Repair
-from bnnhw.nn import losses
+from bnnhw.training import losses
 
 LATENT = [torch.tensor([[-0.5, 0.1], [0.3, 0.3]]), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])]
 

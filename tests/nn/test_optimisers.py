@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from bnnhw.network.spec import NetworkSpec, Repair
-from bnnhw.nn import optimisers
-from bnnhw.nn.losses import Penalty
-from bnnhw.nn.optimisers import Bop, Optimiser
 from bnnhw.nn.resnet import BinaryResNet
+from bnnhw.training import optimisers
+from bnnhw.training.losses import Penalty
+from bnnhw.training.optimisers import Bop, Optimiser
 
 
 def parameter(*values: float, grad: list[float] | None = None) -> nn.Parameter:

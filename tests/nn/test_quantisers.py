@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnnhw.network.spec import NumberFormats
-from bnnhw.nn import kernels
+from bnnhw.nn.kernels.walks import walks
 from bnnhw.nn.quantisers import (
     PixelScaling,
     int8_scale,
@@ -40,7 +40,7 @@ def test_residual_gradient_stops_where_saturated():
 def test_no_gradient_passes_saturated_bfloat16(own, formats, monkeypatch, one_thread):
     """The greatest 12-bit value, 31.984, is no bfloat16: it is 32 there."""
     if not own:
-        monkeypatch.setattr(kernels, "takes", lambda x: False)
+        monkeypatch.setattr(walks, "takes", lambda x: False)
     top = 2.0 ** (formats.residual_width - 1 - formats.residual_fraction)
     x = torch.cat([torch.linspace(-1.5, 1.5, 193) * top, torch.linspace(0.98, 1.02, 31) * top])
     x = x.bfloat16().reshape(1, -1, 1, 1)
@@ -53,7 +53,7 @@ def test_no_gradient_passes_saturated_bfloat16(own, formats, monkeypatch, one_th
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_residual_has_the_gradient(monkeypatch):
     """Of the whole graph, as on a GPU, where the own kernels are not."""
-    monkeypatch.setattr(kernels, "takes", lambda x: False)
+    monkeypatch.setattr(walks, "takes", lambda x: False)
     x = torch.linspace(-10, 10, 64).reshape(1, 4, 4, 4)
 
     def rounded(v: torch.Tensor) -> torch.Tensor:

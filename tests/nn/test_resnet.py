@@ -10,7 +10,7 @@ from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn import BinaryResNet, untrained
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.nn.shortcuts import pad_shortcut
-from bnnhw.nn.training import recalibrate
+from bnnhw.training.trainer import recalibrate
 from tests.nn.repairs import REPAIRS, name
 
 PLAIN = {

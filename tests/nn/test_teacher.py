@@ -8,9 +8,9 @@ import torch
 
 from bnnhw.data import Images
 from bnnhw.errors import UserError
-from bnnhw.nn.batches import Batches
-from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.teacher import Teacher, load_teacher, teach
+from bnnhw.training.batches import Batches
+from bnnhw.training.recipe import Recipe
 
 
 def test_logits_are_of_each_image_and_its_mirror_image():

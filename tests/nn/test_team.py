@@ -10,10 +10,10 @@ import torch
 
 from bnnhw.data import Images
 from bnnhw.errors import UserError
-from bnnhw.nn import team
-from bnnhw.nn.batches import Batches
-from bnnhw.nn.recipe import Recipe
-from bnnhw.nn.team import Team
+from bnnhw.training import team
+from bnnhw.training.batches import Batches
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.team import Team
 
 
 def test_torchrun_says_a_process_its_place(monkeypatch):

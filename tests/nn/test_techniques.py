@@ -11,8 +11,8 @@ from torch import Tensor
 from bnnhw import data
 from bnnhw.network.repair import CATEGORIES, TRAINING, Repair
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import losses, optimisers
 from bnnhw.nn.resnet import BinaryResNet
+from bnnhw.training import losses, optimisers
 
 STEPS, BATCH = 24, 64
 RATES = {"adam": 0.01, "sgd": 0.1, "bop": 0.01}

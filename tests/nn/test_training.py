@@ -11,9 +11,9 @@ from bnnhw.data import Images
 from bnnhw.errors import UserError
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.teacher import Teacher
-from bnnhw.nn.training import Trainer, random_images
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.trainer import Trainer, random_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

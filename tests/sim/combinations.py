@@ -17,7 +17,7 @@ import numpy as np
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.errors import UserError
 from bnnhw.layout import GROUP, groups
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork, IntegerShortcut, keeps_wide
 from bnnhw.network.operations import INT16
 from bnnhw.network.repair import CATEGORIES, Repair

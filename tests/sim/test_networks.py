@@ -7,7 +7,7 @@ import pytest
 
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.gateware.engine import Engine
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn.untrained import untrained
 from bnnhw.plan import STRIPS, make_plan

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from bnnhw.data import Images
 from bnnhw.errors import UserError
-from bnnhw.nn import memory
-from bnnhw.nn.batches import Batch, Batches
-from bnnhw.nn.inference import hits
-from bnnhw.nn.recipe import Recipe
-from bnnhw.nn.team import ALONE, Team
+from bnnhw.nn.kernels.walks import memory
+from bnnhw.training.batches import Batch, Batches
+from bnnhw.training.inference import hits
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.team import ALONE, Team
 
 Log = Callable[[dict[str, Any]], None]
 

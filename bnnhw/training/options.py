@@ -20,7 +20,7 @@ from bnnhw import data
 from bnnhw.errors import UserError
 from bnnhw.network.repair import CATEGORIES, Repair
 from bnnhw.network.spec import NetworkSpec, NumberFormats
-from bnnhw.nn.recipe import Recipe
+from bnnhw.training.recipe import Recipe
 
 Tables = dict[str, dict[str, Any]]
 TABLES: dict[str, type] = dict(

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from bnnhw import fixed
-from bnnhw.checkpoint import Checkpoint
 from bnnhw.errors import UserError
+from bnnhw.lowering import fixed
 from bnnhw.network.integer import (
     FINE_SLOPES,
     WIDE_LIMIT,
@@ -27,6 +26,7 @@ from bnnhw.network.integer import (
 )
 from bnnhw.network.spec import Convolution, NetworkSpec, NumberFormats
 from bnnhw.nn import BinaryResNet
+from bnnhw.nn.checkpoint import Checkpoint
 from bnnhw.nn.folded import Folded, FoldedStem, FoldedThermometer, finite
 from bnnhw.nn.quantisers import INT8_MAX, int8_scale
 

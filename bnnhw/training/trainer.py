@@ -14,16 +14,16 @@ from torch import Tensor
 from bnnhw.data import Images
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import losses, optimisers
-from bnnhw.nn.batches import Batch
-from bnnhw.nn.exact import Integers, follow, freeze_statistics
-from bnnhw.nn.graphs import Graphed
-from bnnhw.nn.inference import TEST_BATCH, classify, hits, recalibrate
-from bnnhw.nn.loop import Log, Loop
-from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.resnet import BinaryResNet
 from bnnhw.nn.teacher import Teacher, teach
-from bnnhw.nn.team import ALONE, Team
+from bnnhw.training import losses, optimisers
+from bnnhw.training.batches import Batch
+from bnnhw.training.exact import Integers, follow, freeze_statistics
+from bnnhw.training.graphs import Graphed
+from bnnhw.training.inference import TEST_BATCH, classify, hits, recalibrate
+from bnnhw.training.loop import Log, Loop
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.team import ALONE, Team
 
 CALIBRATION = 10_000  # images
 WARM_UP_STEPS, STEPS = 3, 4  # of a measurement of speed

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnnhw.nn import binary_conv, kernels
 from bnnhw.nn.activations import Activation
+from bnnhw.nn.kernels.walks import binary_conv, walks
 
 TRIANGLE = dict(ste=False, approxsign=True, rsign=True)  # the features' gradients that there are
 
@@ -29,7 +29,7 @@ class Kind:
 
     stride: int
     triangle: bool
-    rounding: kernels.Rounding
+    rounding: walks.Rounding
     around: int | None
 
 
@@ -47,25 +47,25 @@ class _Layer(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         y = binary_conv.empty(x, len(weight), kind.stride)
         sums = torch.zeros(2, len(bias), dtype=torch.float64)
-        kernels.call("convolve", x, threshold, weight, y, sums, *x.shape, len(weight), kind.stride)
-        mean, inverse = kernels.follow(norm, sums, y.numel() // len(weight))
+        walks.call("convolve", x, threshold, weight, y, sums, *x.shape, len(weight), kind.stride)
+        mean, inverse = walks.follow(norm, sums, y.numel() // len(weight))
         slope = scale * inverse
         numbers = torch.stack([slope, bias - mean * slope, below, above, shift_in, shift_out])
         ctx.save_for_backward(x, added, weight, threshold, y, numbers, mean, inverse)
         ctx.kind = kind
-        return kernels.after(y, added, numbers, kind.rounding)
+        return walks.after(y, added, numbers, kind.rounding)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, added, weight, threshold, y, numbers, mean, inverse = ctx.saved_tensors
         kind: Kind = ctx.kind
-        inner, norm, by_channel = kernels.after_back(
+        inner, norm, by_channel = walks.after_back(
             grad, y, added, numbers, mean, inverse, kind.rounding
         )
         of_x, of_weight = torch.empty_like(x), torch.empty_like(weight)
         sums = torch.zeros(len(threshold), dtype=torch.float64)
         step, around = kind.stride, kind.around
-        kernels.call(
+        walks.call(
             "convolve_back", inner, y, norm, around is not None and step == 1, x, threshold,
             kind.triangle, weight, of_x, of_weight, sums, *x.shape, len(weight), step,
             binary_conv.seed(),
@@ -85,9 +85,9 @@ def layer(
     added : what the shortcut brings, or None. threshold (C,). The running statistics of `norm` are
     brought up to date.
     """
-    added = None if added is None else kernels.laid_out(added)
-    numbers = kernels.slopes_and_shifts(norm, activation)
+    added = None if added is None else walks.laid_out(added)
+    numbers = walks.slopes_and_shifts(norm, activation)
     return _Layer.apply(
-        kernels.laid_out(x), added, weight.float().contiguous(), threshold.float().contiguous(),
+        walks.laid_out(x), added, weight.float().contiguous(), threshold.float().contiguous(),
         norm.weight, norm.bias, *numbers, norm, kind,
     )  # fmt: skip

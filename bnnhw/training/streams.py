@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnnhw import golden
-from bnnhw.lower import lower
+from bnnhw.lowering.lower import lower
 from bnnhw.nn import BinaryResNet
 
 RESIDUAL = ".residual"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 
-from bnnhw.nn.batches import Batch
+from bnnhw.training.batches import Batch
 
 WARM_UP = 3  # steps as they are, in which all that is made on first use is made
 

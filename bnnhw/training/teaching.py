@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnnhw.data import Images
-from bnnhw.nn.batches import Batch
-from bnnhw.nn.loop import Loop
-from bnnhw.nn.optimisers import MOMENTUM, Optimiser
-from bnnhw.nn.recipe import Recipe
 from bnnhw.nn.teacher import Teacher
-from bnnhw.nn.team import ALONE, Team
+from bnnhw.training.batches import Batch
+from bnnhw.training.loop import Loop
+from bnnhw.training.optimisers import MOMENTUM, Optimiser
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.team import ALONE, Team
 
 
 class TeacherTrainer(Loop):

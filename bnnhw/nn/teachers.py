@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bnnhw import checkpoint
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
+from bnnhw.nn import checkpoint
 from bnnhw.nn.teacher import Teacher, load_teacher
 
 

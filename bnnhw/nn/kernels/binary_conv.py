@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnnhw.nn import kernels
+from bnnhw.nn.kernels.walks import walks
 
 PIXELS = 8  # widths are multiples of it
 
 
 @functools.cache
 def _compiled_for(before: int, after: int, stride: int) -> bool:
-    found = kernels.library()
+    found = walks.library()
     return found is not None and bool(found.convolves(before, after, stride))
 
 
@@ -30,7 +30,7 @@ def takes(x: Tensor, rows: int, stride: int) -> bool:
     one zero of padding around."""
     channels, height, width = x.shape[1:]
     fits = height > 1 and height % stride == 0 and width % PIXELS == 0
-    return fits and kernels.takes(x) and _compiled_for(channels, rows, stride)
+    return fits and walks.takes(x) and _compiled_for(channels, rows, stride)
 
 
 def empty(x: Tensor, rows: int, stride: int) -> Tensor:
@@ -45,15 +45,15 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         result = empty(x, len(weight), stride)
-        kernels.call("convolve", x, None, weight, result, None, *x.shape, len(weight), stride)
+        walks.call("convolve", x, None, weight, result, None, *x.shape, len(weight), stride)
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight = torch.empty_like(x), torch.empty_like(weight)
-        kernels.call(
-            "convolve_back", kernels.laid_out(grad), None, None, 0, x, None, 0, weight, of_x,
+        walks.call(
+            "convolve_back", walks.laid_out(grad), None, None, 0, x, None, 0, weight, of_x,
             of_weight, None, *x.shape, len(weight), ctx.stride, seed(),
         )  # fmt: skip
         return of_x, of_weight, None
@@ -67,4 +67,4 @@ def seed() -> int:
 def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     """x bfloat16 (B, C, H, W) of +-1, weight (O, C, 3, 3) of +-1 -> bfloat16 (B, O, H / stride,
     W / stride)."""
-    return _Convolution.apply(kernels.laid_out(x), weight.float().contiguous(), stride)
+    return _Convolution.apply(walks.laid_out(x), weight.float().contiguous(), stride)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bnnhw.data import Images
-from bnnhw.nn.recipe import Recipe
-from bnnhw.nn.team import ALONE, Team
+from bnnhw.training.recipe import Recipe
+from bnnhw.training.team import ALONE, Team
 
 
 @dataclass(frozen=True)
