@@ -8,8 +8,9 @@ from types import ModuleType
 
 import numpy as np
 
-from bnnhw import data, golden, tools
+from bnnhw import data, golden
 from bnnhw.errors import UserError
+from bnnhw.flow import tools
 from bnnhw.netlist import Netlist, read_netlist
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec

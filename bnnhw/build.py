@@ -14,17 +14,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bnnhw import data, implement, report, tools
+from bnnhw import data
 from bnnhw.boards.board import baud_divisor
 from bnnhw.cli import Command
-from bnnhw.design import BOARDS, write_design
+from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.errors import UserError
-from bnnhw.families import FAMILIES
+from bnnhw.flow import implement, report, tools
+from bnnhw.flow.design import BOARDS, write_design
+from bnnhw.flow.families import FAMILIES
+from bnnhw.flow.progress import Stages
+from bnnhw.flow.prove import Proof, prove
 from bnnhw.lowering.lower import lower
 from bnnhw.nn import checkpoint
-from bnnhw.plan import DoesNotFit, make_plan
-from bnnhw.progress import Stages
-from bnnhw.prove import Proof, prove
 
 DEFAULT_MODEL = "resnet20-cifar10"
 STOPS = ("plan", "verilog", "synth", "pnr")

@@ -18,20 +18,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bnnhw import activity, boards, data, energy, gateware, implement, netlist, tools
+from bnnhw import activity, boards, data, energy, gateware, netlist
 from bnnhw.boards.board import Board, baud_divisor
-from bnnhw.design import BOARDS, clock_hz, write_design
+from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan
+from bnnhw.compiler.traffic import traffic
 from bnnhw.errors import UserError
 from bnnhw.experiment import read_json, write_text
-from bnnhw.families import FAMILIES
+from bnnhw.flow import implement, tools
+from bnnhw.flow.design import BOARDS, clock_hz, write_design
+from bnnhw.flow.families import FAMILIES
+from bnnhw.flow.prove import prove
 from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
-from bnnhw.plan import DoesNotFit, Plan, check_methods, make_plan
-from bnnhw.prove import prove
 from bnnhw.sim import toggles
-from bnnhw.traffic import traffic
 
 BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact"
 UNPLACED = "not placed"

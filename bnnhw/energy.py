@@ -72,7 +72,7 @@ def microjoules(activity: Activity, clock_hz: float, device: str) -> dict[str, f
 def large_memory(
     activity: Activity, traffic: Mapping[str, Mapping[str, int]], device: str
 ) -> dict[str, dict[str, float]]:
-    """Microjoules of the accesses of bnnhw.traffic, {"reads", "writes": {what: energy}}.
+    """Microjoules of the accesses of bnnhw.compiler.traffic, {"reads", "writes": {what: energy}}.
 
     A word lies over four memories. What nobody asked for is {"reads": {"idle": energy}}: the
     memories read in every cycle in which they do not write.

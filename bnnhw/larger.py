@@ -8,7 +8,7 @@ from typing import Any
 
 from bnnhw.cost import OVER, REFUSED, Case
 from bnnhw.cost_table import Entry, entries
-from bnnhw.design import BOARDS, clock_hz
+from bnnhw.flow.design import BOARDS, clock_hz
 
 
 def further(case: Case, asked: Sequence[Case]) -> list[Case]:

@@ -14,15 +14,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from bnnhw import tools
 from bnnhw.accuracies import accuracies
 from bnnhw.cli import Command
 from bnnhw.cost import Case, perform
 from bnnhw.cost_page import page
 from bnnhw.cost_table import comma_separated, entries, markdown
-from bnnhw.design import BOARDS, clock_hz
 from bnnhw.errors import UserError
 from bnnhw.experiment import write_text
+from bnnhw.flow import tools
+from bnnhw.flow.design import BOARDS, clock_hz
 from bnnhw.larger import attach, further
 from bnnhw.network.methods import Method, isolated, own, select, together
 from bnnhw.network.spec import NetworkSpec, NumberFormats

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bnnhw import tools
+from bnnhw.flow import tools
 from bnnhw.netlist import read_netlist
 from bnnhw.sim.clock_bench import count
 

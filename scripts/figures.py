@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from bnnhw.design import BOARDS
+from bnnhw.compiler.plan import make_plan
+from bnnhw.flow.design import BOARDS
 from bnnhw.lowering.lower import lower
 from bnnhw.nn import checkpoint
-from bnnhw.plan import make_plan
 
 
 def resources(report):

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from bnnhw import activity, cost, implement, measure
+from bnnhw import activity, cost, measure
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.compiler.plan import Plan, make_plan
 from bnnhw.cost_table import entries
+from bnnhw.flow import implement
 from bnnhw.network.integer import IntegerNetwork
-from bnnhw.nn.kernels.walks import walks
-from bnnhw.plan import Plan, make_plan
+from bnnhw.nn.kernels import walks
 from tests.executors import Here
 from tests.measuring import Tools, figures
 from tests.plans import SPECS, network_of

@@ -7,15 +7,16 @@ from dataclasses import replace
 
 from click.testing import CliRunner
 
-from bnnhw import cost, measure, tools
+from bnnhw import cost, measure
 from bnnhw.activity import Activity
 from bnnhw.cost_table import entries
-from bnnhw.families import FAMILIES
-from bnnhw.implement import Placed
+from bnnhw.flow import tools
+from bnnhw.flow.families import FAMILIES
+from bnnhw.flow.implement import Placed
+from bnnhw.flow.prove import Proof
 from bnnhw.network.methods import isolated
 from bnnhw.network.repair import BASELINE, CATEGORIES, TOPOLOGY
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.prove import Proof
 
 DIGITS = NetworkSpec(depth=8, input=(8, 8, 1), repair=BASELINE)
 TOPOLOGIES = {category.name for category in CATEGORIES if category.cost == TOPOLOGY}

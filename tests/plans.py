@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from bnnhw.compiler.plan import DoesNotFit, Plan, Step
 from bnnhw.gateware.program import Geometry, Sinks, Sources
 from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
-from bnnhw.plan import DoesNotFit, Plan, Step
 
 WIDE = NumberFormats(residual_width=12, residual_fraction=6)
 SPECS = {

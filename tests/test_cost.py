@@ -5,9 +5,10 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 
-from bnnhw import cost, implement, tools
+from bnnhw import cost
+from bnnhw.flow import implement, tools
+from bnnhw.flow.prove import Mismatch
 from bnnhw.network.repair import Repair
-from bnnhw.prove import Mismatch
 from tests.measuring import case
 
 

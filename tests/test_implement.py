@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from bnnhw import implement, tools
 from bnnhw.boards import icebreaker, ulx3s
 from bnnhw.errors import UserError
-from bnnhw.families import FAMILIES
+from bnnhw.flow import implement, tools
+from bnnhw.flow.families import FAMILIES
 
 BOARD = icebreaker.BOARD
 STAT = """

@@ -10,6 +10,7 @@ import torch
 
 from bnnhw import golden
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.compiler.plan import make_plan
 from bnnhw.errors import UserError
 from bnnhw.lowering.fixed import sum_threshold
 from bnnhw.lowering.lower import lower
@@ -17,7 +18,6 @@ from bnnhw.network.repair import BASELINE, CATEGORIES, TRAINING
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
 from bnnhw.nn.folded import fold_norm
-from bnnhw.plan import make_plan
 from tests.test_lower_methods import nchw
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bnnhw import implement, measure, plan, tools
+from bnnhw import measure
+from bnnhw.compiler import plan
+from bnnhw.flow import implement, tools
 from bnnhw.network.repair import CATEGORIES, Repair
 from bnnhw.nn import checkpoint
 from tests.measuring import CLOCKS, by_method, content, run

@@ -6,10 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bnnhw.lowering.lower import lower
-from bnnhw.network.spec import NetworkSpec, Repair
-from bnnhw.nn.untrained import untrained
-from bnnhw.passes import (
+from bnnhw.compiler.passes import (
     GATES,
     HIDDEN,
     SIGNS,
@@ -20,7 +17,10 @@ from bnnhw.passes import (
     moves_first,
     needs_passes,
 )
-from bnnhw.schedule import Schedule
+from bnnhw.compiler.schedule import Schedule
+from bnnhw.lowering.lower import lower
+from bnnhw.network.spec import NetworkSpec, Repair
+from bnnhw.nn.untrained import untrained
 from tests.random_networks import random_network
 
 SPEC = NetworkSpec(depth=6, widths=(4, 6), input=(5, 4, 1))

@@ -8,10 +8,10 @@ from itertools import combinations
 import pytest
 
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.compiler.allocation import needed, share
+from bnnhw.compiler.plan import DoesNotFit, make_plan
+from bnnhw.compiler.program import Program
 from bnnhw.network.spec import NetworkSpec, Repair
-from bnnhw.places import needed, share
-from bnnhw.plan import DoesNotFit, make_plan
-from bnnhw.steps import Program
 from tests.plans import network_of, regions
 
 MANY = {

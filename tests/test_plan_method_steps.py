@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bnnhw import layout
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.compiler import layout
+from bnnhw.compiler.plan import make_plan
 from bnnhw.gateware.program import Kind
 from bnnhw.network.spec import NetworkSpec, Repair
-from bnnhw.plan import make_plan
 from tests.plans import network_of, regions, words_of
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.compiler.plan import RUNS, make_plan
 from bnnhw.errors import UserError
 from bnnhw.network.repair import CATEGORIES, TOPOLOGY
 from bnnhw.network.spec import NetworkSpec, Repair
-from bnnhw.plan import RUNS, make_plan
 from tests.random_networks import random_network
 
 METHODS = [

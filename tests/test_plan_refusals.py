@@ -8,9 +8,9 @@ import pytest
 
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.boards.ulx3s import BOARD as LARGER
+from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec, NumberFormats
-from bnnhw.plan import DoesNotFit, make_plan
 from tests.plans import SPECS, names_of, network_of
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bnnhw import prove
 from bnnhw.errors import UserError
+from bnnhw.flow import prove
 from bnnhw.sim.engine_bench import Frame
 
 

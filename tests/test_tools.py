@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from bnnhw import tools
 from bnnhw.errors import UserError
+from bnnhw.flow import tools
 
 
 def test_missing_host_tools_are_one_line(monkeypatch):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bnnhw import plan
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.compiler import plan
+from bnnhw.compiler.traffic import traffic
 from bnnhw.network.repair import BASELINE
-from bnnhw.traffic import traffic
 from tests.measuring import DIGITS
 from tests.random_networks import random_network
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bnnhw.compiler.plan import make_plan
 from bnnhw.cost_table import entries
-from bnnhw.design import BOARDS, write_design
+from bnnhw.flow.design import BOARDS, write_design
 from bnnhw.lowering.lower import lower
 from bnnhw.measure import specifications
 from bnnhw.network.methods import BASE, isolated
 from bnnhw.network.repair import CATEGORIES, THRESHOLDS, TRAINING
 from bnnhw.nn.untrained import untrained
-from bnnhw.plan import make_plan
 
 NETWORK, BOARD = "resnet8-digits", "icebreaker"
 FRACTION = 4  # bits of the residual stream after the point

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnhw.network.repair import Repair
-from bnnhw.nn.kernels.walks import walks
+from bnnhw.nn.kernels import walks
 
 SHARPNESS = (0.01, 10.0)  # t of ede, at the start and at the end of training
 TAU = (0.85, 0.99)  # of recu, likewise

@@ -18,7 +18,7 @@ from bnnhw.nn.binarizers import WeightBinarizer
 from bnnhw.nn.features import FeatureBinarizer
 from bnnhw.nn.folded import Folded, Term, bits, finite, fold_norm
 from bnnhw.nn.gates import Gate
-from bnnhw.nn.kernels.walks import binary_conv, fused, walks
+from bnnhw.nn.kernels import binary_conv, fused, walks
 from bnnhw.nn.quantisers import quantise_residual, rounding
 from bnnhw.nn.shortcuts import Shortcut, shortcut
 from bnnhw.nn.weights import latent

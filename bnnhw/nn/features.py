@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bnnhw.network.repair import Repair
 from bnnhw.nn.binarizers import SurrogateSign
-from bnnhw.nn.kernels.walks import walks
+from bnnhw.nn.kernels import walks
 
 LEAST_DISTANCE = 1e-3  # of adabin's two values from their centre
 

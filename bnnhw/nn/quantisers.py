@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bnnhw.network.integer import saturation
 from bnnhw.network.spec import NumberFormats
 from bnnhw.nn.binarizers import pass_inside
-from bnnhw.nn.kernels.walks import walks
+from bnnhw.nn.kernels import walks
 
 INT8_MAX = 127
 PIXEL_UNITS = 64  # bytes to one real unit of the stem's input

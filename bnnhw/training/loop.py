@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bnnhw.data import Images
 from bnnhw.errors import UserError
-from bnnhw.nn.kernels.walks import memory
+from bnnhw.nn.kernels import memory
 from bnnhw.training.batches import Batch, Batches
 from bnnhw.training.inference import hits
 from bnnhw.training.recipe import Recipe

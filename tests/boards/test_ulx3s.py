@@ -3,16 +3,16 @@ import random
 import pytest
 from amaranth.back import rtlil
 
-from bnnhw import implement
 from bnnhw.boards import ulx3s
 from bnnhw.boards.board import baud_divisor
 from bnnhw.boards.ulx3s import BOARD, Memory, Top, pll, prepare
-from bnnhw.design import clock_hz, write_design
+from bnnhw.compiler.plan import make_plan
+from bnnhw.flow import implement
+from bnnhw.flow.design import clock_hz, write_design
 from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
-from bnnhw.plan import make_plan
 from tests.fakes import FakeEngine
 from tests.gateware.bench import simulate
 

@@ -6,10 +6,10 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from bnnhw.compiler.layout import pack_factors
 from bnnhw.gateware.delay import Delay
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.operand import Factors
-from bnnhw.layout import pack_factors
 from tests.gateware.bench import engine_parameters, flip_at_random, simulate
 from tests.gateware.windows import DEPTH, Windows, convolution
 

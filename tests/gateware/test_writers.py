@@ -1,4 +1,4 @@
-"""What the writers leave in memory, read back as bnnhw.layout says."""
+"""What the writers leave in memory, read back as bnnhw.compiler.layout says."""
 
 import random
 
@@ -7,7 +7,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 
-from bnnhw import layout
+from bnnhw.compiler import layout
 from bnnhw.gateware.writers import BitWriter, BlockAddress, ResidualWriter
 from tests.gateware.bench import JUNK, Memory, engine_parameters, play, simulate
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.convolution import BinaryConvolution
-from bnnhw.nn.kernels.walks import binary_conv, fused
+from bnnhw.nn.kernels import binary_conv, fused
 
 pytestmark = pytest.mark.usefixtures("convolutions")
 SHAPES = [

@@ -10,7 +10,7 @@ import torch
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn.convolution import BinaryConvolution
-from bnnhw.nn.kernels.walks import binary_conv, fused
+from bnnhw.nn.kernels import binary_conv, fused
 
 pytestmark = pytest.mark.usefixtures("convolutions")
 WIDE = NumberFormats(residual_width=12, residual_fraction=8)

@@ -12,7 +12,7 @@ from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.convolution import BinaryConvolution
-from bnnhw.nn.kernels.walks import walks
+from bnnhw.nn.kernels import walks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROUNDING = 2**-8  # of bfloat16, relative

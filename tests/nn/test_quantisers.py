@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnnhw.network.spec import NumberFormats
-from bnnhw.nn.kernels.walks import walks
+from bnnhw.nn.kernels import walks
 from bnnhw.nn.quantisers import (
     PixelScaling,
     int8_scale,

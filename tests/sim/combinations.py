@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.compiler.layout import GROUP, groups
+from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan
+from bnnhw.compiler.schedule import WEIGHT_DEPTH
 from bnnhw.errors import UserError
-from bnnhw.layout import GROUP, groups
 from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork, IntegerShortcut, keeps_wide
 from bnnhw.network.operations import INT16
@@ -24,8 +26,6 @@ from bnnhw.network.repair import CATEGORIES, Repair
 from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn.stems import LEVELS
 from bnnhw.nn.untrained import untrained
-from bnnhw.plan import DoesNotFit, Plan, check_methods, make_plan
-from bnnhw.schedule import WEIGHT_DEPTH
 from tests.random_networks import random_network
 
 BATCH = 10  # networks that share an engine

@@ -16,16 +16,17 @@ from pathlib import Path
 
 import click
 
-from bnnhw import golden, tools
+from bnnhw import golden
 from bnnhw.cli import Command
+from bnnhw.compiler.plan import Plan
+from bnnhw.flow import tools
+from bnnhw.flow.prove import compare
+from bnnhw.flow.verilog import to_verilog
 from bnnhw.gateware.engine import Engine
 from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.network.integer import IntegerNetwork
-from bnnhw.plan import Plan
-from bnnhw.prove import compare
 from bnnhw.sim.engine_bench import run_engine
 from bnnhw.sim.runner import SimulationError
-from bnnhw.verilog import to_verilog
 from tests.sim.combinations import BATCH, IMAGE_BASE, Case, batch_of, plan_of
 
 NAMES = [part.name for part in fields(EngineParameters)]

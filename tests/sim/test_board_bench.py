@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bnnhw import golden, tools
+from bnnhw import golden
 from bnnhw.activity import count_activity
 from bnnhw.boards import icebreaker, ulx3s
 from bnnhw.build import Build, Request
+from bnnhw.compiler.traffic import traffic
+from bnnhw.flow import tools
+from bnnhw.flow.verilog import rtlil_to_verilog
 from bnnhw.gateware.flash import boot_image
 from bnnhw.gateware.frames import GOOD
 from bnnhw.sim.board_bench import run_board
 from bnnhw.sim.runner import SimulationError
-from bnnhw.traffic import traffic
-from bnnhw.verilog import rtlil_to_verilog
 from tests.fakes import FakeEngine
 
 PAYLOAD = np.array([0x1122334455660007, 5], "<u8").tobytes()

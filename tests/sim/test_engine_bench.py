@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bnnhw import golden, tools
+from bnnhw import golden
 from bnnhw.build import Build, Request
-from bnnhw.prove import compare
+from bnnhw.flow import tools
+from bnnhw.flow.prove import compare
+from bnnhw.flow.verilog import to_verilog
 from bnnhw.sim.engine_bench import read_snapshot, run_engine
 from bnnhw.sim.runner import SimulationError
-from bnnhw.verilog import to_verilog
 from tests.fakes import FakeEngine
 
 BOOT = np.array([0x1122334455660007, 0xFFFFFFFFFFFFFFFF, 3], np.uint64)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.compiler.plan import STRIPS, make_plan
+from bnnhw.compiler.program import Program
+from bnnhw.flow.prove import prove
+from bnnhw.flow.verilog import to_verilog
 from bnnhw.gateware.engine import Engine
 from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn.untrained import untrained
-from bnnhw.plan import STRIPS, make_plan
-from bnnhw.prove import prove
-from bnnhw.steps import Program
-from bnnhw.verilog import to_verilog
 
 IMAGES = 2
 WIDE = NumberFormats(residual_width=12, residual_fraction=7)

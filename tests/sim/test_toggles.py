@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnnhw import tools
+from bnnhw.flow import tools
 from bnnhw.sim.clock_bench import count
 from bnnhw.sim.toggles import instrumented
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnnhw.nn.kernels.walks import walks
+from bnnhw.nn.kernels import walks
 
 PIXELS = 8  # widths are multiples of it
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnhw.nn.activations import Activation
-from bnnhw.nn.kernels.walks import binary_conv, walks
+from bnnhw.nn.kernels import binary_conv, walks
 
 TRIANGLE = dict(ste=False, approxsign=True, rsign=True)  # the features' gradients that there are
 

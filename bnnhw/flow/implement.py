@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnhw import tools
 from bnnhw.boards.board import Board
 from bnnhw.errors import UserError
-from bnnhw.families import FAMILIES
+from bnnhw.flow import tools
+from bnnhw.flow.families import FAMILIES
 
 LIVELOCK_LINES, LIVELOCK_ROUNDS = 12, 300  # as many alike, of each of nextpnr's routers
 MENDING_ROUNDS = 40  # of router2, after all wires were right but some arcs were not

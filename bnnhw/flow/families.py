@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bnnhw import tools
-from bnnhw.tools import Tool
+from bnnhw.flow import tools
+from bnnhw.flow.tools import Tool
 
 # No memory here is read where it is written in the same cycle, so what a collision gives need not
 # be emulated.

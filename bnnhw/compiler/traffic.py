@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from bnnhw.compiler.plan import Plan
 from bnnhw.gateware.parameters import GROUP, MACS, EngineParameters
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
-from bnnhw.plan import Plan
 
 
 def traffic(plan: Plan) -> dict[str, dict[str, int]]:

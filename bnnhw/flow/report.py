@@ -11,13 +11,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bnnhw import tools
 from bnnhw.boards.board import Board
+from bnnhw.compiler.plan import Plan
+from bnnhw.flow import tools
+from bnnhw.flow.implement import Placed
+from bnnhw.flow.prove import Proof
 from bnnhw.gateware.parameters import GROUP, LANES, TAPS
-from bnnhw.implement import Placed
 from bnnhw.network.integer import IntegerNetwork
-from bnnhw.plan import Plan
-from bnnhw.prove import Proof
 
 ARRAY_BITOPS = LANES * GROUP * TAPS
 

@@ -8,7 +8,7 @@ from typing import Any
 from amaranth.back import rtlil
 from amaranth.lib import wiring
 
-from bnnhw import tools
+from bnnhw.flow import tools
 
 _SCRIPT = """\
 read_rtlil {name}.il

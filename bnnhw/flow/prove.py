@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bnnhw import golden, tools
+from bnnhw import golden
+from bnnhw.compiler.plan import Plan
 from bnnhw.errors import UserError
+from bnnhw.flow import tools
 from bnnhw.gateware.parameters import GROUP, LANES, TAPS
 from bnnhw.network.integer import IntegerNetwork
-from bnnhw.plan import Plan
 from bnnhw.sim.engine_bench import SIMULATOR, Frame, read_snapshot, run_engine
 from bnnhw.sim.runner import SimulationError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bnnhw.compiler.layout import GROUP, groups, pack_entries
 from bnnhw.errors import UserError
-from bnnhw.layout import GROUP, groups, pack_entries
 from bnnhw.network.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
 from bnnhw.network.spec import NumberFormats
 

@@ -7,17 +7,17 @@ from itertools import product
 
 import numpy as np
 
-from bnnhw import layout
 from bnnhw.boards.board import Board
+from bnnhw.compiler import layout
+from bnnhw.compiler.layout import groups
+from bnnhw.compiler.passes import averages, needs_passes
+from bnnhw.compiler.program import Program, Step
+from bnnhw.compiler.schedule import WEIGHT_DEPTH, WINDOW_GROUPS, image_groups, image_strips
 from bnnhw.errors import UserError
 from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
-from bnnhw.layout import groups
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import Repair
-from bnnhw.passes import averages, needs_passes
-from bnnhw.schedule import WEIGHT_DEPTH, WINDOW_GROUPS, image_groups, image_strips
-from bnnhw.steps import Program, Step
 
 WINDOW_ROWS = 4
 STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the maps fit

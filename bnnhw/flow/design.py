@@ -7,11 +7,11 @@ from pathlib import Path
 from types import ModuleType
 
 from bnnhw.boards import icebreaker, ulx3s
+from bnnhw.compiler.plan import Plan
+from bnnhw.flow.verilog import rtlil_to_verilog, to_verilog
 from bnnhw.gateware.engine import Engine
 from bnnhw.gateware.flash import boot_image
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.plan import Plan
-from bnnhw.verilog import rtlil_to_verilog, to_verilog
 
 BOARDS = {"icebreaker": icebreaker, "ulx3s": ulx3s}  # the smallest first
 

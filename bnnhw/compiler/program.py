@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bnnhw import layout
-from bnnhw.estimate import (
+from bnnhw.compiler import layout
+from bnnhw.compiler.allocation import needed, share
+from bnnhw.compiler.cycles import (
     StepCycles,
     convolution_cycles,
     head_cycles,
     pointwise_cycles,
     stem_cycles,
 )
+from bnnhw.compiler.layout import GROUP, groups
+from bnnhw.compiler.passes import GATES, SIGNS, STREAM, Pass
+from bnnhw.compiler.schedule import IMAGE, Schedule, Task
 from bnnhw.gateware.parameters import MACS
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
-from bnnhw.layout import GROUP, groups
 from bnnhw.network.integer import IntegerNetwork
-from bnnhw.passes import GATES, SIGNS, STREAM, Pass
-from bnnhw.places import needed, share
-from bnnhw.schedule import IMAGE, Schedule, Task
 
 
 @dataclass(frozen=True)
