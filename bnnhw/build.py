@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bnnhw import data
+from bnnhw import datasets
 from bnnhw.boards.board import baud_divisor
 from bnnhw.cli import Command
 from bnnhw.compiler.plan import DoesNotFit, make_plan
@@ -124,11 +124,11 @@ class Build:
     def _images(self) -> np.ndarray:
         """The proof's images: of the test set given or bundled, else random."""
         spec, count = self.network.spec, self.request.images
-        bundled = data.SHAPES["digits"] == (spec.input, spec.classes)
+        bundled = datasets.SHAPES["digits"] == (spec.input, spec.classes)
         if self.request.data is None and not bundled:
-            return data.random_pixels(spec.input, count)
-        self.source = data.guess(spec.input, spec.classes)
-        return data.load(self.source, self.request.data, "test").first(count).pixels
+            return datasets.random_pixels(spec.input, count)
+        self.source = datasets.guess(spec.input, spec.classes)
+        return datasets.load(self.source, self.request.data, "test").first(count).pixels
 
     def write_verilog(self) -> None:
         """engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""

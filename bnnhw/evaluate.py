@@ -12,7 +12,7 @@ import click
 import numpy as np
 import torch
 
-from bnnhw import data, golden
+from bnnhw import datasets, golden
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.lowering.lower import lower
@@ -30,7 +30,7 @@ def integer_classes(network: IntegerNetwork, pixels: np.ndarray, step: Step) -> 
 
 def top1(
     model: BinaryResNet,
-    images: data.Images,
+    images: datasets.Images,
     *,
     integer: bool = False,
     step: Step = lambda done: None,
@@ -53,7 +53,9 @@ def top1(
     return 100.0 * float((classes == images.labels).mean())
 
 
-def record(path: Path, images: data.Images, dataset: str, split: str, step: Step) -> dict[str, Any]:
+def record(
+    path: Path, images: datasets.Images, dataset: str, split: str, step: Step
+) -> dict[str, Any]:
     """Measure both accuracies and keep them in the file's metrics["accuracy"]."""
     loaded = checkpoint.load(path)
     model = loaded.model()
@@ -68,9 +70,9 @@ def record(path: Path, images: data.Images, dataset: str, split: str, step: Step
 @click.argument("model")
 @click.option("--data", "directory", help="Directory of the data set (digits need none).")
 @click.option(
-    "--dataset", type=click.Choice(["auto", *data.DATASETS]), default="auto", show_default=True
+    "--dataset", type=click.Choice(["auto", *datasets.DATASETS]), default="auto", show_default=True
 )
-@click.option("--split", type=click.Choice(data.SPLITS), default="test", show_default=True)
+@click.option("--split", type=click.Choice(datasets.SPLITS), default="test", show_default=True)
 @click.option("--integer", is_flag=True, help="Run the integer network, as the device does.")
 @click.option("--images", "count", type=click.IntRange(1), help="Only the first so many images.")
 @click.option("--record", "recorded", is_flag=True, help="Measure both and keep them in MODEL.")
@@ -83,8 +85,8 @@ def main(
     path = checkpoint.find(model)
     loaded = checkpoint.load(path)
     spec = loaded.spec
-    chosen = data.guess(spec.input, spec.classes) if dataset == "auto" else dataset
-    images = data.load(chosen, directory, split).first(count)
+    chosen = datasets.guess(spec.input, spec.classes) if dataset == "auto" else dataset
+    images = datasets.load(chosen, directory, split).first(count)
     result: dict[str, Any] = dict(
         model=Path(model).name, dataset=chosen, split=split, images=len(images)
     )

@@ -14,21 +14,21 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from bnnhw.accuracies import accuracies
 from bnnhw.cli import Command
-from bnnhw.cost import Case, perform
-from bnnhw.cost_page import page
-from bnnhw.cost_table import comma_separated, entries, markdown
+from bnnhw.cost.accuracies import accuracies
+from bnnhw.cost.larger import attach, further
+from bnnhw.cost.page import page
+from bnnhw.cost.row import Case, perform
+from bnnhw.cost.tables import comma_separated, entries, markdown
 from bnnhw.errors import UserError
-from bnnhw.experiment import write_text
 from bnnhw.flow import tools
 from bnnhw.flow.design import BOARDS, clock_hz
-from bnnhw.larger import attach, further
+from bnnhw.jobs.pool import AGAIN, MEMORY, fault, workers
 from bnnhw.network.methods import Method, isolated, own, select, together
 from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn import checkpoint
+from bnnhw.studies.experiment import write_text
 from bnnhw.training.journal import interruptible
-from bnnhw.workers import AGAIN, MEMORY, fault, workers
 
 STOPS = ("synth", "pnr")
 NAME = "repair-cost"

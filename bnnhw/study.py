@@ -10,19 +10,19 @@ from typing import Any
 
 import click
 
-from bnnhw import data
+from bnnhw import datasets
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
-from bnnhw.experiment import Experiment, read_json, versions, write_text
+from bnnhw.jobs.pool import AGAIN, Follower, workers
 from bnnhw.network.methods import BASE, Method, combine, combined, isolated, select
 from bnnhw.network.repair import BASELINE
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.teachers import read_teacher
-from bnnhw.summary import markdown, means, summarise
+from bnnhw.studies.experiment import Experiment, read_json, versions, write_text
+from bnnhw.studies.summary import markdown, means, summarise
 from bnnhw.training.journal import interruptible
 from bnnhw.training.options import TABLES, numbers, read_config, settle
 from bnnhw.training.recipe import Recipe
-from bnnhw.workers import AGAIN, Follower, workers
 
 PLANS = ("isolated", "combined")
 USUAL: dict[str, dict[str, dict[str, Any]]] = {
@@ -144,7 +144,7 @@ def base(
 
 @click.command(cls=Command)
 @click.option("--plan", type=click.Choice(PLANS), required=True)
-@click.option("--dataset", type=click.Choice(data.DATASETS), help="[default: cifar10]")
+@click.option("--dataset", type=click.Choice(datasets.DATASETS), help="[default: cifar10]")
 @click.option("--data", "directory", help="Directory of the data set (digits need none).")
 @click.option(
     "--config",
@@ -181,7 +181,7 @@ def main(
     shape = dict(depth=depth, widths=numbers("--widths", widths, ",") if widths else None)
     spec, recipe = base(dataset, config, dict(spec=shape, recipe=dict(epochs=epochs, batch=batch)))
     there, held = (
-        len(data.load(recipe.dataset, directory, split)) for split in ("train", "validation")
+        len(datasets.load(recipe.dataset, directory, split)) for split in ("train", "validation")
     )
     study = Study(
         plan, spec, recipe, seeds, min(images or there, there), held, _absolute(directory),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bnnhw import data
+from bnnhw import datasets
 from bnnhw.cli import Command
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
@@ -27,7 +27,7 @@ def teach(
     resume : go on from `out`.state. The metrics of each epoch go to `out`.log.jsonl, too.
     team : of which this process is one; each must make the same call.
     """
-    parts = [data.load(recipe.dataset, directory, split) for split in ("train", "validation")]
+    parts = [datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")]
     trainer = TeacherTrainer(spec.blocks, spec.widths, recipe, *parts, team)
     kept = out.with_name(out.name + ".state")
     if resume:
@@ -43,7 +43,9 @@ def teach(
 
 
 @click.command(cls=Command)
-@click.option("--dataset", type=click.Choice(data.DATASETS), default="cifar10", show_default=True)
+@click.option(
+    "--dataset", type=click.Choice(datasets.DATASETS), default="cifar10", show_default=True
+)
 @click.option("--data", "directory", help="Directory of the data set (digits need none).")
 @click.option("--depth", default=20, show_default=True, help="2 x stages x n + 2 layers.")
 @click.option("--widths", default="16,32,64", show_default=True, help="Channels per stage.")
@@ -63,7 +65,7 @@ def main(
     resume: bool, out: Path,
 ) -> None:  # fmt: skip
     """Train a float ResNet and write it as OUT, for --teacher of python -m bnnhw.train."""
-    shape, classes = data.SHAPES[dataset]
+    shape, classes = datasets.SHAPES[dataset]
     spec = NetworkSpec(depth, numbers("--widths", widths, ","), shape, classes)
     large = dataset != "digits"
     if epochs is None and minutes is None:

@@ -13,7 +13,7 @@ import click
 import torch
 from rich.console import Console
 
-from bnnhw import data
+from bnnhw import datasets
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
@@ -50,7 +50,7 @@ def train(
     logs = [log] if team.rank == 0 else []
     if board is not None and team.rank == 0:
         logs.append(Board(board))
-    parts = [data.load(recipe.dataset, directory, split) for split in ("train", "validation")]
+    parts = [datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")]
     for option, mine, theirs in (
         ("--input", spec.input, parts[0].pixels.shape[1:]),
         ("--classes", spec.classes, parts[0].classes),

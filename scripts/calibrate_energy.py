@@ -13,8 +13,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from bnnhw.cost.netlist import read_netlist
 from bnnhw.flow import tools
-from bnnhw.netlist import read_netlist
 from bnnhw.sim.clock_bench import count
 
 VOLTS = 1.219

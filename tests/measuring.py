@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from click.testing import CliRunner
 
-from bnnhw import cost, measure
-from bnnhw.activity import Activity
-from bnnhw.cost_table import entries
+from bnnhw import measure
+from bnnhw.cost import row
+from bnnhw.cost.activity import Activity
+from bnnhw.cost.tables import entries
 from bnnhw.flow import tools
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
@@ -80,7 +81,7 @@ def run(out, methods, *words):
 
 
 def content(out):
-    return json.loads((out / "repair-cost.json").read_text())
+    return json.loads((out / "repair-row.json").read_text())
 
 
 def by_method(out):
@@ -88,7 +89,7 @@ def by_method(out):
 
 
 def case(out, seeds=1, **changes):
-    return cost.Case("mine", {}, replace(DIGITS, **changes), "icebreaker", seeds, 1, out)
+    return row.Case("mine", {}, replace(DIGITS, **changes), "icebreaker", seeds, 1, out)
 
 
 def trained(folder, spec, integer, seed=0, **changes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bnnhw.accuracies import accuracies
+from bnnhw.cost.accuracies import accuracies
 from bnnhw.network.repair import BASELINE
 from bnnhw.nn import checkpoint
 from tests.measuring import DIGITS, trained

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bnnhw.cost_charts import bars, front, pareto, plots
+from bnnhw.cost.charts import bars, front, pareto, plots
 from tests.measuring import run
 
 

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from bnnhw import data
+from bnnhw import datasets
 from bnnhw.errors import UserError
 
 
@@ -30,12 +30,12 @@ CIFAR10 = {**{f"data_batch_{i}": 1020 for i in range(1, 6)}, "test_batch": 30}
 def test_cifar10_splits(tmp_path):
     written = write_cifar(tmp_path / "cifar-10-batches-py", CIFAR10)
     for directory in (tmp_path, tmp_path / "cifar-10-batches-py"):
-        test = data.load("cifar10", directory, "test")
+        test = datasets.load("cifar10", directory, "test")
         assert np.array_equal(test.pixels, written["test_batch"])
         assert test.labels.dtype == np.int64 and test.classes == 10 and len(test) == 30
     whole = np.concatenate([written[f"data_batch_{i}"] for i in range(1, 6)])
-    train, held = (data.load("cifar10", tmp_path, split) for split in ("train", "validation"))
-    assert len(train) == 100 and len(held) == data.HELD_OUT
+    train, held = (datasets.load("cifar10", tmp_path, split) for split in ("train", "validation"))
+    assert len(train) == 100 and len(held) == datasets.HELD_OUT
     assert np.array_equal(np.concatenate([train.pixels, held.pixels]), whole)
     assert len(train.first(7)) == 7 and len(train.first(None)) == 100
 
@@ -43,16 +43,16 @@ def test_cifar10_splits(tmp_path):
 def test_cifar100_has_fine_labels(tmp_path):
     write_cifar(tmp_path / "cifar-100-python", dict(train=5100, test=40), labels="fine_labels",
                 classes=100)  # fmt: skip
-    assert data.load("cifar100", tmp_path).classes == 100
-    assert len(data.load("cifar100", tmp_path, "train")) == 100
+    assert datasets.load("cifar100", tmp_path).classes == 100
+    assert len(datasets.load("cifar100", tmp_path, "train")) == 100
 
 
 def test_digits_split_once_and_for_all():
-    parts = [data.load("digits", split=split) for split in data.SPLITS]
+    parts = [datasets.load("digits", split=split) for split in datasets.SPLITS]
     assert [len(part) for part in parts] == [1257, 180, 360]
     assert parts[0].pixels.shape == (1257, 8, 8, 1) and parts[0].pixels.dtype == np.uint8
     assert parts[0].pixels.min() == 0 and parts[0].pixels.max() == 255
-    again = data.load("digits")
+    again = datasets.load("digits")
     assert np.array_equal(again.pixels, parts[2].pixels)
     assert sorted(np.concatenate([part.labels for part in parts])) == sorted(
         __import__("sklearn.datasets").datasets.load_digits().target
@@ -84,28 +84,28 @@ def test_wrong_files_give_one_line(tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test_batch").write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        data.load("cifar10", tmp_path)
+        datasets.load("cifar10", tmp_path)
     assert "\n" not in str(caught.value) and "test_batch" in str(caught.value)
     assert not (tmp_path / "hostile-was-here").exists()
 
 
 def test_missing_data_says_what_to_give(tmp_path):
     with pytest.raises(UserError, match="give the directory that holds data_batch_1"):
-        data.load("cifar10", tmp_path)
+        datasets.load("cifar10", tmp_path)
     with pytest.raises(UserError, match="give --data with the cifar-10-batches-py directory"):
-        data.load("cifar10")
+        datasets.load("cifar10")
     with pytest.raises(UserError, match="choose one of cifar10, cifar100, digits"):
-        data.load("mnist")
+        datasets.load("mnist")
     with pytest.raises(UserError, match="choose one of train, validation, test"):
-        data.load("digits", split="val")
+        datasets.load("digits", split="val")
     write_cifar(tmp_path, {name: 10 for name in CIFAR10})
     with pytest.raises(UserError, match="50 training images, more than 5000 are needed"):
-        data.load("cifar10", tmp_path, "train")
+        datasets.load("cifar10", tmp_path, "train")
 
 
 def test_guess_goes_by_shape_and_classes():
-    assert data.guess((32, 32, 3), 10) == "cifar10"
-    assert data.guess((32, 32, 3), 100) == "cifar100"
-    assert data.guess((8, 8, 1), 10) == "digits"
+    assert datasets.guess((32, 32, 3), 10) == "cifar10"
+    assert datasets.guess((32, 32, 3), 100) == "cifar100"
+    assert datasets.guess((8, 8, 1), 10) == "digits"
     with pytest.raises(UserError, match="no data set has images of 24x24x1 in 7 classes"):
-        data.guess((24, 24, 1), 7)
+        datasets.guess((24, 24, 1), 7)

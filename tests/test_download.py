@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bnnhw import data, download
-from bnnhw.download import ARCHIVES
+from bnnhw import datasets
+from bnnhw.datasets import download
+from bnnhw.datasets.download import ARCHIVES
 from bnnhw.errors import UserError
 from tests.test_data import CIFAR10, write_cifar
 
@@ -114,7 +115,7 @@ def test_a_download_can_be_loaded(tmp_path, cifar10):
     assert steps[-1] == (len(content), len(content))
     assert sorted(f.name for f in made.iterdir()) == sorted([*CIFAR10, "batches.meta"])
     assert [entry.name for entry in made.parent.iterdir()] == [made.name]
-    assert np.array_equal(data.load("cifar10", made.parent).pixels, pixels)
+    assert np.array_equal(datasets.load("cifar10", made.parent).pixels, pixels)
 
 
 def test_cifar100_can_be_loaded(tmp_path):
@@ -124,7 +125,7 @@ def test_cifar100_can_be_loaded(tmp_path):
     content = packed(folder)
     with serving(Server(content)) as source:
         download.download(standing_for("cifar100", content), source, tmp_path)
-    assert len(data.load("cifar100", tmp_path)) == 2
+    assert len(datasets.load("cifar100", tmp_path)) == 2
 
 
 @pytest.mark.parametrize("ranges", [True, False])

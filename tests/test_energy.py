@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnnhw import data
-from bnnhw.activity import Activity, choose_images, summarise
-from bnnhw.energy import COEFFICIENTS, COMPONENTS, estimate, large_memory, microjoules
-from bnnhw.netlist import Net, Netlist
+from bnnhw import datasets
+from bnnhw.cost.activity import Activity, choose_images, summarise
+from bnnhw.cost.energy import COEFFICIENTS, COMPONENTS, estimate, large_memory, microjoules
+from bnnhw.cost.netlist import Net, Netlist
 from bnnhw.network.repair import BASELINE
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.sim.toggles import Counts
@@ -89,12 +89,14 @@ def test_images_are_real_where_there_are_any(tmp_path, monkeypatch):
     digits = NetworkSpec(depth=8, input=(8, 8, 1), repair=BASELINE)
     images, source = choose_images(digits, 2, None)
     assert source == "2 test images of digits"
-    assert np.array_equal(images, data.load("digits", None, "test").pixels[:2])
+    assert np.array_equal(images, datasets.load("digits", None, "test").pixels[:2])
     cifar = NetworkSpec(depth=20, input=(32, 32, 3), repair=BASELINE)
     images, source = choose_images(cifar, 1, None)
     assert source == "1 random image" and images.shape == (1, 32, 32, 3)
     monkeypatch.setattr(
-        data, "load", lambda *asked: data.Images(np.ones((5, 32, 32, 3), np.uint8), np.zeros(5), 10)
+        datasets,
+        "load",
+        lambda *asked: datasets.Images(np.ones((5, 32, 32, 3), np.uint8), np.zeros(5), 10),
     )
     images, source = choose_images(cifar, 1, tmp_path)
     assert source == "1 test image of cifar10" and images.sum() == 3072

@@ -2,7 +2,7 @@
 
 import json
 
-from bnnhw.netlist import Net, read_netlist
+from bnnhw.cost.netlist import Net, read_netlist
 
 DIRECTIONS = dict(O="output", Q="output", RDATA="output", DATAOUT="output", PACKAGE_PIN="inout")
 

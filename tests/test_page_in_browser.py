@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from bnnhw.cost_charts import bars, plots
-from bnnhw.cost_page import page
-from bnnhw.cost_table import FIGURES
+from bnnhw.cost.charts import bars, plots
+from bnnhw.cost.page import page
+from bnnhw.cost.tables import FIGURES
 from tests.browser import Browser
 from tests.measuring import every_method
 

@@ -12,13 +12,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bnnhw import data, experiment, study, workers
+from bnnhw import datasets, study
 from bnnhw.errors import UserError
+from bnnhw.jobs import pool
 from bnnhw.network.methods import BASE, combine, combined, isolated
 from bnnhw.network.repair import BASELINE, CATEGORIES
 from bnnhw.nn import checkpoint
 from bnnhw.nn.teacher import Teacher
-from bnnhw.summary import markdown, means, spread, summarise
+from bnnhw.studies import experiment
+from bnnhw.studies.summary import markdown, means, spread, summarise
 from bnnhw.training.inference import classify
 from tests.executors import Here
 
@@ -173,7 +175,7 @@ def test_both_plans_from_the_command_line(tmp_path, here):
 
 def assert_accuracies_are_the_models(run, path):
     loaded = checkpoint.load(path)
-    images = data.load("digits", split="validation")
+    images = datasets.load("digits", split="validation")
     found = classify(loaded.model(), images.pixels) == images.labels
     assert run["float"] == round(100 * float(np.mean(found)), 2)
     network = experiment.lower(loaded)
@@ -185,7 +187,7 @@ def test_what_is_done_is_not_done_again_unless_asked_differently(tmp_path, here,
     assert invoke("isolated", tmp_path, "--only", "padding").exit_code == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     called = []
-    monkeypatch.setattr(workers, "perform", lambda run: called.append(run.method))
+    monkeypatch.setattr(pool, "perform", lambda run: called.append(run.method))
     again = invoke("isolated", tmp_path, "--only", "padding")
     assert again.exit_code == 0 and not called and len(before) == 2
     assert "2 runs, 0 of them still to do" in again.stderr
@@ -244,7 +246,7 @@ def test_a_failed_run_ends_with_one_line_and_the_others_are_kept(tmp_path, here,
             raise RuntimeError("out of\nmemory")
         experiment.perform(run)
 
-    monkeypatch.setattr(workers, "perform", perform)
+    monkeypatch.setattr(pool, "perform", perform)
     result = invoke("isolated", tmp_path, "--only", "padding")
     assert result.exit_code == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -257,7 +259,7 @@ def test_an_interrupted_study_goes_on_with_the_same_command(tmp_path, here, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "perform", stop)
+        patch.setattr(pool, "perform", stop)
         result = invoke("isolated", tmp_path, "--only", "padding")
     assert result.exit_code == 130
     assert result.stderr.endswith("interrupted; the same command goes on where it stopped\n")
@@ -283,7 +285,7 @@ def test_workers_of_a_dask_cluster(tmp_path):
 
 
 def test_without_dask_or_its_scheduler(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "PATIENCE", 0.2)
+    monkeypatch.setattr(pool, "PATIENCE", 0.2)
     result = invoke("isolated", tmp_path, "--scheduler", "tcp://127.0.0.1:1")
     assert result.exit_code == 2
     assert "error: --scheduler tcp://127.0.0.1:1: no Dask scheduler answers" in result.stderr

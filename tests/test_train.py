@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bnnhw import data, train
+from bnnhw import datasets, train
 from bnnhw.errors import UserError
 from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, Repair
@@ -74,7 +74,7 @@ def test_a_few_epochs_learn_digits_and_lower_well(tmp_path, repair):
     spec = NetworkSpec(depth=8, widths=(16, 16, 32), input=(8, 8, 1), repair=repair)
     recipe = Recipe("digits", epochs=8, batch=32, crop=0, flip=False)
     trainer = train.train(spec, recipe, None, tmp_path / "model.pt")
-    images = data.load("digits")
+    images = datasets.load("digits")
     found = classify(trainer.model, images.pixels)
     assert (found == images.labels).mean() > 0.8
     from bnnhw import golden
@@ -85,7 +85,7 @@ def test_a_few_epochs_learn_digits_and_lower_well(tmp_path, repair):
 
 
 def test_batches_shift_mirror_and_cover_every_image_once():
-    images = data.load("digits", split="validation")
+    images = datasets.load("digits", split="validation")
     batches = Batches(images, Recipe(epochs=1, batch=30, crop=0, flip=False), torch.device("cpu"))
     seen = torch.cat([batch.pixels for batch in batches.epoch(torch.Generator())])
     assert seen.shape == (180, 1, 8, 8) and seen.dtype == torch.uint8
@@ -211,7 +211,7 @@ def test_the_validation_images_are_trained_on_if_asked(tmp_path):
     recipe = Recipe("digits", epochs=1, batch=32, crop=0, flip=False)
     held = train.train(SPEC, recipe, None, tmp_path / "held.pt")
     both = train.train(SPEC, replace(recipe, all_images=True), None, tmp_path / "all.pt")
-    parts = [data.load("digits", split=split) for split in ("train", "validation")]
+    parts = [datasets.load("digits", split=split) for split in ("train", "validation")]
     assert torch.equal(held.batches.labels, torch.from_numpy(parts[0].labels))
     labels = np.concatenate([part.labels for part in parts])
     assert torch.equal(both.batches.labels, torch.from_numpy(labels))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bnnhw.compiler.plan import make_plan
-from bnnhw.cost_table import entries
+from bnnhw.cost.tables import entries
 from bnnhw.flow.design import BOARDS, write_design
 from bnnhw.lowering.lower import lower
 from bnnhw.measure import specifications

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnnhw.data import Images
+from bnnhw.datasets import Images
 from bnnhw.training.recipe import Recipe
 from bnnhw.training.team import ALONE, Team
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bnnhw.data import Images
+from bnnhw.datasets import Images
 
 TEST_BATCH = 100
 GPU_BATCH = 1000  # maps of the widest network, in float32, take a quarter of a GB each

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnnhw.data import Images
+from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.nn.kernels import memory
 from bnnhw.training.batches import Batch, Batches

@@ -16,7 +16,7 @@ import click
 from rich import box
 from rich.table import Table
 
-from bnnhw import data
+from bnnhw import datasets
 from bnnhw.errors import UserError
 from bnnhw.network.repair import CATEGORIES, Repair
 from bnnhw.network.spec import NetworkSpec, NumberFormats
@@ -60,7 +60,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("--dataset", "recipe", "dataset", click.Choice(data.DATASETS), "[default: cifar10]"),
+    Setting("--dataset", "recipe", "dataset", click.Choice(datasets.DATASETS), "[default: cifar10]"),
     Setting("--depth", "spec", "depth", int, "2 x stages x n + 2 layers. [default: 20]"),
     Setting("--widths", "spec", "widths", ",", "Channels per stage. [default: 16,32,64]"),
     Setting("--classes", "spec", "classes", int, "Classes; the data set's if not given."),
@@ -163,10 +163,10 @@ def settle(config: Tables, given: Tables) -> tuple[NetworkSpec, dict[str, Any]]:
     merged = {name: {**config.get(name, {}), **given[name]} for name in TABLES}
     recipe = merged["recipe"]
     dataset = recipe.setdefault("dataset", Recipe.dataset)
-    if dataset not in data.DATASETS:
-        raise UserError(f"dataset={dataset!r}: choose one of {', '.join(data.DATASETS)}")
+    if dataset not in datasets.DATASETS:
+        raise UserError(f"dataset={dataset!r}: choose one of {', '.join(datasets.DATASETS)}")
     recipe.setdefault("flip", dataset != "digits")
-    shape, classes = data.SHAPES[dataset]
+    shape, classes = datasets.SHAPES[dataset]
     spec = dict(dict(input=shape, classes=classes), **merged["spec"])
     return NetworkSpec.from_dict(
         {**spec, "repair": merged["repair"], "formats": merged["formats"]}

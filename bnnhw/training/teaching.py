@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnnhw.data import Images
+from bnnhw.datasets import Images
 from bnnhw.nn.teacher import Teacher
 from bnnhw.training.batches import Batch
 from bnnhw.training.loop import Loop

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnnhw.data import Images
+from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.resnet import BinaryResNet

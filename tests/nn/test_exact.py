@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnnhw import data, golden
+from bnnhw import datasets, golden
 from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec, NumberFormats
@@ -36,7 +36,7 @@ REPAIRS = [
 @pytest.mark.parametrize("repair", REPAIRS, ids=str)
 def test_the_streams_are_those_of_the_device(repair):
     model = untrained(network(**repair), 3)
-    pixels = data.load("digits").first(40).pixels
+    pixels = datasets.load("digits").first(40).pixels
     exact = golden.run(lower(model), pixels, "all")
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_the_streams_are_those_of_the_device(repair):
 
 def test_the_gradient_is_the_float_networks():
     model = untrained(network(), 3)
-    batch = torch.from_numpy(data.load("digits").first(8).pixels).permute(0, 3, 1, 2)
+    batch = torch.from_numpy(datasets.load("digits").first(8).pixels).permute(0, 3, 1, 2)
     labels = torch.arange(8)
 
     def gradients() -> dict[str, torch.Tensor]:
@@ -80,7 +80,10 @@ def test_the_gradient_is_the_float_networks():
 
 def test_statistics_stay_and_every_constant_learns():
     spec = network()
-    train, validation = data.load("digits", split="train").first(256), data.load("digits").first(50)
+    train, validation = (
+        datasets.load("digits", split="train").first(256),
+        datasets.load("digits").first(50),
+    )
     recipe = Recipe("digits", epochs=2, exact_epochs=1, batch=32, crop=0, flip=False)
     trainer = Trainer(spec, recipe, train, validation, integers=integers)
     states, told = [], []
@@ -102,8 +105,8 @@ def test_statistics_stay_and_every_constant_learns():
 
 
 def test_float_and_integers_agree_after_exact_epochs():
-    images = data.load("digits")
-    train = data.load("digits", split="train").first(800)
+    images = datasets.load("digits")
+    train = datasets.load("digits", split="train").first(800)
     recipe = Recipe("digits", epochs=6, exact_epochs=1, batch=32, crop=0, flip=False)
     trainer = Trainer(network(8), recipe, train, images.first(60), integers=integers)
     trainer.run(lambda entry: None, lambda top1: None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnnhw.data import Images
+from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.nn.teacher import Teacher, load_teacher, teach
 from bnnhw.training.batches import Batches

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnnhw.data import Images
+from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.training import team
 from bnnhw.training.batches import Batches

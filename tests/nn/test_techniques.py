@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnnhw import data
+from bnnhw import datasets
 from bnnhw.network.repair import CATEGORIES, TRAINING, Repair
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.resnet import BinaryResNet
@@ -31,7 +31,7 @@ TOGETHER = {
 
 @cache
 def digits() -> tuple[Tensor, Tensor]:
-    images = data.load("digits", split="train")
+    images = datasets.load("digits", split="train")
     pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2)
     return pixels, torch.from_numpy(images.labels)
 

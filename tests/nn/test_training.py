@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bnnhw.data import Images
+from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec

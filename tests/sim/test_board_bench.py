@@ -5,10 +5,10 @@ import pytest
 from rich.console import Console
 
 from bnnhw import golden
-from bnnhw.activity import count_activity
 from bnnhw.boards import icebreaker, ulx3s
 from bnnhw.build import Build, Request
 from bnnhw.compiler.traffic import traffic
+from bnnhw.cost.activity import count_activity
 from bnnhw.flow import tools
 from bnnhw.flow.verilog import rtlil_to_verilog
 from bnnhw.gateware.flash import boot_image

@@ -1,4 +1,4 @@
-"""python -m bnnhw.data: download a CIFAR set as its author publishes it, and unpack it.
+"""A CIFAR set as its author publishes it: downloaded, checked and unpacked.
 
 What a broken download left is gone on with; what is at the target is always whole.
 """
@@ -22,9 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import click
-
-from bnnhw.cli import Command
 from bnnhw.errors import UserError
 
 SOURCE = "https://www.cs.toronto.edu/~kriz"
@@ -170,31 +167,3 @@ def _unpack(archive: Archive, partial: Path, target: Path) -> None:
         raise UserError(f"{archive.file}: not a tar.gz archive ({error})") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _bar(name: str) -> Iterator[Step]:
-    """A progress bar on stderr with bytes, speed and time left."""
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        "{task.description}", progress.BarColumn(), progress.DownloadColumn(),
-        progress.TransferSpeedColumn(), "left", progress.TimeRemainingColumn(),
-    )  # fmt: skip
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, size: bar.update(task, completed=done, total=size)
-
-
-@click.command(cls=Command)
-@click.argument("dataset", type=click.Choice(tuple(ARCHIVES)))
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--source", envvar="BNNHW_DATA_SOURCE", default=SOURCE, show_default=True,
-              help="Folder on the web that holds the archive.")  # fmt: skip
-def main(dataset: str, out: Path, source: str) -> None:
-    """Download DATASET and leave its directory in OUT; prints the directory."""
-    archive = ARCHIVES[dataset]
-    with _bar(archive.file) as step:
-        target = download(archive, source, out, step)
-    click.echo(target)

@@ -11,7 +11,7 @@ from typing import Any
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
-from bnnhw.summary import spread
+from bnnhw.studies.summary import spread
 
 
 def accuracies(

@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bnnhw.cost_charts import bars, plots
-from bnnhw.cost_table import (
+from bnnhw.cost.charts import bars, plots
+from bnnhw.cost.tables import (
     FIGURES,
     columns,
     explanation,
@@ -26,7 +26,7 @@ def page(content: Mapping[str, Any]) -> str:
     shown = columns(table)
     charts = [chart for name in FIGURES if (chart := bars(table, name))]
     environment = Environment(
-        loader=PackageLoader("bnnhw"), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("bnnhw.cost"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("repair-cost.html").render(

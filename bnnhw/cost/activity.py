@@ -8,10 +8,10 @@ from types import ModuleType
 
 import numpy as np
 
-from bnnhw import data, golden
+from bnnhw import datasets, golden
+from bnnhw.cost.netlist import Netlist, read_netlist
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
-from bnnhw.netlist import Netlist, read_netlist
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.sim.board_bench import run_board
@@ -44,12 +44,12 @@ def choose_images(spec: NetworkSpec, count: int, directory: Path | None) -> tupl
     """Images uint8 (N, H, W, C) and what they are: the first of the test images where there are
     any, which digits always have and CIFAR has with a `directory`, else random ones."""
     plural = "s" * (count > 1)
-    if (spec.input, spec.classes) in data.SHAPES.values():
-        source = data.guess(spec.input, spec.classes)
+    if (spec.input, spec.classes) in datasets.SHAPES.values():
+        source = datasets.guess(spec.input, spec.classes)
         if directory or source == "digits":
-            images = data.load(source, directory, "test").first(count).pixels
+            images = datasets.load(source, directory, "test").first(count).pixels
             return images, f"{len(images)} test image{plural} of {source}"
-    return data.random_pixels(spec.input, count), f"{count} random image{plural}"
+    return datasets.random_pixels(spec.input, count), f"{count} random image{plural}"
 
 
 def count_activity(

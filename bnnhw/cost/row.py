@@ -18,12 +18,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bnnhw import activity, boards, data, energy, gateware, netlist
+from bnnhw import boards, datasets, gateware
 from bnnhw.boards.board import Board, baud_divisor
 from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan
 from bnnhw.compiler.traffic import traffic
+from bnnhw.cost import activity, energy, netlist
 from bnnhw.errors import UserError
-from bnnhw.experiment import read_json, write_text
 from bnnhw.flow import implement, tools
 from bnnhw.flow.design import BOARDS, clock_hz, write_design
 from bnnhw.flow.families import FAMILIES
@@ -33,6 +33,7 @@ from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
 from bnnhw.sim import toggles
+from bnnhw.studies.experiment import read_json, write_text
 
 BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact"
 UNPLACED = "not placed"
@@ -143,7 +144,7 @@ class _Bench:
         """All figures of the row, as far as they can be had."""
         self.folder.mkdir(parents=True, exist_ok=True)
         engine = write_design(self.plan, network.spec, self.module, self.clock_hz, self.folder)
-        images = data.random_pixels(network.spec.input, self.case.images)
+        images = datasets.random_pixels(network.spec.input, self.case.images)
         _, divisor = baud_divisor(self.clock_hz, self.board.max_baud)
         proof = prove(self.plan, network, engine, images, self.folder / "sim",
                       byte_cycles=10 * divisor)  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bnnhw import data, golden
+from bnnhw import datasets, golden
 from bnnhw.errors import UserError
 from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec
@@ -104,7 +104,8 @@ def perform(experiment: Experiment) -> None:
 def _perform(experiment: Experiment) -> None:
     recipe, path = experiment.recipe, experiment.model_path
     train, validation = (
-        data.load(recipe.dataset, experiment.directory, split) for split in ("train", "validation")
+        datasets.load(recipe.dataset, experiment.directory, split)
+        for split in ("train", "validation")
     )
     train = train.first(experiment.images)
     teacher = read_teacher(experiment.teacher, experiment.spec) if experiment.teacher else None
@@ -154,7 +155,7 @@ def epochs_done(experiment: Experiment) -> int:
     return lines.read_bytes().count(b"\n") if lines.exists() else 0
 
 
-def _integer_top1(model: BinaryResNet, images: data.Images) -> tuple[float | None, str | None]:
+def _integer_top1(model: BinaryResNet, images: datasets.Images) -> tuple[float | None, str | None]:
     """Percent that the device's arithmetic gets right; else None and why it cannot be built."""
     try:
         network = lower(model)
@@ -163,7 +164,7 @@ def _integer_top1(model: BinaryResNet, images: data.Images) -> tuple[float | Non
     return _percent(golden.run(network, images.pixels)["class"], images), None
 
 
-def _percent(classes: np.ndarray, images: data.Images) -> float:
+def _percent(classes: np.ndarray, images: datasets.Images) -> float:
     return round(100.0 * float((classes == images.labels).mean()), 2)
 
 

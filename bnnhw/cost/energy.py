@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bnnhw.activity import Activity
+from bnnhw.cost.activity import Activity
 
 _CURRENTS = "github.com/tinyvision-ai-inc/ice40_power, iCE40UP5K, core at 1.219 V"
 _CALIBRATED = f"scripts/calibrate_energy.py from {_CURRENTS}"

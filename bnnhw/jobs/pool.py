@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 
 from bnnhw.errors import UserError
-from bnnhw.experiment import Experiment, epochs_done, perform
+from bnnhw.studies.experiment import Experiment, epochs_done, perform
 
 PATIENCE = 10  # seconds for a scheduler's answer
 AGAIN = "the same command goes on where it stopped"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bnnhw.cost_table import FIGURES, GREATER, Entry, difference, measured, number
+from bnnhw.cost.tables import FIGURES, GREATER, Entry, difference, measured, number
 from bnnhw.network.methods import BASE
 
 PLOT = dict(width=360, height=250, left=46, right=346, top=18, bottom=206)
