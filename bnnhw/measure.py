@@ -16,9 +16,9 @@ from click.core import ParameterSource
 
 from bnnhw.cli import Command
 from bnnhw.cost.accuracies import accuracies
+from bnnhw.cost.bench import Case, perform
 from bnnhw.cost.larger import attach, further
 from bnnhw.cost.page import page
-from bnnhw.cost.row import Case, perform
 from bnnhw.cost.tables import comma_separated, entries, markdown
 from bnnhw.errors import UserError
 from bnnhw.flow import tools

@@ -27,8 +27,8 @@ ARRAY_LATENCY = 6  # cycles from an issue to its accumulators
 class Engine(wiring.Component):
     """Runs a network from memory: pixels in, logits out.
 
-    The memory holds the program, weights and maps (bnnhw.compiler.plan lays them out). Nothing in the
-    pipeline stalls: the issue leaves a free memory cycle for each thing that cannot wait.
+    The memory holds the program, weights and maps (bnnhw.compiler.plan lays them out). Nothing in
+    the pipeline stalls: the issue leaves a free memory cycle for each thing that cannot wait.
     In the order of precedence a memory cycle goes to the shortcut read, the residual write, the
     write of bits, bytes from outside, and fetches.
 

@@ -13,7 +13,8 @@ class ByteWriter(wiring.Component):
     """Until `run`: `load` fills words from address 0, eight bytes each, low byte first.
     Then `pixels` fills the image from `image_base`, a frame at a time: a word per pixel, a byte
     per channel, or with `levels` a map of bits, of each channel those of its byte's thermometer in
-    whole groups of 16 (stored as bnnhw.compiler.layout says; lanes outside an odd map are left alone).
+    whole groups of 16 (stored as bnnhw.compiler.layout says; lanes outside an odd map are left
+    alone).
 
     `received` counts the rows of the frame that are in memory, `complete` says all are; both
     stay until `consume`, and no pixel is taken while `complete`.

@@ -18,7 +18,8 @@ def count(netlist, *, library, cycles, changed, high=(), folder, environment):
     cells = primitives(library, folder / "cells.v", replaced=("SB_PLL40_PAD", "SB_IO"))
     simulate(
         sources=[HERE / "clock_bench.v", HERE / "models" / "ice40.v", cells, source],
-        top="clock_bench", test_module="bnnhw.sim.clock_test", folder=folder, environment=environment,
+        top="clock_bench", test_module="bnnhw.sim.clock_test", folder=folder,
+        environment=environment,
         variables={"CLOCK_BENCH": str(cycles)}, programs=[PROGRAM],
     )  # fmt: skip
     return read_counts(folder, changed=len(changed), high=len(high))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from click.testing import CliRunner
 
 from bnnhw import measure
-from bnnhw.cost import row
+from bnnhw.cost import bench
 from bnnhw.cost.activity import Activity
 from bnnhw.cost.tables import entries
 from bnnhw.flow import tools
@@ -81,7 +81,7 @@ def run(out, methods, *words):
 
 
 def content(out):
-    return json.loads((out / "repair-row.json").read_text())
+    return json.loads((out / "repair-cost.json").read_text())
 
 
 def by_method(out):
@@ -89,7 +89,7 @@ def by_method(out):
 
 
 def case(out, seeds=1, **changes):
-    return row.Case("mine", {}, replace(DIGITS, **changes), "icebreaker", seeds, 1, out)
+    return bench.Case("mine", {}, replace(DIGITS, **changes), "icebreaker", seeds, 1, out)
 
 
 def trained(folder, spec, integer, seed=0, **changes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 
-from bnnhw.cost import row
+from bnnhw.cost import bench
 from bnnhw.flow import implement, tools
 from bnnhw.flow.prove import Mismatch
 from bnnhw.network.repair import Repair
@@ -14,7 +14,7 @@ from tests.measuring import case
 
 def test_a_network_that_is_not_bit_exact_has_no_cost(fakes, tmp_path):
     fakes.mismatch = Mismatch(0, "stem.bits", (1, 2, 3), 1, 0)
-    row.perform(case(tmp_path))
+    bench.perform(case(tmp_path))
     row = case(tmp_path).row()
     assert row["status"] == "not bit-exact" and "stem.bits[1, 2, 3] is 0" in row["reason"]
     assert "cells" not in row and "synth" not in fakes.calls
@@ -22,7 +22,7 @@ def test_a_network_that_is_not_bit_exact_has_no_cost(fakes, tmp_path):
 
 def test_a_plan_that_does_not_fit_says_by_how_much(fakes, tmp_path):
     wide = case(tmp_path, widths=(16, 32, 128))
-    row.perform(wide)
+    bench.perform(wide)
     row = wide.row()
     assert row["status"] == "does not fit" and not fakes.calls
     assert row["over"]["weight buffer (entries of a layer)"] == 128 * 128 // 16 - 256
@@ -31,7 +31,7 @@ def test_a_plan_that_does_not_fit_says_by_how_much(fakes, tmp_path):
 
 def test_more_luts_than_cells_are_not_placed(fakes, tmp_path):
     fakes.luts = 5280 + 7
-    row.perform(case(tmp_path))
+    bench.perform(case(tmp_path))
     row = case(tmp_path).row()
     assert row["status"] == "does not fit" and row["over"] == {"lc": 7}
     assert row["reason"] == "too large for the device by 7 LC"
@@ -44,7 +44,7 @@ def test_cells_that_only_the_placer_counts(fakes, tmp_path, monkeypatch):
         raise tools.ToolError("nextpnr: failed to place")
 
     monkeypatch.setattr(implement, "place", place)
-    row.perform(case(tmp_path))
+    bench.perform(case(tmp_path))
     assert case(tmp_path).row()["over"] == {"lc": 20}
 
 
@@ -58,7 +58,7 @@ def test_a_seed_that_fails_has_another_in_its_place(fakes, tmp_path, monkeypatch
         return placed(board, folder, seed, clock_hz, seconds)
 
     monkeypatch.setattr(implement, "place", place)
-    row.perform(case(tmp_path))
+    bench.perform(case(tmp_path))
     row = case(tmp_path).row()
     assert row["status"] == "built" and row["unplaced"] == ["seed 1: nextpnr: no end"]
     assert [entry["seed"] for entry in row["placements"]] == [2]
@@ -76,7 +76,7 @@ def test_a_livelock_is_not_tried_again_for_equal_hardware(fakes, tmp_path, monke
     monkeypatch.setattr(implement, "place", place)
     other = replace(case(tmp_path).spec, repair=Repair(double_residual=False, optimizer="sgd"))
     for asked in (case(tmp_path), replace(case(tmp_path), spec=other, method="other")):
-        row.perform(asked)
+        bench.perform(asked)
         row = asked.row()
         assert row["unplaced"] == ["seed 1: nextpnr: a livelock"]
         assert [entry["seed"] for entry in row["placements"]] == [2]

@@ -83,7 +83,7 @@ def test_activations():
 
 
 def gates_of(part, u: np.ndarray, fraction: int = 8) -> np.ndarray:
-    """The integer gates of a map (H, W, C) of wide numbers, as bnnhw.network.integer defines them."""
+    """The integer gates of a map (H, W, C) of wide numbers, as bnnhw.network.integer has them."""
     height, width, channels = u.shape
     even = np.zeros((height + height % 2, width + width % 2, channels), np.int64)
     even[:height, :width] = u

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 
-from bnnhw.cost import row
+from bnnhw.cost import bench
 from bnnhw.cost.larger import further
 from tests.measuring import by_method, case, run
 
@@ -35,18 +35,18 @@ def test_a_method_too_large_is_measured_on_the_larger_board(fakes, tmp_path):
 def test_tables_tell_where_it_was_measured(fakes, tmp_path):
     fakes.luts = 5280 - 20
     run(tmp_path, "padding", "--stop-after", "synth")
-    text = (tmp_path / "repair-row.md").read_text()
+    text = (tmp_path / "repair-cost.md").read_text()
     assert "- padding=minus-one: does not fit: too large for the device by 44 LC" in text
     _, there = text.split("## On the ulx3s")
     row = next(line for line in there.splitlines() if line.startswith("| padding=minus-one"))
     assert " 5,324 (+64) |" in row and " 44 LC |" in row
-    with open(tmp_path / "repair-row.csv") as file:
+    with open(tmp_path / "repair-cost.csv") as file:
         rows = [(line["method"], line["board"], line["lut"]) for line in csv.DictReader(file)]
     assert rows == [
         ("baseline", BOARD, "5260"), ("padding=minus-one", BOARD, "5324"),
         ("baseline", LARGER, "5260"), ("padding=minus-one", LARGER, "5324"),
     ]  # fmt: skip
-    page = (tmp_path / "repair-row.html").read_text()
+    page = (tmp_path / "repair-cost.html").read_text()
     assert page.count("<table") == 2 and "On the ulx3s" in page and "5,324" in page
 
 
@@ -56,7 +56,7 @@ def test_what_no_board_has_room_for_says_so_of_each(fakes, tmp_path):
     assert by_method(tmp_path / "fits")["baseline"]["larger"]["status"] == "built"
     fakes.luts += 1
     run(tmp_path / "none", "baseline", "--stop-after", "synth")
-    text = (tmp_path / "none" / "repair-row.md").read_text()
+    text = (tmp_path / "none" / "repair-cost.md").read_text()
     assert "- baseline: does not fit: too large for the device by 78361 LC" in text
     assert "- baseline on the ulx3s: does not fit: too large for the device by 1 LUT" in text
 
@@ -73,15 +73,15 @@ def test_nothing_is_measured_on_the_larger_board_in_vain(fakes, tmp_path):
     base, wide = case(tmp_path), case(tmp_path, widths=(16, 32, 128))
     asked = [base, wide]
     for mine in asked:
-        row.perform(mine)
+        bench.perform(mine)
     assert further(base, asked) == []
     assert further(wide, asked) == [there := replace(wide, board=LARGER)]
-    row.perform(there)  # which has no larger weight buffer, and is the largest
+    bench.perform(there)  # which has no larger weight buffer, and is the largest
     assert there.row()["status"] == "does not fit" and further(there, [*asked, there]) == []
 
 
 def test_the_baseline_is_measured_once_where_any_method_is(fakes, tmp_path):
     base, there = case(tmp_path), replace(case(tmp_path), method="other", board=LARGER)
-    row.perform(there)
+    bench.perform(there)
     assert further(there, [base, there]) == [replace(base, board=LARGER)]
     assert further(there, [base, there, replace(base, board=LARGER)]) == []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bnnhw.cost.row import OVER, REFUSED, Case
+from bnnhw.cost.bench import OVER, REFUSED, Case
 from bnnhw.cost.tables import Entry, entries
 from bnnhw.flow.design import BOARDS, clock_hz
 

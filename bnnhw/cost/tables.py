@@ -7,8 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bnnhw.cost.bench import BUILT
 from bnnhw.cost.energy import COMPONENTS
-from bnnhw.cost.row import BUILT
 from bnnhw.datasets import RANDOM_SEED
 from bnnhw.network.methods import BASE
 from bnnhw.network.repair import CATEGORIES, COSTS
@@ -30,8 +30,8 @@ Entry = dict[str, Any]
 def entries(
     rows: Sequence[Mapping[str, Any]], accuracy: Mapping[str, Mapping[str, Any]]
 ) -> list[Entry]:
-    """What the rows of `bnnhw.cost.row` say, with accuracies by method, and beside each figure its
-    difference from the baseline's.
+    """What the rows of `bnnhw.cost.bench` say, with accuracies by method, and beside each figure
+    its difference from the baseline's.
 
     kind : the method's cost by the catalogue. cells_equal : whether every cell count is the
     baseline's; None where either was not built. larger : bnnhw.cost.larger puts an entry there.

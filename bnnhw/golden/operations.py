@@ -1,4 +1,6 @@
-"""The operations of the integer network, exact, on PyTorch integers; bnnhw.network.integer defines them.
+"""The operations of the integer network, exact, on PyTorch integers.
+
+`bnnhw.network.integer` defines them.
 
 Maps are NCHW. Everything is int32 (int64 in the head) but the convolutions' sums, which are taken
 in floating point, where they are exact: all terms are whole, and no partial sum of a binary

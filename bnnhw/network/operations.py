@@ -1,7 +1,7 @@
 """The arrays of one operation of the integer network, and what they may hold.
 
-`bnnhw.network.integer` defines what is computed from them. Every `check` raises UserError naming the
-array, its value and the rule.
+`bnnhw.network.integer` defines what is computed from them. Every `check` raises UserError naming
+the array, its value and the rule.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("--dataset", "recipe", "dataset", click.Choice(datasets.DATASETS), "[default: cifar10]"),
+    Setting("--dataset", "recipe", "dataset", click.Choice(datasets.DATASETS),
+            "[default: cifar10]"),
     Setting("--depth", "spec", "depth", int, "2 x stages x n + 2 layers. [default: 20]"),
     Setting("--widths", "spec", "widths", ",", "Channels per stage. [default: 16,32,64]"),
     Setting("--classes", "spec", "classes", int, "Classes; the data set's if not given."),

@@ -149,7 +149,7 @@ def _blocks(values):
 
 
 def bit_words(bits):
-    """Bits (H, W, C), C in whole groups of 16, as the words of bnnhw.compiler.layout's docstring."""
+    """Bits (H, W, C), C in whole groups of 16, as bnnhw.compiler.layout has them."""
     return [
         sum(whole(lane[first : first + 16]) << 16 * index for index, lane in enumerate(lanes))
         for lanes in _blocks(bits)
@@ -158,7 +158,7 @@ def bit_words(bits):
 
 
 def residual_words(values, slot_width):
-    """Residuals (H, W, C), C in whole groups of 16, as the words of bnnhw.compiler.layout's docstring."""
+    """Residuals (H, W, C), C in whole groups of 16, as bnnhw.compiler.layout has them."""
     per_word, mask = 16 // slot_width, (1 << slot_width) - 1
     words = []
     for lanes in _blocks(values):
