@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,19 @@ from click.core import ParameterSource
 
 from bnnhw.cli import Command
 from bnnhw.cost.accuracies import accuracies
-from bnnhw.cost.bench import Case, perform
-from bnnhw.cost.larger import attach, further
+from bnnhw.cost.bench import Case
+from bnnhw.cost.cases import Cases
+from bnnhw.cost.larger import attach
 from bnnhw.cost.page import page
 from bnnhw.cost.tables import comma_separated, entries, markdown
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
 from bnnhw.flow.design import BOARDS, clock_hz
-from bnnhw.jobs.pool import AGAIN, MEMORY, fault, workers
+from bnnhw.jobs.files import write_text
+from bnnhw.jobs.pool import AGAIN, workers
 from bnnhw.network.methods import Method, isolated, own, select, together
 from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn import checkpoint
-from bnnhw.studies.experiment import write_text
 from bnnhw.training.journal import interruptible
 
 STOPS = ("synth", "pnr")
@@ -130,72 +130,6 @@ def repeated(context: click.Context) -> str:
     return " ".join(words)
 
 
-class Follower:
-    """Follows cases to their end: a bar with the time left, a line for each that ends.
-
-    cases : what is measured, the baseline first; what the board has no room for joins them on a
-    larger board. ended, failed : of them, and a line for each that failed.
-    """
-
-    def __init__(self, cases: Sequence[Case]) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        self.board, self.cases = cases[0].board, [*cases]
-        self.ended: list[Case] = []
-        self.failed: list[str] = []
-        self.bar = progress.Progress(
-            "{task.description}", progress.BarColumn(), progress.MofNCompleteColumn(), "methods",
-            progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn(),
-            console=Console(stderr=True), speed_estimate_period=MEMORY,
-        )  # fmt: skip
-        self.task = self.bar.add_task("measure", total=len(cases))
-
-    def run(self, executor: Executor, publish: Callable[[Sequence[Case]], None]) -> None:
-        """Measure all; `publish` is given those that have ended after each."""
-        futures = {executor.submit(perform, case): case for case in self.cases}
-        waiting: set[Future[None]] = set(futures)
-        try:
-            while waiting:
-                done, waiting = wait(waiting, 1.0, FIRST_COMPLETED)
-                for future in done:
-                    for case in self._take(futures[future], fault(future)):
-                        more = executor.submit(perform, case)
-                        futures[more] = case
-                        waiting.add(more)
-                if done:
-                    publish(self.ended)
-                total = len(self.cases)
-                self.bar.update(self.task, total=total, completed=total - len(waiting))
-        finally:
-            for future in futures:
-                future.cancel()
-
-    def _take(self, case: Case, error: BaseException | None) -> list[Case]:
-        """Tell of a case that has ended; returns what is to be measured as well."""
-        name = case.method if case.board == self.board else f"{case.method} on {case.board}"
-        more: list[Case] = []
-        if error is None:
-            self.ended.append(case)
-            line = _line(case.row())
-            more = further(case, self.cases)
-            self.cases += more
-        else:
-            line = "failed, " + " ".join(f"{type(error).__name__}: {error}".split())
-            self.failed.append(f"{name}: {line}")
-        self.bar.console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
-        return more
-
-
-def _line(row: dict[str, Any]) -> str:
-    """What a row says, in a line."""
-    if "cells" not in row:
-        return f"{row['status']}: {row['reason']}"
-    cells = ", ".join(f"{number} {name.upper()}" for name, number in row["cells"].items())
-    fmax = f", {row['fmax_mhz']['median']} MHz" if "fmax_mhz" in row else ""
-    return f"{row['status']}: {cells}{fmax}, {row['cycles']['busy']} cycles; {row['seconds']} s"
-
-
 @click.command(cls=Command)
 @click.option("--board", type=click.Choice(sorted(BOARDS)), required=True)
 @click.option("--network", type=click.Choice(checkpoint.bundled_names()), required=True,
@@ -237,12 +171,12 @@ def main(
     measurement = plan(
         network, board, chosen, specs, seeds, images, out, models, command, energy, data
     )
-    follower = Follower(measurement.cases)
+    follower = Cases(measurement.cases)
     with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
-        follower.run(executor, measurement.publish)
+        follower.run(executor, lambda: measurement.publish(follower.ended))
     if follower.failed:
         raise UserError(
-            f"{len(follower.failed)} of {len(follower.cases)} methods failed, "
+            f"{len(follower.failed)} of {len(follower.jobs)} methods failed, "
             f"{follower.failed[0]}; the same command tries them again"
         )
     shutil.rmtree(out / "work", ignore_errors=True)

@@ -13,12 +13,14 @@ import click
 from bnnhw import datasets
 from bnnhw.cli import Command
 from bnnhw.errors import UserError
-from bnnhw.jobs.pool import AGAIN, Follower, workers
+from bnnhw.jobs.files import read_json, write_text
+from bnnhw.jobs.pool import AGAIN, workers
 from bnnhw.network.methods import BASE, Method, combine, combined, isolated, select
 from bnnhw.network.repair import BASELINE
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.teachers import read_teacher
-from bnnhw.studies.experiment import Experiment, read_json, versions, write_text
+from bnnhw.studies.experiment import Experiment, versions
+from bnnhw.studies.runs import Runs
 from bnnhw.studies.summary import markdown, means, summarise
 from bnnhw.training.journal import interruptible
 from bnnhw.training.options import TABLES, numbers, read_config, settle
@@ -192,7 +194,7 @@ def main(
     for experiment in experiments:
         if experiment.teacher:
             read_teacher(experiment.teacher, experiment.spec)
-    follower = Follower(experiments)
+    follower = Runs(experiments)
     with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
         follower.run(executor, lambda: study.publish(experiments, missing, choice))
     study.publish(experiments, missing, choice)

@@ -15,8 +15,8 @@ from bnnhw.cost.tables import entries
 from bnnhw.flow import implement
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.nn.kernels import walks
-from tests.executors import Here
-from tests.measuring import Tools, figures
+from tests.cost.measuring import Tools, figures
+from tests.jobs.executors import Here
 from tests.plans import SPECS, network_of
 
 

@@ -10,24 +10,55 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("bnnhw", "gateware", "boards", "sim")
+HARDWARE = ("gateware", "boards", "sim")  # folders of the repository, linked to from bnnhw
 COMMANDS = {
-    "bnnhw.build",
-    "bnnhw.train",
-    "bnnhw.evaluate",
-    "bnnhw.measure",
-    "bnnhw.study",
-    "bnnhw.teach",
+    f"bnnhw.{name}" for name in ("build", "measure", "train", "teach", "study", "evaluate", "data")
 }
+BASE = ("bnnhw.errors",)
+WINGS = {  # what each may import beside itself
+    "network": BASE,
+    "golden": (*BASE, "bnnhw.network"),
+    "datasets": BASE,
+    "nn": (*BASE, "bnnhw.network", "bnnhw.jobs"),
+    "lowering": (*BASE, "bnnhw.network", "bnnhw.nn"),
+    "compiler": (
+        *BASE, "bnnhw.network", "bnnhw.boards.board", "bnnhw.gateware.parameters",
+        "bnnhw.gateware.program",
+    ),
+    "jobs": BASE,
+    "training": (
+        *BASE, "bnnhw.network", "bnnhw.nn", "bnnhw.golden", "bnnhw.lowering", "bnnhw.datasets",
+        "bnnhw.jobs",
+    ),
+    "studies": (
+        *BASE, "bnnhw.network", "bnnhw.nn", "bnnhw.golden", "bnnhw.lowering", "bnnhw.datasets",
+        "bnnhw.jobs", "bnnhw.training",
+    ),
+    "flow": (
+        *BASE, "bnnhw.network", "bnnhw.nn", "bnnhw.golden", "bnnhw.lowering", "bnnhw.datasets",
+        "bnnhw.compiler", "bnnhw.jobs", "bnnhw.boards", "bnnhw.gateware", "bnnhw.sim",
+    ),
+    "cost": (
+        *BASE, "bnnhw.network", "bnnhw.nn", "bnnhw.golden", "bnnhw.lowering", "bnnhw.datasets",
+        "bnnhw.compiler", "bnnhw.jobs", "bnnhw.boards", "bnnhw.gateware", "bnnhw.sim", "bnnhw.flow",
+        "bnnhw.studies",
+    ),
+    "gateware": (),
+    "boards": ("bnnhw.gateware",),
+    "sim": ("bnnhw.gateware.frames",),
+}  # fmt: skip
 
 
 def name_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "bnnhw" else ("bnnhw", *parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 SOURCES = {
-    name_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))
+    name_of(path): path
+    for package in ("bnnhw", *HARDWARE)
+    for path in sorted((ROOT / package).rglob("*.py"))
 }
 
 
@@ -52,7 +83,9 @@ def under(name: str, *packages: str) -> bool:
 
 
 def ours(name: str) -> set[str]:
-    return {other for other in IMPORTS[name] if under(other, *PACKAGES, "tests", "scripts")}
+    return {
+        other for other in IMPORTS[name] if under(other, "bnnhw", *HARDWARE, "tests", "scripts")
+    }
 
 
 def modules(*packages: str) -> list[str]:
@@ -80,9 +113,21 @@ def reach(name: str) -> set[str]:
 
 
 def test_every_module_is_read():
-    assert {"gateware.engine", "bnnhw.golden", "bnnhw.nn", "boards.icebreaker"} <= set(SOURCES)
-    assert "gateware.array" in IMPORTS["gateware.engine"]
-    assert {"bnnhw.steps", "bnnhw.layout"} <= IMPORTS["bnnhw.plan"]
+    assert {"bnnhw.gateware.engine", "bnnhw.golden.execute", "bnnhw.boards.icebreaker"} <= set(
+        SOURCES
+    )
+    assert "bnnhw.gateware.array" in IMPORTS["bnnhw.gateware.engine"]
+    assert {"bnnhw.compiler.program", "bnnhw.compiler.layout"} <= IMPORTS["bnnhw.compiler.plan"]
+
+
+def test_every_wing_is_known():
+    wings = {name.split(".")[1] for name in SOURCES if name.count(".") > 1}
+    assert wings == set(WINGS)
+
+
+def test_a_users_folders_collide_with_nothing():
+    for name in SOURCES:
+        assert not {other for other in ours(name) if under(other, *HARDWARE)}, name
 
 
 def test_no_module_reaches_itself():
@@ -90,19 +135,34 @@ def test_no_module_reaches_itself():
     assert len([*order.static_order()]) == len(SOURCES)  # raises CycleError, naming them
 
 
+@pytest.mark.parametrize("wing", WINGS)
+def test_what_a_wing_may_know(wing):
+    check(modules(f"bnnhw.{wing}"), f"bnnhw.{wing}", *WINGS[wing])
+
+
+def test_wings_import_one_way():
+    order = TopologicalSorter(
+        {
+            wing: {other.split(".")[1] for other in allowed if other not in BASE}
+            for wing, allowed in WINGS.items()
+        }
+    )
+    assert len([*order.static_order()]) == len(WINGS)
+
+
+@pytest.mark.parametrize("wing", ["network", "gateware", "compiler", "boards", "jobs", "datasets"])
+def test_these_wings_know_no_torch(wing):
+    for name in modules(f"bnnhw.{wing}"):
+        assert not {other for other in IMPORTS[name] if under(other, "torch")}, name
+
+
 def test_gateware_knows_only_amaranth():
-    check(modules("gateware"), "gateware")
-    for name in modules("gateware"):
+    for name in modules("bnnhw.gateware"):
         assert not {other for other in IMPORTS[name] if under(other, "torch", "numpy")}, name
 
 
-def test_boards_know_only_gateware():
-    check(modules("boards"), "boards", "gateware")
-    assert not ours("boards.board")  # plain numbers: the planner reads them
-
-
-def test_benches_know_nothing_of_networks():
-    check(modules("sim"), "sim", "gateware.frames")
+def test_a_board_is_plain_numbers():
+    assert not ours("bnnhw.boards.board")  # the planner reads them
 
 
 def test_nothing_imports_tests_or_scripts():
@@ -115,106 +175,36 @@ def test_nothing_imports_a_command():
         assert not {other for other in ours(name) if under(other, *COMMANDS)}, name
 
 
-@pytest.mark.parametrize(
-    ("name", "allowed"),
-    [
-        ("bnnhw.errors", ()),
-        ("bnnhw.repair", ("bnnhw.errors",)),
-        ("bnnhw.spec", ("bnnhw.errors", "bnnhw.repair")),
-        ("bnnhw.integer_parts", ("bnnhw.errors", "bnnhw.spec")),
-        ("bnnhw.integer", ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer_parts")),
-        ("bnnhw.golden_parts", ("bnnhw.spec", "bnnhw.integer", "bnnhw.integer_parts")),
-        ("bnnhw.golden", ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.golden_parts")),
-        ("bnnhw.data", ("bnnhw.errors", "bnnhw.download")),
-        ("bnnhw.download", ("bnnhw.errors", "bnnhw.cli")),
-        ("bnnhw.methods", ("bnnhw.errors", "bnnhw.repair")),
-        ("bnnhw.summary", ("bnnhw.methods",)),
-        ("bnnhw.layout", ()),
-        ("bnnhw.places", ()),
-        ("bnnhw.entries", ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.layout")),
-        ("bnnhw.estimate", ()),
-        ("bnnhw.netlist", ()),
-        ("bnnhw.checkpoint", ("bnnhw.errors", "bnnhw.spec", "bnnhw.nn")),
-        (
-            "bnnhw.fixed",
-            ("bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.integer_parts", "bnnhw.nn"),
-        ),
-        (
-            "bnnhw.lower",
-            (
-                "bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.nn", "bnnhw.checkpoint",
-                "bnnhw.fixed",
-            ),
-        ),
-        (
-            "bnnhw.passes",
-            ("bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.entries"),
-        ),
-        (
-            "bnnhw.schedule",
-            (
-                "bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.entries", "bnnhw.passes",
-                "bnnhw.places",
-            ),
-        ),
-        (
-            "bnnhw.steps",
-            (
-                "bnnhw.integer", "bnnhw.layout", "bnnhw.estimate", "bnnhw.passes",
-                "bnnhw.places", "bnnhw.schedule", "gateware.parameters", "gateware.program",
-            ),
-        ),
-        (
-            "bnnhw.plan",
-            (
-                "bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.layout", "bnnhw.passes",
-                "bnnhw.schedule", "bnnhw.steps", "boards.board", "gateware.parameters",
-                "gateware.program",
-            ),
-        ),
-        (
-            "bnnhw.prove",
-            (
-                "bnnhw.errors", "bnnhw.spec", "bnnhw.integer", "bnnhw.golden", "bnnhw.plan",
-                "bnnhw.tools", "sim", "gateware.parameters",
-            ),
-        ),
-    ],
-)  # fmt: skip
-def test_what_a_module_may_know(name, allowed):
-    check([name], *allowed)
-
-
-def test_layers_know_no_lowering_and_no_hardware():
-    allowed = ("bnnhw.nn", "bnnhw.errors", "bnnhw.spec", "bnnhw.repair", "bnnhw.data")
-    check(modules("bnnhw.nn"), *allowed, "bnnhw.integer")
+def test_layers_know_no_hardware():
     for name in modules("bnnhw.nn"):
-        assert not {other for other in reach(name) if under(other, *PACKAGES[1:])}, name
+        hardware = {o for o in reach(name) if under(o, *(f"bnnhw.{part}" for part in HARDWARE))}
+        assert not hardware, name
 
 
 def test_golden_and_gateware_share_no_code():
-    assert not {other for other in reach("bnnhw.golden") if not under(other, "bnnhw")}
-    for name in modules("gateware"):
-        assert not {other for other in reach(name) if under(other, "bnnhw")}, name
-    assert not reach("bnnhw.golden") & {"bnnhw.layout", "bnnhw.entries", "bnnhw.plan"}
+    known = {other for name in modules("bnnhw.golden") for other in reach(name)}
+    assert not {
+        other for other in known if under(other, "bnnhw.gateware", "bnnhw.boards", "bnnhw.compiler")
+    }
+    for name in modules("bnnhw.gateware"):
+        assert not {o for o in reach(name) if not under(o, "bnnhw.gateware")} - {"bnnhw"}, name
 
 
 def test_only_the_machine_learning_side_uses_torch():
-    """Beside layers and lowering some use tensors, of torch.nn no more than functions."""
-    tensors = {f"bnnhw.{name}" for name in ("golden", "golden_parts", "checkpoint", "evaluate")}
-    tensors |= {"bnnhw.train", "bnnhw.streams", "bnnhw.journal"}
+    """Beside layers and training some use tensors, of torch.nn no more than functions."""
     for name, others in IMPORTS.items():
         torch = {other for other in others if under(other, "torch")}
-        if under(name, "bnnhw.nn") or name == "bnnhw.lower":
+        if under(name, "bnnhw.nn", "bnnhw.training") or name == "bnnhw.lowering.lower":
             continue
-        assert not torch or name in tensors, (name, torch)
+        tensors = under(name, "bnnhw.golden", "bnnhw.train", "bnnhw.evaluate", "bnnhw.studies")
+        assert not torch or tensors, (name, torch)
         assert not {other for other in torch if under(other, "torch.nn", "torch.autograd")} - {
             "torch.nn.functional"
         }, (name, torch)
 
 
-def test_only_layers_define_gradients():
+def test_only_layers_and_training_know_gradients():
     for name, path in SOURCES.items():
-        if not under(name, "bnnhw.nn"):
+        if not under(name, "bnnhw.nn", "bnnhw.training"):
             source = path.read_text()
             assert "autograd" not in source and ".backward(" not in source, name

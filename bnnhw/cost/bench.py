@@ -28,12 +28,12 @@ from bnnhw.flow import implement, tools
 from bnnhw.flow.design import BOARDS, clock_hz, write_design
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.prove import prove
+from bnnhw.jobs.files import read_json, write_text
 from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
 from bnnhw.sim import toggles
-from bnnhw.studies.experiment import read_json, write_text
 
 BUILT, OVER, REFUSED, WRONG = "built", "does not fit", "refused", "not bit-exact"
 UNPLACED = "not placed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import warnings
 import zipfile
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bnnhw.errors import UserError
+from bnnhw.jobs.files import replacing
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet
 
@@ -43,11 +43,10 @@ class Checkpoint:
 
 def write_atomic(content: Any, path: Path) -> None:
     """torch.save that leaves either the old file or the whole new one."""
-    partial = path.with_name(path.name + ".part")
     try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
+        with replacing(path) as partial:
+            torch.save(content, partial)
+    except RuntimeError as error:
         raise UserError(f"{path}: cannot be written ({error}); choose another --out") from None
 
 

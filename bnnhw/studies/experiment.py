@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 import threading
@@ -19,6 +18,7 @@ import numpy as np
 
 from bnnhw import datasets, golden
 from bnnhw.errors import UserError
+from bnnhw.jobs.files import read_json, write_text
 from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet, checkpoint
@@ -30,25 +30,6 @@ from bnnhw.training.streams import integers
 from bnnhw.training.trainer import Trainer
 
 _ALONE = threading.Lock()  # random numbers are drawn from the process's one generator
-
-
-def write_text(path: Path, text: str) -> None:
-    """Leave either the old file or the whole new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-def read_json(path: Path) -> Any:
-    """The content of a file that `write_text` left."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it to make it anew") from None
 
 
 @dataclass(frozen=True)

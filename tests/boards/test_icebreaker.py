@@ -2,7 +2,7 @@ import pytest
 
 from bnnhw.boards.board import baud_divisor
 from bnnhw.boards.icebreaker import Top, pll, prepare
-from tests.fakes import FakeEngine
+from tests.flow.fakes import FakeEngine
 
 
 def make_top(clock_hz=24_000_000):

@@ -13,7 +13,7 @@ from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
-from tests.fakes import FakeEngine
+from tests.flow.fakes import FakeEngine
 from tests.gateware.bench import simulate
 
 

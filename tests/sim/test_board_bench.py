@@ -15,7 +15,7 @@ from bnnhw.gateware.flash import boot_image
 from bnnhw.gateware.frames import GOOD
 from bnnhw.sim.board_bench import run_board
 from bnnhw.sim.runner import SimulationError
-from tests.fakes import FakeEngine
+from tests.flow.fakes import FakeEngine
 
 PAYLOAD = np.array([0x1122334455660007, 5], "<u8").tobytes()
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 1), np.uint8)

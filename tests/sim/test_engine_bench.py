@@ -9,7 +9,7 @@ from bnnhw.flow.prove import compare
 from bnnhw.flow.verilog import to_verilog
 from bnnhw.sim.engine_bench import read_snapshot, run_engine
 from bnnhw.sim.runner import SimulationError
-from tests.fakes import FakeEngine
+from tests.flow.fakes import FakeEngine
 
 BOOT = np.array([0x1122334455660007, 0xFFFFFFFFFFFFFFFF, 3], np.uint64)
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 3, 4, 2), np.uint8)

@@ -18,7 +18,7 @@ from bnnhw.network.repair import BASELINE, CATEGORIES, TRAINING
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
 from bnnhw.nn.folded import fold_norm
-from tests.test_lower_methods import nchw
+from tests.lowering.test_lower_methods import nchw
 
 
 @torch.no_grad()

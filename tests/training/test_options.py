@@ -15,7 +15,7 @@ from bnnhw.nn import checkpoint
 from bnnhw.training.options import SETTINGS, given_tables, read_config, settle
 from bnnhw.training.recipe import Recipe
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 ARGUMENTS = [setting.argument for setting in SETTINGS]
 
 

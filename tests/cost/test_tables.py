@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from tests.measuring import DIGITS, run, trained
+from tests.cost.measuring import DIGITS, run, trained
 
 
 def test_entries_hold_sums_and_differences(table):

@@ -11,7 +11,7 @@ from bnnhw.boards.icebreaker import BOARD
 from bnnhw.compiler import plan
 from bnnhw.compiler.traffic import traffic
 from bnnhw.network.repair import BASELINE
-from tests.measuring import DIGITS
+from tests.cost.measuring import DIGITS
 from tests.random_networks import random_network
 
 

@@ -9,7 +9,7 @@ from bnnhw.cost import bench
 from bnnhw.flow import implement, tools
 from bnnhw.flow.prove import Mismatch
 from bnnhw.network.repair import Repair
-from tests.measuring import case
+from tests.cost.measuring import case
 
 
 def test_a_network_that_is_not_bit_exact_has_no_cost(fakes, tmp_path):

@@ -73,7 +73,7 @@ def _serve(pipe, dark):
             os._exit(0)  # Qt's objects would have to be taken down in order
         try:
             if window is None:
-                from tests.browser_window import Window  # Qt may be missing
+                from tests.cost.browser_window import Window  # Qt may be missing
 
                 window = Window()
             pipe.send((getattr(window, name)(*arguments), None))

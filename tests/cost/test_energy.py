@@ -19,7 +19,7 @@ DEVICE = "iCE40UP5K"
 ACTIVITY = Activity(cycles=1000, loads=20_000, multiplier_inputs=300, flip_flops=50, ebr=7000,
                     spram=4000, spram_writes=400)  # fmt: skip
 TRAFFIC = dict(reads=dict(weights=500, image=100), writes=dict(features=60, image=40))
-PAGE = Path(__file__).parents[1] / "docs" / "energy.md"
+PAGE = Path(__file__).parents[2] / "docs" / "energy.md"
 
 
 def test_changes_are_weighted_by_what_a_net_drives():

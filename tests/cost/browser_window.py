@@ -1,4 +1,4 @@
-"""The window of tests.browser on Qt's Chromium; it cannot be imported where Qt is missing."""
+"""The window of tests.cost.browser on Qt's Chromium; it cannot be imported where Qt is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PySide6.QtWebEngineCore import (
 from PySide6.QtWebEngineWidgets import QWebEngineView
 from PySide6.QtWidgets import QApplication
 
-from tests.browser import SECONDS
+from tests.cost.browser import SECONDS
 
 
 def _until(connect):

@@ -22,7 +22,7 @@ from bnnhw import datasets
 from bnnhw.datasets import download
 from bnnhw.datasets.download import ARCHIVES
 from bnnhw.errors import UserError
-from tests.test_data import CIFAR10, write_cifar
+from tests.datasets.test_images import CIFAR10, write_cifar
 
 
 class Server:

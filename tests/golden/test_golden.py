@@ -16,7 +16,7 @@ from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.repair import CATEGORIES
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
-from tests.naive import Naive
+from tests.golden.naive import Naive
 from tests.random_networks import random_network
 
 METHODS = {

@@ -12,8 +12,7 @@ from click.testing import CliRunner
 from bnnhw import evaluate
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint, untrained
-
-from .test_data import CIFAR10, write_cifar
+from tests.datasets.test_images import CIFAR10, write_cifar
 
 KEYS = ["model", "dataset", "split", "images", "top1", "integer"]
 
@@ -54,7 +53,7 @@ def test_bundled_resnet20_records_what_is_claimed(name, column, least):
         "test",
         10000,
     )
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     rows = re.findall(r"^\| top-1, (float|integer) \|(.*)\|$", readme, re.MULTILINE)
     claimed = {
         kind: float(

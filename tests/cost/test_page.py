@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from bnnhw.cost.charts import bars, front, pareto, plots
-from tests.measuring import run
+from tests.cost.measuring import run
 
 
 def test_front_holds_what_nothing_betters():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from bnnhw.cost.accuracies import accuracies
 from bnnhw.network.repair import BASELINE
 from bnnhw.nn import checkpoint
-from tests.measuring import DIGITS, trained
+from tests.cost.measuring import DIGITS, trained
 
 
 def test_accuracies_are_of_exactly_the_spec_and_of_one_protocol(tmp_path):

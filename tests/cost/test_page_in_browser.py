@@ -9,8 +9,8 @@ import pytest
 from bnnhw.cost.charts import bars, plots
 from bnnhw.cost.page import page
 from bnnhw.cost.tables import FIGURES
-from tests.browser import Browser
-from tests.measuring import every_method
+from tests.cost.browser import Browser
+from tests.cost.measuring import every_method
 
 WIDTHS = (1280, 400)
 HEADS = "[...document.querySelector('thead tr').cells]"

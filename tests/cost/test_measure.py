@@ -9,7 +9,7 @@ from bnnhw.compiler import plan
 from bnnhw.flow import implement, tools
 from bnnhw.network.repair import CATEGORIES, Repair
 from bnnhw.nn import checkpoint
-from tests.measuring import CLOCKS, by_method, content, run
+from tests.cost.measuring import CLOCKS, by_method, content, run
 
 
 def test_a_table_of_all_figures(fakes, tmp_path, monkeypatch):

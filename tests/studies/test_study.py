@@ -22,7 +22,7 @@ from bnnhw.nn.teacher import Teacher
 from bnnhw.studies import experiment
 from bnnhw.studies.summary import markdown, means, spread, summarise
 from bnnhw.training.inference import classify
-from tests.executors import Here
+from tests.jobs.executors import Here
 
 TINY = ("--dataset", "digits", "--widths", "4,4,4", "--epochs", 1, "--seeds", 1, "--images", 96,
         "--batch", 32)  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bnnhw.cost import bench
 from bnnhw.cost.larger import further
-from tests.measuring import by_method, case, run
+from tests.cost.measuring import by_method, case, run
 
 BOARD, LARGER = "icebreaker", "ulx3s"
 
