@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bnnhw.compiler.entries import thermometer_weights, threshold_parameters
 from bnnhw.compiler.layout import groups
-from bnnhw.compiler.weights import thermometer_weights, threshold_parameters
 from bnnhw.network.integer import (
     IntegerActivation,
     IntegerConvolution,

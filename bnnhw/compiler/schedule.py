@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bnnhw.compiler import allocation, layout, weights
+from bnnhw.compiler import allocation, entries, layout
 from bnnhw.compiler.layout import GROUP
 from bnnhw.compiler.passes import (
     HIDDEN,
@@ -132,7 +132,7 @@ class Schedule:
         size = (height, width, self.spec.widths[0])
         if part.levels is None:
             yield Task(
-                "stem", None, self.spec.input, size, weights.stem_entries(part), IMAGE,
+                "stem", None, self.spec.input, size, entries.stem_entries(part), IMAGE,
                 bits=self._bit_map(0, self._bits), residual=self._residuals(STREAM),
             )  # fmt: skip
             return
@@ -211,7 +211,7 @@ class Schedule:
         if work.operand == SUMS:
             inside = (shape.out_height, shape.out_width, inputs)
         return Task(
-            shape.name, work, inside, (1, 1, outputs), weights.layer_entries(weights, work.part),
+            shape.name, work, inside, (1, 1, outputs), entries.layer_entries(weights, work.part),
             self._residuals(work.operand), residual=self._residuals(work.keeps),
             entry_rows=range(2),
         )  # fmt: skip
@@ -226,13 +226,13 @@ class Schedule:
         features, upper, entry_rows = self._bit_map(work.feature, self._bits), False, range(3)
         if work.kind == "pointwise":
             features = stream
-            contents = weights.pointwise_entries(work.weights, work.part)
+            contents = entries.pointwise_entries(work.weights, work.part)
         elif work.weights is None:
             if self.passes:
                 entry_rows = range(int(work.factors is not None), 2 + self.thresholds)
-            contents = weights.scale_entries(work.part, work.act, entry_rows)
+            contents = entries.scale_entries(work.part, work.act, entry_rows)
         else:
-            contents = weights.convolution_entries(work.weights, work.part)
+            contents = entries.convolution_entries(work.weights, work.part)
         if work.factors is not None:
             features, upper = self._factors(layer, work.factors)
         return Task(
@@ -257,7 +257,7 @@ class Schedule:
         """As many steps as the head's weights need."""
         last = self.spec.convolutions()[-1]
         inside = (last.out_height, last.out_width, last.out_channels)
-        parts = weights.head_entries(self.network.head, WEIGHT_DEPTH)
+        parts = entries.head_entries(self.network.head, WEIGHT_DEPTH)
         for index, contents in enumerate(parts):
             name = "head" if len(parts) == 1 else f"head.{index}"
             features = self._residuals(STREAM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnnhw.compiler import layout, weights
+from bnnhw.compiler import entries, layout
 from bnnhw.errors import UserError
 from bnnhw.network.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
 from bnnhw.network.spec import NumberFormats
@@ -120,7 +120,7 @@ def test_convolution_entries_hold_taps_by_channel_and_fold(inputs, outputs):
     rng = np.random.default_rng(inputs)
     weights = rng.choice(np.array([-1, 1], np.int8), (outputs, 3, 3, inputs))
     part = requantiser(rng, outputs)
-    taps, parameters = table(weights.convolution_entries(weights, part))
+    taps, parameters = table(entries.convolution_entries(weights, part))
     folds = padded(inputs) // 16
     assert len(taps) == padded(outputs) * folds
     for out, fold, tap in np.ndindex(padded(outputs), folds, 9):
@@ -141,7 +141,7 @@ def test_a_threshold_becomes_scale_one_and_a_bias():
     """bit = acc >= threshold for every even acc, through y = (half * scale >> shift) + bias."""
     formats = NumberFormats()
     threshold = np.arange(-145, 146, dtype=np.int32)
-    part = weights.threshold_parameters("stage0.0.conv1", threshold, formats)
+    part = entries.threshold_parameters("stage0.0.conv1", threshold, formats)
     for acc in range(-144, 145, 2):
         shift = formats.scale_fraction - formats.guard
         y = ((acc // 2 * part.scale >> shift) + part.bias) >> formats.guard
@@ -151,12 +151,12 @@ def test_a_threshold_becomes_scale_one_and_a_bias():
 def test_faults_of_entries_are_explained():
     formats = NumberFormats(guard=6)
     with pytest.raises(UserError, match=r"stage1\.0\.conv1: has neither scale nor threshold"):
-        weights.threshold_parameters("stage1.0.conv1", None, formats)
+        entries.threshold_parameters("stage1.0.conv1", None, formats)
     with pytest.raises(UserError, match=r"stage1\.0\.conv1: thresholds need more than 16 bits"):
-        weights.threshold_parameters("stage1.0.conv1", np.array([1026], np.int32), formats)
+        entries.threshold_parameters("stage1.0.conv1", np.array([1026], np.int32), formats)
     never = Requantiser(*np.array([[0], [0], [32768]], np.int32))
     with pytest.raises(UserError, match="does not fit 16 bits"):
-        weights.convolution_entries(np.ones((1, 3, 3, 2), np.int8), never)
+        entries.convolution_entries(np.ones((1, 3, 3, 2), np.int8), never)
 
 
 def test_scale_entries_hold_slopes_and_no_weights():
@@ -164,7 +164,7 @@ def test_scale_entries_hold_slopes_and_no_weights():
     part = requantiser(rng, 20)
     shift_in, negative = rng.integers(-32768, 32768, (2, 20)).astype(np.int32)
     act = IntegerActivation(shift_in, part.scale, negative, part.bias)
-    taps, parameters = table(weights.scale_entries(part, act))
+    taps, parameters = table(entries.scale_entries(part, act))
     assert len(taps) == 32 and not taps[:, 1:].any()
     for channel in range(32):
         want = [0, 0, 0, 0]
@@ -173,10 +173,10 @@ def test_scale_entries_hold_slopes_and_no_weights():
                     part.threshold[channel]]  # fmt: skip
         got = signed(int(taps[channel, 0]), 16)
         assert [got, *parameters[channel].tolist()] == want
-    assert not table(weights.scale_entries(part, None))[0].any()
-    words = weights.scale_entries(part, act).reshape(-1, 3)
+    assert not table(entries.scale_entries(part, None))[0].any()
+    words = entries.scale_entries(part, act).reshape(-1, 3)
     for rows in (range(2), range(1, 2), range(1, 3)):
-        got = weights.scale_entries(part, act, rows)
+        got = entries.scale_entries(part, act, rows)
         assert np.array_equal(got, words[:, rows.start : rows.stop].reshape(-1))
 
 
@@ -191,7 +191,7 @@ def test_stem_entries_are_four_channels_bytes_by_tap_and_input(outputs, channels
     rng = np.random.default_rng(outputs)
     weights = rng.integers(-127, 128, (outputs, 3, 3, channels)).astype(np.int8)
     part = requantiser(rng, outputs)
-    taps, parameters = table(weights.stem_entries(IntegerStem(weights, 4, part)))
+    taps, parameters = table(entries.stem_entries(IntegerStem(weights, 4, part)))
     assert len(taps) >= max(padded(outputs), padded(outputs) // 4 * 9 * channels)
     for quad, tap, c in np.ndindex(padded(outputs) // 4, 9, channels):
         got = bytes_of(taps[(quad * 9 + tap) * channels + c])
@@ -222,7 +222,7 @@ def test_head_entries_are_four_classes_bytes_by_channel_then_the_bias(
     rng = np.random.default_rng(classes)
     weights = rng.integers(-127, 128, (classes, channels)).astype(np.int8)
     mantissa = rng.integers(-127, 128, classes).astype(np.int8)
-    parts = weights.head_entries(IntegerHead(weights, mantissa, 3), depth)
+    parts = entries.head_entries(IntegerHead(weights, mantissa, 3), depth)
     each = padded(channels) + 1
     assert [len(words) for words in parts] == [3 * each * quads for quads in steps]
     taps = np.concatenate([table(words)[0] for words in parts])
@@ -234,18 +234,18 @@ def test_head_entries_are_four_classes_bytes_by_channel_then_the_bias(
 
 def test_thermometers_are_padded_to_groups_with_weights_that_cancel():
     weights = np.random.default_rng(3).choice(np.array([-1, 1], np.int8), (4, 3, 3, 2 * 18))
-    padded = weights.thermometer_weights(weights, 18).reshape(4, 3, 3, 2, 32)
+    padded = entries.thermometer_weights(weights, 18).reshape(4, 3, 3, 2, 32)
     assert np.array_equal(padded[..., :18].reshape(weights.shape), weights)
     assert not padded[..., 18:].sum(-1).any() and padded.dtype == np.int8
     whole = weights[..., :32]
-    assert np.array_equal(weights.thermometer_weights(whole, 16), whole)
+    assert np.array_equal(entries.thermometer_weights(whole, 16), whole)
 
 
 def test_pointwise_entries_hold_two_inputs_of_four_outputs():
     rng = np.random.default_rng(5)
     weights = rng.integers(-127, 128, (34, 18)).astype(np.int8)
     part = requantiser(rng, 34)
-    taps, parameters = table(weights.pointwise_entries(weights, part))
+    taps, parameters = table(entries.pointwise_entries(weights, part))
     assert len(taps) == 48 // 4 * 32 // 2
     for quad, pair in np.ndindex(12, 16):
         entry = taps[quad * 16 + pair].astype("<u2").view(np.int8)
@@ -263,7 +263,7 @@ def test_layer_entries_are_four_outputs_bytes_by_input(outputs, inputs):
     rng = np.random.default_rng(outputs)
     weights = rng.integers(-127, 128, (outputs, inputs)).astype(np.int8)
     part = requantiser(rng, outputs)
-    words = weights.layer_entries(weights, part)
+    words = entries.layer_entries(weights, part)
     whole = np.zeros((len(words) // 2, 3), np.uint64)
     whole[:, :2] = words.reshape(-1, 2)  # no thresholds
     taps, parameters = table(whole.reshape(-1))

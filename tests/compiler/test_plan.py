@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bnnhw.boards.icebreaker import BOARD
-from bnnhw.compiler import layout, weights
+from bnnhw.compiler import entries, layout
 from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.network.spec import NetworkSpec, Repair
 from tests.plans import SPECS, names_of, network_of, regions, size_of, words_of
@@ -47,7 +47,7 @@ def test_the_boot_image_is_the_program_and_the_weights(case):
     for index, step in enumerate(plan.steps):
         assert plan.image[3 * index : 3 * index + 3].tolist() == list(step.words)
     parts = {conv.shape.name: conv for conv in network.convolutions}
-    heads = weights.head_entries(network.head, plan.parameters.weight_depth)
+    heads = entries.head_entries(network.head, plan.parameters.weight_depth)
     at = places["weights"].start
     found = set()
     for step in plan.steps:
@@ -59,12 +59,12 @@ def test_the_boot_image_is_the_program_and_the_weights(case):
             found.add(got.tobytes())
         if step.kind == "conv":
             conv = parts[step.name]
-            part = conv.requantiser or weights.threshold_parameters(
+            part = conv.requantiser or entries.threshold_parameters(
                 step.name, conv.threshold, network.spec.formats
             )
-            want = weights.convolution_entries(conv.weights, part)
+            want = entries.convolution_entries(conv.weights, part)
         elif step.kind == "stem":
-            want = weights.stem_entries(network.stem)
+            want = entries.stem_entries(network.stem)
         elif step.kind == "head":
             want = heads.pop(0)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnnhw.compiler import layout, weights
+from bnnhw.compiler import entries, layout
 from bnnhw.gateware.program import Kind
 from tests.plans import regions, size_of, words_of
 
@@ -15,7 +15,7 @@ def test_steps_are_the_layers_and_the_moves_between_stages(case):
         if not shape.shortcut and (shape.stride, shape.in_channels) != (1, shape.out_channels):
             expected.append((f"{shape.name}.shortcut", "shortcut"))
         expected.append((shape.name, "conv"))
-    count = len(weights.head_entries(network.head, plan.parameters.weight_depth))
+    count = len(entries.head_entries(network.head, plan.parameters.weight_depth))
     assert (count == 1) == (network.spec.classes < 60)
     heads = ["head"] if count == 1 else [f"head.{index}" for index in range(count)]
     expected += [(name, "head") for name in heads]

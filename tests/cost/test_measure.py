@@ -96,7 +96,7 @@ def test_a_seed_without_a_result_is_told_and_counts_nowhere(fakes, tmp_path):
 
 def test_what_no_seed_places_has_its_other_figures_and_is_tried_again(fakes, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tests.measuring.CLOCKS", {})
+        patch.setattr("tests.cost.measuring.CLOCKS", {})
         assert run(tmp_path, "baseline", "--seeds", 1).exit_code == 0
     base = by_method(tmp_path)["baseline"]
     assert (base["status"], base["lut"], base["lc"]) == ("not placed", 4000, None)

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from bnnhw import datasets
+from bnnhw.data import main
 from bnnhw.datasets import download
 from bnnhw.datasets.download import ARCHIVES
 from bnnhw.errors import UserError
@@ -250,7 +251,7 @@ def test_the_command_prints_the_directory(tmp_path, cifar10, monkeypatch):
     monkeypatch.setitem(ARCHIVES, "cifar10", archive)
     with serving(Server(content)) as source:
         words = ["cifar10", "--out", str(tmp_path), "--source", source + "/"]
-        result = CliRunner().invoke(download.main, words)
+        result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{tmp_path / 'cifar-10-batches-py'}\n"
 

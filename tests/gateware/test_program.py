@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bnnhw.compiler import layout, weights
+from bnnhw.compiler import entries, layout
 from bnnhw.gateware import parameters
 from bnnhw.gateware.memory import WORD_WIDTH
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, Descriptor, Geometry, Kind, Sinks, Sources
@@ -59,7 +59,7 @@ def test_a_descriptor_is_its_three_words():
 def test_software_and_gateware_agree():
     assert parameters.GROUP == layout.GROUP
     assert parameters.LANES == layout.LANES
-    assert parameters.MACS == weights.MACS
+    assert parameters.MACS == entries.MACS
     for width in range(8, 17):
         engine = replace(engine_parameters(8), residual_width=width)
         assert engine.slot_width == layout.slot_width(width)

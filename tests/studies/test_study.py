@@ -19,7 +19,7 @@ from bnnhw.network.methods import BASE, combine, combined, isolated
 from bnnhw.network.repair import BASELINE, CATEGORIES
 from bnnhw.nn import checkpoint
 from bnnhw.nn.teacher import Teacher
-from bnnhw.studies import experiment
+from bnnhw.studies import experiment, runs
 from bnnhw.studies.summary import markdown, means, spread, summarise
 from bnnhw.training.inference import classify
 from tests.jobs.executors import Here
@@ -187,7 +187,7 @@ def test_what_is_done_is_not_done_again_unless_asked_differently(tmp_path, here,
     assert invoke("isolated", tmp_path, "--only", "padding").exit_code == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     called = []
-    monkeypatch.setattr(pool, "perform", lambda run: called.append(run.method))
+    monkeypatch.setattr(runs, "perform", lambda run: called.append(run.method))
     again = invoke("isolated", tmp_path, "--only", "padding")
     assert again.exit_code == 0 and not called and len(before) == 2
     assert "2 runs, 0 of them still to do" in again.stderr
@@ -246,7 +246,7 @@ def test_a_failed_run_ends_with_one_line_and_the_others_are_kept(tmp_path, here,
             raise RuntimeError("out of\nmemory")
         experiment.perform(run)
 
-    monkeypatch.setattr(pool, "perform", perform)
+    monkeypatch.setattr(runs, "perform", perform)
     result = invoke("isolated", tmp_path, "--only", "padding")
     assert result.exit_code == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -259,7 +259,7 @@ def test_an_interrupted_study_goes_on_with_the_same_command(tmp_path, here, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "perform", stop)
+        patch.setattr(runs, "perform", stop)
         result = invoke("isolated", tmp_path, "--only", "padding")
     assert result.exit_code == 130
     assert result.stderr.endswith("interrupted; the same command goes on where it stopped\n")
