@@ -2,118 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from bnnhw.cli import Command
-from bnnhw.cost.accuracies import accuracies
-from bnnhw.cost.bench import Case
+from bnnhw.cli import Command, interruptible
 from bnnhw.cost.cases import Cases
-from bnnhw.cost.larger import attach
-from bnnhw.cost.page import page
-from bnnhw.cost.tables import comma_separated, entries, markdown
+from bnnhw.cost.measurement import NAME, choose, plan, specifications
 from bnnhw.errors import UserError
-from bnnhw.flow import tools
-from bnnhw.flow.design import BOARDS, clock_hz
-from bnnhw.jobs.files import write_text
+from bnnhw.flow.design import BOARDS
 from bnnhw.jobs.pool import AGAIN, workers
-from bnnhw.network.methods import Method, isolated, own, select, together
-from bnnhw.network.spec import NetworkSpec, NumberFormats
+from bnnhw.network.spec import NumberFormats
 from bnnhw.nn import checkpoint
-from bnnhw.training.journal import interruptible
 
 STOPS = ("synth", "pnr")
-NAME = "repair-cost"
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What is asked: `cases`, the baseline first, of one network on one board."""
-
-    network: str
-    board: str
-    seeds: int
-    images: int
-    out: Path
-    cases: tuple[Case, ...]
-    protocol: str | None
-    accuracy: dict[str, dict[str, Any]]
-    command: str
-
-    def publish(self, ended: Sequence[Case]) -> None:
-        """Write the four files of the cases that have ended."""
-        table = entries([case.row() for case in self.cases if case in ended], self.accuracy)
-        attach(table, [case for case in ended if case not in self.cases], self.accuracy)
-        board = BOARDS[self.board].BOARD
-        content = dict(
-            network=self.network, board=self.board, device=f"{board.device}-{board.package}",
-            spec=self.cases[0].spec.to_dict(), seeds=self.seeds, images=self.images,
-            clock_mhz=clock_hz(self.board) / 1e6, protocol=self.protocol, tools=tools.versions(),
-            command=self.command, methods=table,
-        )  # fmt: skip
-        texts = {".json": json.dumps(content, indent=2) + "\n", ".html": page(content),
-                 ".csv": comma_separated(content["methods"]), ".md": markdown(content)}  # fmt: skip
-        for suffix, text in texts.items():
-            write_text(self.out / f"{NAME}{suffix}", text)
-
-
-def choose(wanted: str, network: str) -> list[Method]:
-    """The baseline and what a list such as `stem,padding=minus-one+stem=thermometer` names.
-
-    `all` is every method alone, and those of the bundled network together.
-    """
-    names = [name.strip() for name in wanted.split(",")]
-    joined = [together(name) for name in names if "+" in name]
-    if "all" in names:
-        bundled = own(checkpoint.load(checkpoint.bundled(network)).spec.repair)
-        methods = [*isolated(), bundled, *joined]
-    else:
-        alone = [name for name in names if "+" not in name]
-        methods = [*select(isolated(), alone, "--methods {!r}"), *joined]
-    return [*{method.name: method for method in methods}.values()]
-
-
-def specifications(
-    network: str, methods: Sequence[Method], fraction: int
-) -> dict[str, NetworkSpec]:
-    """Every method on the shape of a bundled network, with the study's number formats but for
-    the bits after the point of the residual stream."""
-    shape = checkpoint.load(checkpoint.bundled(network)).spec
-    formats = NumberFormats(residual_fraction=fraction)
-    return {m.name: replace(shape, repair=m.repair, formats=formats) for m in methods}
-
-
-def plan(
-    network: str, board: str, methods: Sequence[Method], specs: Mapping[str, NetworkSpec],
-    seeds: int, images: int, out: Path, models: Path | None, command: str,
-    energy: bool, data: Path | None,
-) -> Measurement:  # fmt: skip
-    """What is to be measured, and what is known already."""
-    protocol, accuracy = accuracies(models, specs) if models else (None, {})
-    cases = tuple(
-        Case(
-            method.name,
-            method.settings,
-            specs[method.name],
-            board,
-            seeds,
-            images,
-            out,
-            energy,
-            data,
-        )
-        for method in methods
-    )
-    return Measurement(network, board, seeds, images, out, cases, protocol, accuracy, command)
 
 
 def repeated(context: click.Context) -> str:

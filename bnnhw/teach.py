@@ -7,39 +7,12 @@ from pathlib import Path
 import click
 
 from bnnhw import datasets
-from bnnhw.cli import Command
+from bnnhw.cli import Command, interruptible, numbers
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import checkpoint
-from bnnhw.training.journal import Lines, Terminal, interruptible, lines_path
-from bnnhw.training.options import numbers
+from bnnhw.training.journal import Terminal
 from bnnhw.training.recipe import Recipe
-from bnnhw.training.teaching import TeacherTrainer
-from bnnhw.training.team import ALONE, Team, team
-from bnnhw.training.trainer import Log
-
-
-def teach(
-    spec: NetworkSpec, recipe: Recipe, directory: str | None, out: Path, resume: bool = False, *,
-    log: Log = lambda entry: None, team: Team = ALONE,
-) -> TeacherTrainer:  # fmt: skip
-    """Train the float network of spec's depth and widths; leaves it at `out` after every epoch.
-
-    resume : go on from `out`.state. The metrics of each epoch go to `out`.log.jsonl, too.
-    team : of which this process is one; each must make the same call.
-    """
-    parts = [datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")]
-    trainer = TeacherTrainer(spec.blocks, spec.widths, recipe, *parts, team)
-    kept = out.with_name(out.name + ".state")
-    if resume:
-        trainer.restore(checkpoint.read_inert(kept, "training state"), kept)
-
-    def keep(top1: float) -> None:
-        checkpoint.write_atomic(trainer.model.content(), out)
-        checkpoint.write_atomic(trainer.state(), kept)
-
-    logs = [log, Lines(lines_path(out), trainer.epoch)] if team.rank == 0 else []
-    trainer.run(lambda entry: [tell(entry) for tell in logs], keep)
-    return trainer
+from bnnhw.training.run import train_teacher
+from bnnhw.training.team import team
 
 
 @click.command(cls=Command)
@@ -75,10 +48,10 @@ def main(
         weight_decay=weight_decay,
     )  # fmt: skip
     work = (spec, recipe, directory, out, resume)
-    with interruptible(), team(processes, teach, *work) as place:
+    with interruptible(), team(processes, train_teacher, *work) as place:
         terminal = Terminal(silent=place.rank > 0)
         with terminal.bar:
-            teach(*work, log=terminal, team=place)
+            train_teacher(*work, log=terminal, team=place)
 
 
 if __name__ == "__main__":

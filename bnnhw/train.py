@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,114 +12,20 @@ import click
 import torch
 from rich.console import Console
 
-from bnnhw import datasets
-from bnnhw.cli import Command
+from bnnhw.cli import Command, interruptible
 from bnnhw.errors import UserError
-from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint, untrained
-from bnnhw.nn.teacher import Teacher
-from bnnhw.nn.teachers import read_teacher
-from bnnhw.training.journal import Board, Lines, Terminal, interruptible, lines_path
+from bnnhw.training.journal import Terminal
 from bnnhw.training.options import (
-    command_line,
     given_tables,
     options,
     read_config,
     repairs_table,
     settle,
 )
-from bnnhw.training.streams import integers
-from bnnhw.training.team import ALONE, Team, team
-from bnnhw.training.trainer import Log, Recipe, Trainer, random_images
-
-
-def train(
-    spec: NetworkSpec, recipe: Recipe, directory: str | None, out: Path,
-    resume: bool = False, start: str | None = None, teacher: str | None = None,
-    board: Path | None = None, compiled: bool = False, *,
-    log: Log = lambda entry: None, team: Team = ALONE,
-) -> Trainer:  # fmt: skip
-    """Train and leave model.pt at `out` after every epoch, its training state in `out`.state.
-
-    resume : go on from that state. start : a model.pt of the same parameters to begin with.
-    teacher : a file of python -m bnnhw.teach, for spec.repair.teacher_student.
-    board : directory of TensorBoard's files. The metrics of each epoch go to `out`.log.jsonl, too.
-    team : of which this process is one; each must make the same call.
-    """
-    logs = [log] if team.rank == 0 else []
-    if board is not None and team.rank == 0:
-        logs.append(Board(board))
-    parts = [datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")]
-    for option, mine, theirs in (
-        ("--input", spec.input, parts[0].pixels.shape[1:]),
-        ("--classes", spec.classes, parts[0].classes),
-    ):
-        if mine != theirs:
-            raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
-    if recipe.all_images:
-        parts[0] += parts[1]
-    taught_by = None if teacher is None else read_teacher(teacher, spec)
-    trainer = Trainer(spec, recipe, *parts, team, taught_by, integers, compiled=compiled)
-    kept = out.with_name(out.name + ".state")
-    before: dict[str, Any] = {}
-    if start is not None:
-        before = dict(started_from=_begin(trainer, checkpoint.find(start)))
-    if resume:
-        trainer.restore(checkpoint.read_inert(kept, "training state"), kept)
-
-    def keep(top1: float) -> None:
-        metrics = dict(
-            epochs=trainer.epoch, seconds=round(trainer.seconds), seed=recipe.seed,
-            recipe=asdict(trainer.recipe), command=command_line(spec, trainer.recipe), **before,
-        )  # fmt: skip
-        if not recipe.all_images:
-            metrics["validation"] = round(top1, 2)
-        checkpoint.save(out, trainer.model, metrics)
-        checkpoint.write_atomic(trainer.state(), kept)
-
-    if team.rank == 0:
-        logs.append(Lines(lines_path(out), trainer.epoch))
-    trainer.run(lambda entry: [tell(entry) for tell in logs], keep)
-    return trainer
-
-
-def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
-    """Take over the parameters of `start`; returns what its file says of their training.
-
-    Formats and repair methods may differ as far as the parameters are the same; activations that
-    `start` has none of begin as the identity.
-    """
-    loaded, spec = checkpoint.load(start), trainer.model.spec
-    if loaded.spec.repair.activation == "none":
-        for layer in trainer.model.layers():
-            if layer.activation is not None:
-                layer.activation.begin_as_identity()
-    mine = trainer.model.state_dict()
-    added = {name for name in mine.keys() - loaded.state.keys() if ".activation." in name}
-    state = {**{name: mine[name] for name in added}, **loaded.state}
-    alike = replace(loaded.spec, formats=spec.formats, repair=spec.repair) == spec
-    shapes, theirs = ({name: part.shape for name, part in s.items()} for s in (mine, state))
-    if not alike or shapes != theirs:
-        raise UserError(f"{start}: its network is {loaded.spec}, asked for is {spec}")
-    trainer.model.load_state_dict(state)
-    return loaded.metrics
-
-
-def benchmark(
-    spec: NetworkSpec, recipe: Recipe, seconds: float, compiled: bool = False, *,
-    team: Team = ALONE,
-) -> dict[str, Any]:  # fmt: skip
-    """Train on random pixels for a while, and say how fast; no data set is needed."""
-    images = random_images(spec, 8 * recipe.batch)
-    teacher = None
-    if spec.repair.teacher_student != "none":
-        teacher = Teacher(spec.blocks, spec.widths, spec.classes, spec.input[2])
-    trainer = Trainer(spec, recipe, images, images, team, teacher, compiled=compiled)
-    speed = trainer.measure(seconds)
-    return dict(
-        images_per_second=round(speed, 1), batch=recipe.batch, processes=team.size,
-        device=str(trainer.device), compiled=compiled, torch=torch.__version__,
-    )  # fmt: skip
+from bnnhw.training.run import benchmark, train
+from bnnhw.training.team import team
+from bnnhw.training.trainer import Recipe
 
 
 def _print_speed(processes: int, *work: Any) -> None:

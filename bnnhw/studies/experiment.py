@@ -24,7 +24,7 @@ from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet, checkpoint
 from bnnhw.nn.teachers import read_teacher
 from bnnhw.training.inference import classify
-from bnnhw.training.journal import Lines, lines_path
+from bnnhw.training.journal import Lines, lines_path, state_path
 from bnnhw.training.recipe import Recipe
 from bnnhw.training.streams import integers
 from bnnhw.training.trainer import Trainer
@@ -111,11 +111,6 @@ def _perform(experiment: Experiment) -> None:
     result |= dict(model=path.name, model_sha256=checkpoint.sha256(path))
     write_text(experiment.result_path, json.dumps(result, indent=2) + "\n")
     state_path(path).unlink(missing_ok=True)
-
-
-def state_path(model: Path) -> Path:
-    """Where the state of a training that goes on is."""
-    return model.with_name(model.name + ".state")
 
 
 def _train(trainer: Trainer, model: Path) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +12,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from bnnhw.errors import UserError
 
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
-
 
 def lines_path(out: Path) -> Path:
     """Where the metrics of the training of `out` are, one JSON object per epoch."""
     return out.with_name(out.name + ".log.jsonl")
+
+
+def state_path(out: Path) -> Path:
+    """Where the state is with which the training of `out` goes on."""
+    return out.with_name(out.name + ".state")
 
 
 class Lines:
@@ -90,13 +90,3 @@ class Terminal:
             f"epoch {entry['epoch']}: loss {entry['loss']}, "
             f"validation {entry['validation']} %, {entry['seconds']} s", highlight=False,
         )  # fmt: skip
-
-
-@contextmanager
-def interruptible(line: str = "whole epochs are kept, go on with --resume") -> Iterator[None]:
-    """Ctrl-C ends a command with one line and the exit code that shells have for it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"interrupted; {line}", file=sys.stderr)
-        sys.exit(INTERRUPTED)

@@ -17,6 +17,7 @@ from rich import box
 from rich.table import Table
 
 from bnnhw import datasets
+from bnnhw.cli import numbers
 from bnnhw.errors import UserError
 from bnnhw.network.repair import CATEGORIES, Repair
 from bnnhw.network.spec import NetworkSpec, NumberFormats
@@ -103,14 +104,6 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
         command = add(command)
     return command
-
-
-def numbers(option: str, text: str, separator: str) -> tuple[int, ...]:
-    """Whole numbers between separators, such as 16,32,64 and 32x32x3."""
-    try:
-        return tuple(int(part) for part in text.split(separator))
-    except ValueError:
-        raise UserError(f"{option} {text}: give whole numbers such as 8{separator}16") from None
 
 
 def parse_repairs(settings: tuple[str, ...]) -> dict[str, Any]:
