@@ -23,7 +23,8 @@ from bnnhw.network.integer import (
     Requantiser,
     structure,
 )
-from bnnhw.network.spec import Convolution, NumberFormats, Repair
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import Convolution, NumberFormats
 
 STREAM, SUMS = "stream", "sums"
 HIDDEN, GATES = "hidden", "gates"
@@ -228,7 +229,7 @@ def _sums(
         yield from _gated(conv, last, rounding)
 
 
-def _gated(conv: IntegerConvolution, last: Requantiser, bias: int) -> Iterator[Pass]:
+def _gated(conv: IntegerConvolution, last: Requantiser, bias: int | np.ndarray) -> Iterator[Pass]:
     """The gate of the sums, and the sums times it. bias : added last."""
     shape, gate = conv.shape, conv.gate
     assert gate is not None

@@ -17,7 +17,7 @@ from bnnhw.errors import UserError
 from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
 from bnnhw.network.integer import IntegerNetwork
-from bnnhw.network.spec import Repair
+from bnnhw.network.repair import Repair
 
 WINDOW_ROWS = 4
 STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the maps fit

@@ -240,7 +240,9 @@ class Program:
         return self.address(IMAGE)
 
 
-def _descriptor(geometry: dict, sources: dict, sinks: dict) -> tuple[int, ...]:
+def _descriptor(
+    geometry: dict[str, Any], sources: dict[str, Any], sinks: dict[str, Any]
+) -> tuple[int, ...]:
     return tuple(
         kind.const(fields).as_value().value
         for kind, fields in ((Geometry, geometry), (Sources, sources), (Sinks, sinks))

@@ -226,6 +226,7 @@ class Schedule:
         features, upper, entry_rows = self._bit_map(work.feature, self._bits), False, range(3)
         if work.kind == "pointwise":
             features = stream
+            assert work.weights is not None
             contents = entries.pointwise_entries(work.weights, work.part)
         elif work.weights is None:
             if self.passes:

@@ -41,24 +41,25 @@ def traffic(plan: Plan) -> dict[str, dict[str, int]]:
 
 
 def _positions(geometry: Geometry) -> int:
-    return (geometry.rows + 1) * (geometry.columns + 1)
+    return int(geometry.rows + 1) * int(geometry.columns + 1)
 
 
 def _stream_words(geometry: Geometry, p: EngineParameters) -> int:
     """Words of a position's numbers, those of all its channels."""
-    return (geometry.groups + 1) * GROUP // p.word_channels
+    words: int = (geometry.groups + 1) * GROUP // p.word_channels
+    return words
 
 
 def _bit_reads(geometry: Geometry) -> int:
     """Each word once for each strip, which takes the columns next to it too."""
     beside = 2 * (geometry.more_left or geometry.more_right)
-    return (geometry.rows + 1) * (geometry.columns + 1 + beside) * (geometry.folds + 1)
+    return int(geometry.rows + 1) * int(geometry.columns + 1 + beside) * int(geometry.folds + 1)
 
 
 def _byte_reads(geometry: Geometry) -> int:
     """A word for each tap that lies inside the image, for each four channels."""
-    height, width = geometry.rows + 1, geometry.columns + 1
-    return (3 * height - 2) * (3 * width - 2) * 4 * (geometry.groups + 1)
+    height, width = int(geometry.rows + 1), int(geometry.columns + 1)
+    return (3 * height - 2) * (3 * width - 2) * 4 * int(geometry.groups + 1)
 
 
 def _map_reads(geometry: Geometry, p: EngineParameters) -> dict[str, int]:

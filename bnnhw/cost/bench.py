@@ -74,7 +74,8 @@ class Case:
 
     def row(self) -> dict[str, Any]:
         """What `perform` has left."""
-        return read_json(self.path)
+        row: dict[str, Any] = read_json(self.path)
+        return row
 
 
 def perform(case: Case) -> None:
@@ -85,8 +86,10 @@ def perform(case: Case) -> None:
     """
     with _ALONE:
         started = time.monotonic()
-        head = dict(method=case.method, board=case.board, settings=dict(case.settings),
-                    spec=case.spec.to_dict())  # fmt: skip
+        head: dict[str, Any] = dict(
+            method=case.method, board=case.board, settings=dict(case.settings),
+            spec=case.spec.to_dict(),
+        )  # fmt: skip
         try:
             check_methods(case.spec.repair)
             network = lower(untrained(case.spec))
@@ -202,7 +205,8 @@ class _Bench:
         path = self.shared / "cells.json"
         if not path.exists():
             write_text(path, json.dumps(self._synthesise()) + "\n")
-        return read_json(path)
+        cells: dict[str, int] = read_json(path)
+        return cells
 
     def _synthesise(self) -> dict[str, int]:
         cells = implement.synthesise(self.board, self.folder)
@@ -224,7 +228,8 @@ class _Bench:
         over = _excess(self.board, cells | {"lc": cells["lut"]})
         if over or not self.case.seeds:
             return _fits(over)
-        results, faults = [], []
+        results: list[dict[str, Any]] = []
+        faults: list[str] = []
         for seed in range(1, self.case.seeds + SPARE_SEEDS + 1):
             if len(results) == self.case.seeds:
                 break
@@ -251,7 +256,7 @@ class _Bench:
         path = self.shared / f"seed-{seed}.json"
         if not path.exists():
             write_text(path, json.dumps(self._try(seed)) + "\n")
-        entry = read_json(path)
+        entry: dict[str, Any] = read_json(path)
         if "fault" in entry:
             raise tools.ToolHopeless(entry["fault"])
         return entry

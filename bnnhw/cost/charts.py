@@ -68,7 +68,7 @@ def pareto(table: Sequence[Entry], name: str) -> dict[str, Any] | None:
     points = list(dict.fromkeys((entry[name], entry["accuracy"]) for entry in known))
     across, up = _ticks([x for x, _ in points]), _ticks([y for _, y in points])
     best = front(points)
-    marks = []
+    marks: list[dict[str, Any]] = []
     for at, point in enumerate(points):
         methods = [e["method"] for e in known if (e[name], e["accuracy"]) == point]
         marks.append(

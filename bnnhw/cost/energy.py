@@ -79,7 +79,7 @@ def large_memory(
     """
     word = 4 * COEFFICIENTS[device]["spram"].value * 1e6
     known = sum(sum(words.values()) for words in traffic.values())
-    words = {way: dict(kinds) for way, kinds in traffic.items()}
+    words: dict[str, dict[str, float]] = {way: {**kinds} for way, kinds in traffic.items()}
     words["reads"]["idle"] = activity.spram / 4 - known
     return {
         way: {what: round(number * word, 4) for what, number in kinds.items()}

@@ -42,7 +42,7 @@ class Measurement:
         table = entries([case.row() for case in self.cases if case in ended], self.accuracy)
         attach(table, [case for case in ended if case not in self.cases], self.accuracy)
         board = BOARDS[self.board].BOARD
-        content = dict(
+        content: dict[str, Any] = dict(
             network=self.network, board=self.board, device=f"{board.device}-{board.package}",
             spec=self.cases[0].spec.to_dict(), seeds=self.seeds, images=self.images,
             clock_mhz=clock_hz(self.board) / 1e6, protocol=self.protocol, tools=tools.versions(),

@@ -41,10 +41,11 @@ def entries(
     result = []
     for row in rows:
         mine = _figures(row, accuracy)
+        theirs = {} if row["method"] == BASE.name else base
         delta = {
-            name: round(mine[name] - base[name], 2)
+            name: round(one - other, 2)
             for name in FIGURES
-            if row["method"] != BASE.name and None not in (mine[name], base.get(name))
+            if (one := mine[name]) is not None and (other := theirs.get(name)) is not None
         }
         costs = [categories[name].cost_of(value) for name, value in row["settings"].items()]
         kind = max(costs, key=COSTS.index, default="")

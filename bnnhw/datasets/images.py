@@ -14,11 +14,12 @@ from bnnhw.errors import UserError
 HELD_OUT = 5_000
 RANDOM_SEED = 1
 SPLITS = ("train", "validation", "test")
+_RECONSTRUCT = np.empty(0).__reduce__()[0]  # numpy's own function, of whatever version
 _ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
 }
 

@@ -19,7 +19,7 @@ BOARDS = {"icebreaker": icebreaker, "ulx3s": ulx3s}  # the smallest first
 def clock_hz(board: str) -> float:
     """What the board's PLL makes of the clock that it runs at unless asked otherwise."""
     module = BOARDS[board]
-    return module.pll(module.BOARD.clock_hz).output_hz
+    return float(module.pll(module.BOARD.clock_hz).output_hz)
 
 
 def write_design(

@@ -126,7 +126,7 @@ class _Prover:
         taps = golden.run(self.network, images, taps="all")
         limit = _cycle_limit(self.network) + images[0].size * byte_cycles
         try:
-            frames = run_engine(
+            frames: list[Frame] = run_engine(
                 self.sources, boot=self.plan.image, images=images,
                 classes=self.network.spec.classes, folder=self.folder,
                 environment=self.environment, byte_cycles=byte_cycles, cycle_limit=limit,

@@ -41,7 +41,8 @@ def resource_entry(
     stands for the logic cells."""
     if cells is None:
         return None
-    total = dict(lut=board.budget.get("lc")) | board.budget
+    total = {"lut": board.budget["lc"]} if "lc" in board.budget else {}
+    total |= board.budget
     used = cells
     if placed is not None:
         used = {name: (cells | placed.utilisation)[name] for name in board.budget}

@@ -87,10 +87,10 @@ def _requantised(
     """The sums of the terms -> residuals, int32 (B, C, H, W)."""
     name, formats = part.shape.name, spec.formats
     added = _shortcut(part, stream, spec, keep) if part.shape.shortcut else None
-    between = (part.spatial, part.before, part.gate)
-    first = added is not None and all(step is None for step in between)
+    first = all(step is None for step in (part.spatial, part.before, part.gate))
+    assert part.requantiser is not None
     u = parts.scaled(accs[0] >> 1, part.requantiser.scale, formats)  # acc is even: exact
-    if first:
+    if added is not None and first:
         u += added
     for acc, term in zip(accs[1:], part.further, strict=True):
         u = parts.sat16(u) + parts.scaled(acc >> 1, term.scale, formats)
@@ -126,6 +126,7 @@ def _convolution(
     for tap, acc in zip(_numbered(f"{shape.name}.acc", len(accs)), accs, strict=True):
         keep(tap, acc)
     if part.requantiser is None:
+        assert part.threshold is not None
         return stream, parts.compare(accs[0], (part.threshold,))
     y = _requantised(part, accs, stream, spec, keep)
     return (y if shape.shortcut else stream), parts.compare(y, part.requantiser.thresholds)

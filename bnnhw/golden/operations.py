@@ -91,7 +91,8 @@ def gate(u: Tensor, part: IntegerGate, formats: NumberFormats) -> tuple[Tensor, 
     hidden = _layer(x, part.w1, part.scale1, part.bias1, formats).clamp_(0, INT16[1])
     open_ = (1 << (formats.scale_fraction - formats.guard)) - 1
     gates = _layer(hidden >> coarse, part.w2, part.scale2, part.bias2, formats)
-    return tuple(y.to(torch.int32)[:, :, None, None] for y in (hidden, gates.clamp_(0, open_)))
+    hidden, gates = (y.to(torch.int32)[:, :, None, None] for y in (hidden, gates.clamp_(0, open_)))
+    return hidden, gates
 
 
 def _layer(

@@ -94,7 +94,8 @@ def activated(x: np.ndarray, part: FoldedActivation | None) -> np.ndarray:
     if part is None:
         return x
     slope = np.where(x >= part.shift_in, part.positive, part.negative)
-    return slope * (x - part.shift_in) + part.shift_out
+    y: np.ndarray = slope * (x - part.shift_in) + part.shift_out
+    return y
 
 
 def activation(where: str, part: FoldedActivation, step: float, formats: NumberFormats, *,

@@ -115,7 +115,7 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
     if not (parts.before or parts.gate or parts.after):
         lost -= 0.5  # the last floor costs nothing
     scales = [fixed.scale_of(name, t.gain * 2 / stretch * step, formats) for t in folded.terms]
-    last = {"bias": 0.0, "before": 0.0, "after": 0.0}
+    last: dict[str, np.ndarray | float] = {"bias": 0.0, "before": 0.0, "after": 0.0}
     if parts.after or not parts.gate:
         last["after" if parts.after else "before" if parts.before else "bias"] = after.last
     else:
@@ -126,7 +126,7 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
             f"{name}.{place}", folded.activation, step, formats,
             carry_in=0.5 if place == "after" and parts.gate else 0.0, carry_out=last[place],
         )
-        if getattr(parts, place) else None
+        if folded.activation is not None and getattr(parts, place) else None
         for place in ("before", "after")
     }  # fmt: skip
     for place, act in acts.items():
@@ -144,8 +144,11 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
             for term, scale in zip(folded.terms[1:], scales[1:], strict=True)
         ),
         spatial=spatial,
-        gate=folded.gate and fixed.gate(f"{name}.gate", folded.gate, size, formats),
-        **acts,
+        gate=None
+        if folded.gate is None
+        else fixed.gate(f"{name}.gate", folded.gate, size, formats),
+        before=acts["before"],
+        after=acts["after"],
     )
 
 

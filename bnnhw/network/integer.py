@@ -82,7 +82,8 @@ from bnnhw.network.operations import (
     check_signs,
     saturation,
 )
-from bnnhw.network.spec import Convolution, NetworkSpec, Repair
+from bnnhw.network.repair import Repair
+from bnnhw.network.spec import Convolution, NetworkSpec
 
 __all__ = [
     "IntegerActivation",
@@ -217,8 +218,8 @@ class IntegerConvolution:
             check_array(f"{name}.threshold", self.threshold, np.int32, (out,))
             check_range(f"{name}.threshold", self.threshold, -fan_in, fan_in + 1)
         if self.spatial is not None:
-            size = (shape.out_height, shape.out_width)
-            check_array(f"{name}.spatial", self.spatial, np.uint8, size)
+            image = (shape.out_height, shape.out_width)
+            check_array(f"{name}.spatial", self.spatial, np.uint8, image)
         for place, act in (("before", self.before), ("after", self.after)):
             if act is not None:
                 act.check(f"{name}.{place}", out)
@@ -226,8 +227,8 @@ class IntegerConvolution:
                     total = self.requantiser.bias + act.shift_in
                     check_range(f"{name}.{place}.shift_in plus bias", total, *saturation(16))
         if self.gate is not None:
-            size = (shape.out_height, shape.out_width, out)
-            self.gate.check(f"{name}.gate", size, spec.formats)
+            gated = (shape.out_height, shape.out_width, out)
+            self.gate.check(f"{name}.gate", gated, spec.formats)
         if self.shortcut is not None:
             if self.shortcut.binary != (spec.repair.downsample == "conv1x1-binary"):
                 raise UserError(f"{name}.shortcut: is not the spec's {spec.repair.downsample}")

@@ -38,7 +38,8 @@ def _laid_out(grad: Tensor, x: Tensor) -> Tensor:
 
 def pass_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     """grad where low < x < high, else 0; laid out in memory as x."""
-    return torch.ops.aten.hardtanh_backward(_laid_out(grad, x), x, low, high)
+    inside: Tensor = torch.ops.aten.hardtanh_backward(_laid_out(grad, x), x, low, high)
+    return inside
 
 
 def _whole(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -66,7 +67,8 @@ def _annealed(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
     1 - tanh(h)^2 = 4 s (1 - s) with s the logistic function of -|2 h|: exact where it is small.
     """
     s = x.abs().mul_(-2 * t).sigmoid_()
-    return torch.ops.aten.sigmoid_backward(_laid_out(grad, x), s).mul_(4 * t.clamp_min(1.0))
+    slope: Tensor = torch.ops.aten.sigmoid_backward(_laid_out(grad, x), s)
+    return slope.mul_(4 * t.clamp_min(1.0))
 
 
 def _swish(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -130,7 +132,8 @@ class SurrogateSign(nn.Module):
             self.sharpness.fill_(first * (last / first) ** done)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Sign.apply(x, self.sharpness, self.surrogate)
+        signs: Tensor = _Sign.apply(x, self.sharpness, self.surrogate)
+        return signs
 
 
 def standardised(latent: Tensor) -> Tensor:
@@ -194,4 +197,5 @@ class WeightBinarizer(nn.Module):
         weights = self.normalised(latent)
         if self.real and self.training:
             return weights / weights.abs().mean(tuple(range(1, weights.ndim)), keepdim=True)
-        return self.sign(weights)
+        signs: Tensor = self.sign(weights)
+        return signs

@@ -20,7 +20,7 @@ from bnnhw.nn.folded import Folded, Term, bits, finite, fold_norm
 from bnnhw.nn.gates import Gate
 from bnnhw.nn.kernels import binary_conv, fused, walks
 from bnnhw.nn.quantisers import quantise_residual, rounding
-from bnnhw.nn.shortcuts import Shortcut, shortcut
+from bnnhw.nn.shortcuts import AnyShortcut, Shortcut, shortcut
 from bnnhw.nn.weights import latent
 
 INITIAL_GAIN = 0.5  # of a convolution's batch norm: keeps early streams where gradients pass
@@ -59,7 +59,9 @@ class BinaryConvolution(nn.Module):
         self._make_factors(repair, rows)
         symmetric = repair.binary_sets == "symmetric"
         self.multiplies_last = self.norm is None and self.bases == 1 and symmetric
-        self.activation, self.gate, self.shortcut = None, None, None
+        self.activation: Activation | None = None
+        self.gate: Gate | None = None
+        self.shortcut: AnyShortcut | None = None
         if repair.activation != "none":
             self.activation = Activation(repair.activation, channels)
         if shape.shortcut and repair.squeeze_excitation == "se":
@@ -69,7 +71,8 @@ class BinaryConvolution(nn.Module):
         self.activates_last = shape.shortcut and repair.activation_position == "after-add"
 
     def _make_norms(self, repair: Repair, channels: int) -> None:
-        self.norm, self.norm_before = None, None
+        self.norm: nn.BatchNorm2d | None = None
+        self.norm_before: nn.BatchNorm2d | None = None
         if repair.feature_normalization == "bn-after":
             self.norm = nn.BatchNorm2d(channels)
             nn.init.constant_(self.norm.weight, INITIAL_GAIN)
@@ -103,11 +106,13 @@ class BinaryConvolution(nn.Module):
         """What the shortcut brings."""
         if self.shortcut is None or stream is None:
             return None
-        return self.shortcut(stream)
+        added: Tensor = self.shortcut(stream)
+        return added
 
     def _as_one(self, x: Tensor, stream: Tensor | None, formats: NumberFormats | None) -> Tensor:
-        plain = isinstance(self.shortcut, Shortcut) and stream is x
-        around = self.shortcut.around if plain else None
+        around = None
+        if isinstance(self.shortcut, Shortcut) and stream is x:
+            around = self.shortcut.around
         with torch.set_grad_enabled(torch.is_grad_enabled() and around is None):
             added = self._added(stream)
         kind = fused.Kind(
@@ -115,6 +120,7 @@ class BinaryConvolution(nn.Module):
             rounding(formats) if formats else walks.AS_IT_IS, around,
         )  # fmt: skip
         weight, threshold = self.weight_binarizer(self.weight), self.binarizer.thresholds()[0]
+        assert self.norm is not None
         return fused.layer(x, added, weight, threshold, self.norm, self.activation, kind)
 
     def _in_parts(self, x: Tensor, added: Tensor | None) -> Tensor:
@@ -137,13 +143,14 @@ class BinaryConvolution(nn.Module):
         if self.norm_before is not None:
             rising = {"weight": self.norm_before.weight.abs()}  # no threshold may flip
             x = functional_call(self.norm_before, rising, x)
-        features = self.binarizer(x)
+        features: list[Tensor] = self.binarizer(x)
         if self.repair.padding == "minus-one":
             features = [F.pad(bits, (1, 1, 1, 1), value=-1.0) for bits in features]
         if self.blended == 1:
             return features
         gains = self.feature_gain.to(x.dtype)
-        return [sum(bits * gain for bits, gain in zip(features, gains, strict=True))]
+        blended = [bits * gain for bits, gain in zip(features, gains, strict=True)]
+        return [reduce(torch.add, blended)]
 
     def _is_one_function(self, x: Tensor) -> bool:
         """Whether `fused` has all of this layer."""
@@ -156,6 +163,8 @@ class BinaryConvolution(nn.Module):
         """Whether batch norm, shortcut and activation, and nothing else, make of y what is next."""
         usual = self.gate is None and self.groups == 1 and self.repair.scaling != "spatial"
         at_the_end = self.activates_last or self.shortcut is None or self.activation is None
+        if self.norm is None:
+            return False
         same = self.norm.training or not torch.is_grad_enabled()  # gradients are of a batch's mean
         return usual and at_the_end and same and walks.takes(y)
 
@@ -190,7 +199,7 @@ class BinaryConvolution(nn.Module):
         if self.norm is not None:
             y = self.norm(y)
         if self.groups > 1:
-            y = sum(y.chunk(self.groups, 1))
+            y = reduce(torch.add, y.chunk(self.groups, 1))
         constant = self._constant(weight)
         return y if constant is None else y + constant.to(y.dtype)[:, None, None]
 
@@ -200,7 +209,7 @@ class BinaryConvolution(nn.Module):
         The factors are left out where they come last: an accumulator of 0 must stay exactly 0
         where nothing is added before its sign is taken.
         """
-        weight = self.weight_binarizer(self.weight)
+        weight: Tensor = self.weight_binarizer(self.weight)
         gain = None if self.multiplies_last else self._gain()
         if gain is not None:
             weight = weight * _column(gain)
@@ -243,7 +252,9 @@ class BinaryConvolution(nn.Module):
         are the centre too; batch norm would take that away again."""
         if self.norm is not None:
             return None
-        constant = self.shift if self.repair.feature_normalization == "shift" else None
+        constant: Tensor | None = None
+        if self.repair.feature_normalization == "shift":
+            constant = self.shift
         if self.repair.binary_sets == "adabin":
             centre = self.binarizer.centre / self.binarizer.positive_distance()
             centred = centre * weight.sum((1, 2, 3))
@@ -268,14 +279,15 @@ class BinaryConvolution(nn.Module):
         )
 
     def _folded_thresholds(self) -> np.ndarray:
-        levels = _plain(self.binarizer.thresholds())
+        levels: np.ndarray = _plain(self.binarizer.thresholds())
         if self.norm_before is None:
             return levels
         name = f"{self.shape.name}.norm_before"
         before = fold_norm(name, self.norm_before, rising=True)
         above = levels - before.offset
         flat = np.where(above > 0, np.inf, -np.inf)
-        return np.divide(above, before.slope, out=flat, where=before.slope > 0)
+        levels = np.divide(above, before.slope, out=flat, where=before.slope > 0)
+        return levels
 
     def _after(self) -> tuple[np.ndarray, np.ndarray]:
         """What follows: a slope per channel of the convolution, an offset per output channel."""

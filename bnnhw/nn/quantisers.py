@@ -46,12 +46,14 @@ class _Residual(torch.autograd.Function):
 
 def rounding(formats: NumberFormats) -> walks.Rounding:
     """The residual stream's: step, least and greatest number of steps."""
-    return 2.0**-formats.residual_fraction, *map(float, saturation(formats.residual_width))
+    low, high = saturation(formats.residual_width)
+    return 2.0**-formats.residual_fraction, float(low), float(high)
 
 
 def quantise_residual(x: Tensor, formats: NumberFormats) -> Tensor:
     """The residual stream rounded (half up) and saturated as on the device; shape of x."""
-    return _Residual.apply(x, *rounding(formats))
+    rounded: Tensor = _Residual.apply(x, *rounding(formats))
+    return rounded
 
 
 def int8_scale(weight: Tensor, per_channel: bool) -> Tensor:

@@ -73,7 +73,8 @@ class BinaryShortcut(nn.Module):
 
     def forward(self, stream: Tensor) -> Tensor:
         features = self.binarizer(stream[:, :, :: self.stride, :: self.stride])
-        return self.norm(F.conv2d(features, self.weight_binarizer(self.weight)))
+        normed: Tensor = self.norm(F.conv2d(features, self.weight_binarizer(self.weight)))
+        return normed
 
     @torch.no_grad()
     def folded(self, name: str) -> FoldedShortcut:
@@ -94,7 +95,9 @@ class ByteShortcut(nn.Module):
 
     def forward(self, stream: Tensor) -> Tensor:
         kept = stream[:, :, :: self.stride, :: self.stride]
-        return self.norm(F.conv2d(kept, quantise_weight(self.weight, per_channel=True)))
+        sums = F.conv2d(kept, quantise_weight(self.weight, per_channel=True))
+        normed: Tensor = self.norm(sums)
+        return normed
 
     @torch.no_grad()
     def folded(self, name: str) -> FoldedShortcut:
@@ -104,7 +107,10 @@ class ByteShortcut(nn.Module):
         return FoldedShortcut(weights, affine.slope, affine.offset, binary=False)
 
 
-def shortcut(shape: Convolution, repair: Repair) -> nn.Module:
+AnyShortcut = Shortcut | BinaryShortcut | ByteShortcut
+
+
+def shortcut(shape: Convolution, repair: Repair) -> AnyShortcut:
     """The shortcut of this convolution: stream -> what is added to the output."""
     if shape.shortcut_stride == 2 and repair.downsample == "conv1x1-binary":
         return BinaryShortcut(shape, repair)

@@ -37,7 +37,9 @@ class Stem(nn.Module):
         self.norm = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(F.conv2d(x, quantise_weight(self.weight, per_channel=True), padding=1))
+        sums = F.conv2d(x, quantise_weight(self.weight, per_channel=True), padding=1)
+        normed: Tensor = self.norm(sums)
+        return normed
 
     @torch.no_grad()
     def folded(self) -> FoldedStem:
@@ -73,7 +75,9 @@ class ThermometerStem(nn.Module):
         if self.minus_one:
             features = F.pad(features, (1, 1, 1, 1), value=-1.0)
         weight = self.weight_binarizer(self.weight)
-        return self.norm(F.conv2d(features, weight, padding=0 if self.minus_one else 1))
+        sums = F.conv2d(features, weight, padding=0 if self.minus_one else 1)
+        normed: Tensor = self.norm(sums)
+        return normed
 
     @torch.no_grad()
     def folded(self) -> FoldedThermometer:

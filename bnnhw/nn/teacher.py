@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnhw.errors import UserError
+from bnnhw.nn.kernels.memory import channels_last
 
 FORMAT = "bnnhw-teacher"
 MEAN = (0.4914, 0.4822, 0.4465)  # of CIFAR-10's colours
@@ -43,6 +44,9 @@ class Teacher(nn.Module):
 
     Without arguments, CIFAR-10's ResNet-20. Stages are of `blocks` blocks of two convolutions.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(
         self, blocks: int = 3, widths: tuple[int, ...] = (16, 32, 64), classes: int = 10,
@@ -91,7 +95,8 @@ def load_teacher(content: Any, where: str) -> Teacher:
 
     UserError where that is none of this network.
     """
-    shape, state = {}, content
+    shape: Any = {}
+    state = content
     if isinstance(content, dict) and content.get("format") == FORMAT:
         shape, state = content.get("shape"), content.get("state")
     try:
@@ -113,7 +118,7 @@ def teach(
     """Logits float32 (2, N, classes) of uint8 pixels (N, H, W, C) and of their mirror images."""
     device = torch.device("cpu") if device is None else device
     logits: list[list[Tensor]] = [[], []]
-    teacher = teacher.to(device, memory_format=torch.channels_last)
+    teacher = channels_last(teacher.to(device))
     for start in range(0, len(pixels), BATCH):
         batch = torch.from_numpy(pixels[start : start + BATCH]).permute(0, 3, 1, 2).to(device)
         for side, images in enumerate((batch, batch.flip(3))):

@@ -37,6 +37,7 @@ class _Dice:
         """Statistics of inputs of about this sigma; outputs of about `gain`, some negated."""
         self.factors(norm.weight, gain)
         self.normal(norm.bias, 0.3 * gain)
+        assert norm.running_mean is not None and norm.running_var is not None
         self.normal(norm.running_mean, 0.3 * sigma)
         self.uniform(norm.running_var, 0.5, 1.5)
         norm.running_var.mul_(sigma).square_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,20 @@ class Lines:
                 file.write(json.dumps(entry) + "\n")
 
 
+def to_all(logs: Sequence[Callable[[dict[str, Any]], None]]) -> Callable[[dict[str, Any]], None]:
+    """A log that tells each of these."""
+
+    def tell(entry: dict[str, Any]) -> None:
+        for log in logs:
+            log(entry)
+
+    return tell
+
+
 def _epoch(line: str) -> float:
     """The epoch that a line is of; a torn one, which is none of ours, is after all epochs."""
     try:
-        return json.loads(line)["epoch"]
+        return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         return math.inf
 

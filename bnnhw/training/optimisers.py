@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Bop(torch.optim.Optimizer):
         super().__init__(weights, dict(lr=lr, tau=tau))
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -54,7 +54,8 @@ class Optimiser:
     def __init__(
         self, parts: Sequence[torch.optim.Optimizer], held: Sequence[nn.Parameter]
     ) -> None:
-        self.parts, self.held = tuple(parts), list(held)
+        self.parts = tuple(parts)
+        self.held: list[Tensor] = list(held)
         for part in self.parts:
             for group in part.param_groups:
                 group["initial_lr"] = float(group["lr"])
@@ -132,7 +133,8 @@ def _groups(
     model: BinaryResNet, penalty: nn.Module, without: set[int], weight_decay: float
 ) -> list[dict[str, Any]]:
     """All parameters but those of these ids: weights with decay, all others without."""
-    decayed, free = [], list(penalty.parameters())
+    decayed: list[nn.Parameter] = []
+    free = list(penalty.parameters())
     for name, parameter in model.named_parameters():
         if id(parameter) not in without:
             is_weight = name.endswith("weight") and parameter.ndim > 1

@@ -16,6 +16,13 @@ DISTIL = 0.5
 EXACT_RATE = 0.02  # of the peak, where the exact epochs begin
 
 
+def settled(value: float | None) -> float:
+    """A number that no longer waits for `Recipe.settled`."""
+    if value is None:
+        raise UserError("recipe: a number is missing; give lr, weight_decay, distil and penalty")
+    return value
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train. The schedule ends with `epochs` or with `minutes`, whichever comes first.

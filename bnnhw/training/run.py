@@ -14,7 +14,7 @@ from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
 from bnnhw.nn.teacher import Teacher
 from bnnhw.nn.teachers import read_teacher
-from bnnhw.training.journal import Board, Lines, lines_path, state_path
+from bnnhw.training.journal import Board, Lines, lines_path, state_path, to_all
 from bnnhw.training.options import command_line
 from bnnhw.training.streams import integers
 from bnnhw.training.teaching import TeacherTrainer
@@ -35,20 +35,24 @@ def train(
     board : directory of TensorBoard's files. The metrics of each epoch go to `out`.log.jsonl, too.
     team : of which this process is one; each must make the same call.
     """
-    logs = [log] if team.rank == 0 else []
+    logs: list[Log] = [log] if team.rank == 0 else []
     if board is not None and team.rank == 0:
         logs.append(Board(board))
-    parts = [datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")]
+    images, validation = (
+        datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")
+    )
     for option, mine, theirs in (
-        ("--input", spec.input, parts[0].pixels.shape[1:]),
-        ("--classes", spec.classes, parts[0].classes),
+        ("--input", spec.input, images.pixels.shape[1:]),
+        ("--classes", spec.classes, images.classes),
     ):
         if mine != theirs:
             raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
     if recipe.all_images:
-        parts[0] += parts[1]
+        images += validation
     taught_by = None if teacher is None else read_teacher(teacher, spec)
-    trainer = Trainer(spec, recipe, *parts, team, taught_by, integers, compiled=compiled)
+    trainer = Trainer(
+        spec, recipe, images, validation, team, taught_by, integers, compiled=compiled
+    )
     kept = state_path(out)
     before: dict[str, Any] = {}
     if start is not None:
@@ -68,7 +72,7 @@ def train(
 
     if team.rank == 0:
         logs.append(Lines(lines_path(out), trainer.epoch))
-    trainer.run(lambda entry: [tell(entry) for tell in logs], keep)
+    trainer.run(to_all(logs), keep)
     return trainer
 
 
@@ -120,8 +124,10 @@ def train_teacher(
     resume : go on from `out`.state. The metrics of each epoch go to `out`.log.jsonl, too.
     team : of which this process is one; each must make the same call.
     """
-    parts = [datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")]
-    trainer = TeacherTrainer(spec.blocks, spec.widths, recipe, *parts, team)
+    images, validation = (
+        datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")
+    )
+    trainer = TeacherTrainer(spec.blocks, spec.widths, recipe, images, validation, team)
     kept = state_path(out)
     if resume:
         trainer.restore(checkpoint.read_inert(kept, "training state"), kept)
@@ -130,6 +136,8 @@ def train_teacher(
         checkpoint.write_atomic(trainer.model.content(), out)
         checkpoint.write_atomic(trainer.state(), kept)
 
-    logs = [log, Lines(lines_path(out), trainer.epoch)] if team.rank == 0 else []
-    trainer.run(lambda entry: [tell(entry) for tell in logs], keep)
+    logs: list[Log] = []
+    if team.rank == 0:
+        logs = [log, Lines(lines_path(out), trainer.epoch)]
+    trainer.run(to_all(logs), keep)
     return trainer

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnnhw.datasets import Images
+from bnnhw.nn.kernels.memory import channels_last
 from bnnhw.nn.teacher import Teacher
 from bnnhw.training.batches import Batch
 from bnnhw.training.loop import Loop
 from bnnhw.training.optimisers import MOMENTUM, Optimiser
-from bnnhw.training.recipe import Recipe
+from bnnhw.training.recipe import Recipe, settled
 from bnnhw.training.team import ALONE, Team
 
 
@@ -28,10 +29,10 @@ class TeacherTrainer(Loop):
     ) -> None:  # fmt: skip
         super().__init__(recipe, train, validation, team)
         teacher = Teacher(blocks, widths, train.classes, train.pixels.shape[3])
-        self.model = teacher.to(self.device, memory_format=torch.channels_last)
+        self.model = channels_last(teacher.to(self.device))
         sgd = torch.optim.SGD(
-            self.model.parameters(), lr=recipe.lr, momentum=MOMENTUM,
-            weight_decay=recipe.weight_decay,
+            self.model.parameters(), lr=settled(recipe.lr), momentum=MOMENTUM,
+            weight_decay=settled(recipe.weight_decay),
         )  # fmt: skip
         self.optimiser = Optimiser([sgd], [])
 
@@ -46,7 +47,8 @@ class TeacherTrainer(Loop):
         return loss.detach()
 
     def _network(self) -> dict[str, Any]:
-        return self.model.content()["shape"]
+        shape: dict[str, Any] = self.model.content()["shape"]
+        return shape
 
     def _parts(self) -> dict[str, Any]:
         return dict(model=self.model, optimiser=self.optimiser)

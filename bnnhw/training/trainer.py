@@ -14,6 +14,7 @@ from torch import Tensor
 from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
+from bnnhw.nn.kernels.memory import channels_last
 from bnnhw.nn.resnet import BinaryResNet
 from bnnhw.nn.teacher import Teacher, teach
 from bnnhw.training import losses, optimisers
@@ -22,11 +23,13 @@ from bnnhw.training.exact import Integers, follow, freeze_statistics
 from bnnhw.training.graphs import Graphed
 from bnnhw.training.inference import TEST_BATCH, classify, hits, recalibrate
 from bnnhw.training.loop import Log, Loop
-from bnnhw.training.recipe import Recipe
+from bnnhw.training.recipe import Recipe, settled
 from bnnhw.training.team import ALONE, Team
 
 CALIBRATION = 10_000  # images
 WARM_UP_STEPS, STEPS = 3, 4  # of a measurement of speed
+
+Stages = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
 
 __all__ = ["Log", "Recipe", "Trainer", "classify", "random_images", "recalibrate"]
 
@@ -40,6 +43,8 @@ def random_images(spec: NetworkSpec, size: int) -> Images:
 
 class Trainer(Loop):
     """A binary network in training and all the state needed to go on exactly where it stopped."""
+
+    model: BinaryResNet
 
     def __init__(
         self, spec: NetworkSpec, recipe: Recipe, train: Images, validation: Images,
@@ -60,18 +65,20 @@ class Trainer(Loop):
             raise UserError("exact_epochs: needs the integer network; give one to the Trainer")
         recipe = recipe.settled(spec.repair)
         taught = None
-        if kind == "logits":
+        if teacher is not None and kind == "logits":
             taught = teach(teacher, train.pixels, team.device)
         super().__init__(recipe, train, validation, team, taught)
-        self.teacher = teacher.to(self.device) if kind == "attention" else None
+        self.teacher: Teacher | None = None
+        if teacher is not None and kind == "attention":
+            self.teacher = teacher.to(self.device)
         self.integers, self.exact = integers, False
-        model = BinaryResNet(spec).to(self.device, memory_format=torch.channels_last)
-        self.model = model
-        self.forward = torch.compile(model.stages) if compiled else model.stages
+        self.model = model = channels_last(BinaryResNet(spec).to(self.device))
+        self.forward: Stages = torch.compile(model.stages) if compiled else model.stages
         self.regulariser = losses.Penalty(model).to(self.device)
         self.optimiser = optimisers.build(
-            model, self.regulariser, lr=recipe.lr, weight_decay=recipe.weight_decay
-        )
+            model, self.regulariser, lr=settled(recipe.lr),
+            weight_decay=settled(recipe.weight_decay),
+        )  # fmt: skip
         self.calibration = train.pixels[:CALIBRATION]
         alone_on_gpu = self.device.type == "cuda" and team.size == 1
         self.graphed = Graphed(self._update) if alone_on_gpu else None
@@ -122,7 +129,8 @@ class Trainer(Loop):
                 _, theirs = self.teacher.stages(batch.pixels)
         loss = losses.objective(
             self.model, logits, batch.labels, taught=batch.taught, maps=maps, teacher_maps=theirs,
-            distil=self.recipe.distil, regulariser=self.regulariser, penalty=self.recipe.penalty,
+            distil=settled(self.recipe.distil), regulariser=self.regulariser,
+            penalty=settled(self.recipe.penalty),
         )  # fmt: skip
         self.optimiser.zero_grad()
         loss.backward()

@@ -67,4 +67,5 @@ def seed() -> int:
 def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     """x bfloat16 (B, C, H, W) of +-1, weight (O, C, 3, 3) of +-1 -> bfloat16 (B, O, H / stride,
     W / stride)."""
-    return _Convolution.apply(walks.laid_out(x), weight.float().contiguous(), stride)
+    result: Tensor = _Convolution.apply(walks.laid_out(x), weight.float().contiguous(), stride)
+    return result

@@ -87,7 +87,8 @@ def layer(
     """
     added = None if added is None else walks.laid_out(added)
     numbers = walks.slopes_and_shifts(norm, activation)
-    return _Layer.apply(
+    result: Tensor = _Layer.apply(
         walks.laid_out(x), added, weight.float().contiguous(), threshold.float().contiguous(),
         norm.weight, norm.bias, *numbers, norm, kind,
     )  # fmt: skip
+    return result

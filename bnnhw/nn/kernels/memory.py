@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 NEVER = 2**31 - 1
@@ -22,3 +28,8 @@ def keep() -> None:
     if setting is not None:
         setting(M_TRIM_THRESHOLD, NEVER)
         setting(M_MMAP_THRESHOLD, LARGEST)
+
+
+def channels_last(model: Model) -> Model:
+    """The model, its weights laid out so that a pixel's channels are neighbours."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # not in torch's types

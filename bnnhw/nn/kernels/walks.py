@@ -164,7 +164,8 @@ def tail(
     mean, inverse = follow(norm, sums, pixels)
     stream = None if stream is None else laid_out(stream)
     numbers = slopes_and_shifts(norm, activation)
-    return _Tail.apply(y, stream, norm.weight, norm.bias, *numbers, mean, inverse)
+    result: Tensor = _Tail.apply(y, stream, norm.weight, norm.bias, *numbers, mean, inverse)
+    return result
 
 
 def slopes_and_shifts(norm: nn.BatchNorm2d, activation: Activation | None) -> tuple[Tensor, ...]:
@@ -182,6 +183,8 @@ def follow(norm: nn.BatchNorm2d, sums: Tensor, pixels: int) -> tuple[Tensor, Ten
 
     sums float64 (2, C) : of the values and of their squares.
     """
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None
     if not norm.training:
         return norm.running_mean, (norm.running_var + norm.eps).rsqrt()
     assert norm.momentum is not None
@@ -252,4 +255,5 @@ def above(x: Tensor, threshold: Tensor) -> Tensor:
 
     The gradient is max(0, 2 - 2|x - threshold|) times that of the result.
     """
-    return _Above.apply(laid_out(x), threshold.float().contiguous())
+    result: Tensor = _Above.apply(laid_out(x), threshold.float().contiguous())
+    return result
