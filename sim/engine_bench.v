@@ -2,8 +2,8 @@
 //
 // boot.hex    +boot_words= words of the boot image; put in the memory before the clock, or, with
 //             +load_stream, sent by the load stream
-// pixels.bin  `frames` frames of FRAME_BYTES bytes, one each `byte_cycles` cycles or slower; a frame
-//             is sent once the last is answered
+// pixels.bin  `frames` frames of FRAME_BYTES bytes, one each `byte_cycles` cycles or slower; a
+//             frame is sent once the last is answered
 // +memory_words= is the size of the memory, past which the address wraps.
 // snapshot_<frame>_<step>.hex is the memory after each program step, written if `snapshots` is 1.
 //
@@ -132,7 +132,10 @@ module engine_bench #(
       end
     end
     if (step_done) begin
-      if (snapshots) $writememh($sformatf("snapshot_%0d_%0d.hex", frame, step), memory, 0, memory_words - 1);
+      if (snapshots)
+        $writememh(
+          $sformatf("snapshot_%0d_%0d.hex", frame, step), memory, 0, memory_words - 1
+        );
       steps <= steps + 1;
       last_step <= step;
       step_at <= now;

@@ -1,5 +1,5 @@
-// A SPI flash: asleep until 0xAB, unless AWAKE, then answers 0x03 in mode 0. Content: file FILE from
-// OFFSET on; elsewhere it is erased.
+// A SPI flash: asleep until 0xAB, unless AWAKE, then answers 0x03 in mode 0. Content: file FILE
+// from OFFSET on; elsewhere it is erased.
 
 module spi_flash #(
     parameter FILE = "flash.bin",
