@@ -31,12 +31,12 @@ def prose(lines: list[str]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         fence = line.lstrip().startswith("```")
         code ^= fence
-        if not (code or fence or line.startswith("|") or "://" in line):
+        if not (code or fence or line.lstrip().startswith("|") or "://" in line):
             yield number, line
 
 
 def test_what_is_prose():
-    page = ["words", "| table |", "```sh", "code", "```", "see https://example.org", "more words"]
+    page = ["words", "  | table |", "```sh", "code", "```", "see https://example.org", "more words"]
     assert [*prose(page)] == [(1, "words"), (7, "more words")]
 
 
