@@ -8,7 +8,7 @@ class Board:
     """A board.
 
     name : of its module in boards/ and on the command line.
-    family : of the device, which says what tools build for it (bnnhw/families.py).
+    family : of the device, which says what tools build for it (bnnhw/flow/families.py).
     device, package : as its maker writes them.
     crystal_hz, clock_hz : of the input clock; of the design unless the user asks for another.
     budget : everything on the device, by the names that its family gives its resources. All have

@@ -22,7 +22,7 @@ class ShortcutReader(wiring.Component):
     With `mean` lane 0 is the mean of the block as a wide number, past an odd map's edge the edge
     again; the words are those of the position's first `period` + 1 channels, over and over.
     `period` is taken with `base`.
-    Golden: bnnhw.golden_parts.averaged.
+    Golden: bnnhw.golden.operations.averaged.
     """
 
     def __init__(self, parameters):

@@ -12,7 +12,8 @@ class Thermometer(wiring.Component):
 
     level[l] = 256 * (l + 1) / (levels + 1), rounded. As `levels` is even none of them lies halfway,
     and byte * (levels + 1) + levels / 2, without its lowest eight bits, is how many are reached;
-    so bits above the last level are 0. FracBNN, 2012.12206. Golden: bnnhw.golden_parts.pixel_bits.
+    so bits above the last level are 0. FracBNN, 2012.12206.
+    Golden: bnnhw.golden.operations.pixel_bits.
     """
 
     def __init__(self, *, levels):

@@ -1,4 +1,4 @@
-"""Derives the coefficients of bnnhw/energy.py that rest on measured currents of an iCE40UP5K.
+"""Derives the coefficients of bnnhw/cost/energy.py that rest on measured currents of an iCE40UP5K.
 
 The currents, of the core at 1.219 V, are published at github.com/tinyvision-ai-inc/ice40_power
 with what was measured: a counter; with two counters of 8 bits, stepping by 3 and 5, and their

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-Tasks = Sequence[Any]  # of bnnhw.schedule.Task
+Tasks = Sequence[Any]  # of bnnhw.compiler.schedule.Task
 
 
 def separate(tasks: Tasks) -> Iterator[Any]:

@@ -36,8 +36,8 @@ class Map:
 class Step:
     """A step of the program.
 
-    kind : stem (8-bit), head, or as bnnhw.passes.Pass: conv, scale, shortcut, bits, pointwise or
-        layer.
+    kind : stem (8-bit), head, or as bnnhw.compiler.passes.Pass: conv, scale, shortcut, bits,
+        pointwise or layer.
     bits, residual : what it leaves of what the golden has, by the golden's names; name and map.
     numbers : of a gate's layer; name, first word, how many, words from one to the next.
     """
@@ -55,9 +55,9 @@ class Program:
     """The steps of a network; `places` has each map's first word and size.
 
     image_base : the image lies there, or further up if what comes before it needs the room.
-    strips : as bnnhw.schedule.Schedule. shared : maps that are not needed at once may share
-    memory. contents : of the weight buffer, each once; `weights_at` has their first word for each
-    step. end : words in all.
+    strips : as bnnhw.compiler.schedule.Schedule. shared : maps that are not needed at once may
+    share memory. contents : of the weight buffer, each once; `weights_at` has their first word for
+    each step. end : words in all.
     """
 
     def __init__(

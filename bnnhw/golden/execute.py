@@ -1,6 +1,6 @@
 """Runs an IntegerNetwork exactly; every tensor can be tapped by name.
 
-The semantics are those of bnnhw.network.integer, its operations are in bnnhw.golden_parts.
+The semantics are those of bnnhw.network.integer, its operations are in bnnhw.golden.operations.
 """
 
 from __future__ import annotations
