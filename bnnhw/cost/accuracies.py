@@ -1,4 +1,4 @@
-"""Integer accuracies of trained networks, out of the files of a study or of single models."""
+"""Reads integer accuracies of trained networks from the files of a study or of single models."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bnnhw.studies.summary import spread
 def accuracies(
     folder: Path, specs: Mapping[str, NetworkSpec]
 ) -> tuple[str | None, dict[str, dict[str, Any]]]:
-    """(protocol, {name: spread of integer top-1 in percent}) of the networks of exactly these
-    specs, whose files are anywhere in `folder`.
+    """Returns (protocol, {name: spread of integer top-1 in percent}) of exactly these networks.
 
-    Only what was trained and measured alike can be compared: of several protocols the one that
-    most of the names have, and no other. A name that nothing was trained for is left out.
+    Looks for their files anywhere in `folder`. Only networks that were trained and measured alike
+    can be compared. Of several protocols it takes the one that most names have. A name without a
+    trained network is left out.
     """
     names = {spec: name for name, spec in specs.items()}
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -37,7 +37,7 @@ def accuracies(
 
 
 def _measured(folder: Path) -> Iterator[tuple[NetworkSpec, str, float]]:
-    """Of every file that has an integer accuracy: spec, protocol, percent."""
+    """Yields spec, protocol and percent of every file that has an integer accuracy."""
     for path in sorted(folder.rglob("*.json")):
         run = _read(path)
         if run.get("integer") is not None and "spec" in run and "validation_images" in run:

@@ -1,4 +1,4 @@
-"""What a placed design does in an inference: its netlist runs images, and all nets are counted."""
+"""Counts what a placed design does in an inference: its netlist runs, and every net is watched."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from bnnhw.sim.toggles import PROGRAM, Counts, instrumented, read_counts
 
 @dataclass(frozen=True)
 class Activity:
-    """Of one inference, on average over the images.
+    """What happens in one inference, on average over the images.
 
-    cycles : from the first bit that the host sends to the last that it gets.
-    loads : changes of nets, each counted once for its driver and once for every pin it drives.
-    multiplier_inputs : changes of pins of multipliers.
-    flip_flops : of the design, not changes.
-    ebr, spram : memories' cycles with an access, over all memories of the kind.
+    cycles : from the first bit that the host sends to the last bit that it gets.
+    loads : changes of nets; each counts once for its driver and once for every pin it drives.
+    multiplier_inputs : changes of the multipliers' pins.
+    flip_flops : how many the design has; not changes.
+    ebr, spram : cycles with an access, summed over all memories of the kind.
     spram_writes : those of `spram` that write.
     """
 
@@ -41,8 +41,11 @@ class Activity:
 
 
 def choose_images(spec: NetworkSpec, count: int, directory: Path | None) -> tuple[np.ndarray, str]:
-    """Images uint8 (N, H, W, C) and what they are: the first of the test images where there are
-    any, which digits always have and CIFAR has with a `directory`, else random ones."""
+    """Returns images uint8 (N, H, W, C), and a word for what they are.
+
+    They are the first test images where there are any, else random ones. Digits always have test
+    images, CIFAR has them with a `directory`.
+    """
     plural = "s" * (count > 1)
     if (spec.input, spec.classes) in datasets.SHAPES.values():
         source = datasets.guess(spec.input, spec.classes)
@@ -55,10 +58,10 @@ def choose_images(spec: NetworkSpec, count: int, directory: Path | None) -> tupl
 def count_activity(
     network: IntegerNetwork, board: ModuleType, images: np.ndarray, divisor: int, folder: Path
 ) -> Activity:
-    """Simulate top.json's netlist in `folder`, from flash.bin there to the last answer.
+    """Simulate the netlist top.json of `folder`, from its flash.bin to the last answer.
 
-    divisor : cycles a bit of the serial port. Keeps the compiled simulator in folder/board.
-    Raises UserError if the simulation fails or the answers are not the golden's.
+    divisor : cycles a bit of the serial port. Keeps the compiled simulator in folder/board. Raises
+        UserError if the simulation fails or an answer differs from the golden's.
     """
     tools.check_host()
     netlist = read_netlist(folder / "top.json")
@@ -90,7 +93,7 @@ def count_activity(
 
 
 def summarise(netlist: Netlist, counts: Counts, images: int) -> Activity:
-    """Weigh what was counted over so many images."""
+    """Returns what was counted over `images` images as the Activity of one."""
     moves = [*zip(counts.changed, netlist.nets, strict=True)]
     first = 2 * len(netlist.ebr)
     return Activity(

@@ -1,4 +1,4 @@
-"""What one repair method costs on a board: its network is built, proved and measured."""
+"""Builds, proves and measures the network of one repair method on a board."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ _ALONE = threading.Lock()  # the simulator's environment is the process's
 
 @dataclass(frozen=True)
 class Case:
-    """A network whose cost is asked; the same asked for again has the same file.
+    """A network whose cost is asked. Two equal cases have the same file.
 
-    method, settings : name, and what differs from the baseline. seeds : how often it is placed
-    and routed, from seed 1 on, a further seed for one that fails; 0 stops after synthesis.
-    images : random ones of the proof, and as many of the energy's estimate, if that is asked for.
-    data : where their data set is.
+    method, settings : its name, and what differs from the baseline.
+    seeds : how many placements are made, from seed 1 on; another seed replaces one that fails. 0
+        stops after synthesis.
+    images : how many random images the proof runs, and how many the estimate of energy.
+    energy : whether the energy is estimated. data : the directory of the data set.
     """
 
     method: str
@@ -73,16 +74,16 @@ class Case:
         return self.out / "rows" / f"{slug}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
 
     def row(self) -> dict[str, Any]:
-        """What `perform` has left."""
+        """Returns the row that `perform` left."""
         row: dict[str, Any] = read_json(self.path)
         return row
 
 
 def perform(case: Case) -> None:
-    """Leave the row of a case; one that stands is kept if the same hardware was measured.
+    """Leave the row of a case. A row that stands is kept if it measured the same hardware.
 
-    The weights are random, which no cell or cycle depends on. UserError where a tool fails;
-    what cannot be built is a row that says why.
+    The weights are random; no cell and no cycle depends on them. Raises UserError where a tool
+    fails. A network that cannot be built has a row that says why.
     """
     with _ALONE:
         started = time.monotonic()
@@ -111,12 +112,12 @@ def perform(case: Case) -> None:
 
 
 def _stands(row: Mapping[str, Any], design: str) -> bool:
-    """A placement that was stopped, maybe on a busy machine, is tried again."""
+    """Returns whether a row stands. A placement that a busy machine stopped is tried again."""
     return row.get("design") == design and row["status"] != UNPLACED
 
 
 def _digest(plan: Plan) -> str:
-    """Of all that shapes a row: program, parameters, gateware, tools, this file."""
+    """Returns a digest of all that shapes a row: program, parameters, gateware and tools."""
     result = hashlib.sha256(plan.image.tobytes())
     asked = [asdict(plan.parameters), plan.image_base, tools.versions(), repr(FAMILIES)]
     result.update(json.dumps(asked).encode())
@@ -128,10 +129,10 @@ def _digest(plan: Plan) -> str:
 
 
 class _Bench:
-    """Builds one plan in a folder that this process keeps for all plans of the same engine.
+    """Builds one plan, in a folder that this process keeps for all plans of the same engine.
 
-    There its compiled simulator serves them all. What is known of a hardware, cells and
-    placements, is kept beside the rows, by a digest of the generated design, for every process.
+    The folder's compiled simulator serves all of them. Cells and placements are kept beside the
+    rows for every process, by a digest of the generated design.
     """
 
     def __init__(self, case: Case, plan: Plan) -> None:
@@ -144,7 +145,7 @@ class _Bench:
         self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}" / name
 
     def measure(self, network: IntegerNetwork) -> dict[str, Any]:
-        """All figures of the row, as far as they can be had."""
+        """Returns all figures of the row that can be had."""
         self.folder.mkdir(parents=True, exist_ok=True)
         engine = write_design(self.plan, network.spec, self.module, self.clock_hz, self.folder)
         images = datasets.random_pixels(network.spec.input, self.case.images)
@@ -173,7 +174,7 @@ class _Bench:
         return row
 
     def _energy(self, network: IntegerNetwork, divisor: int, clock_mhz: float) -> dict[str, Any]:
-        """The estimate; hardware and memory contents that are equal are run once."""
+        """Returns the estimate. Equal hardware with equal memory contents runs once."""
         images, source = activity.choose_images(network.spec, self.case.images, self.case.data)
         contents = hashlib.sha256((self.folder / "flash.bin").read_bytes() + images.tobytes())
         for file in _COUNTING:
@@ -189,7 +190,7 @@ class _Bench:
 
     @cached_property
     def hardware(self) -> str:
-        """Digest of the generated design and of the tools: memory contents have no part in it."""
+        """The digest of the generated design and the tools. Memory contents have no part in it."""
         family = FAMILIES[self.board.family]
         result = hashlib.sha256(json.dumps([tools.versions(), repr(family)]).encode())
         for file in (self.folder / "top.il", self.folder / f"top.{family.pins}", _PLACING):
@@ -201,7 +202,9 @@ class _Bench:
         return self.case.out / "hardware" / self.hardware
 
     def _cells(self) -> dict[str, int]:
-        """Of the netlist; equal hardware, of whatever method, is synthesised once."""
+        """Returns the cells of the netlist. Equal hardware, of whatever method, is synthesised
+        once.
+        """
         path = self.shared / "cells.json"
         if not path.exists():
             write_text(path, json.dumps(self._synthesise()) + "\n")
@@ -214,17 +217,19 @@ class _Bench:
         return cells
 
     def _ensure_netlist(self) -> None:
-        """In this process's folder, where another may have found the cells."""
+        """Make the netlist in this process's folder; another process may have found the cells."""
         mark = self.folder / "netlist"
         if not mark.exists() or mark.read_text() != self.hardware:
             self._synthesise()
 
     def _memory_words(self) -> int:
-        """Of the large memory, all maps and weights together."""
+        """Returns the words of the large memory that all maps and weights take."""
         return max(first + size for _, first, size in self.plan.memory_map)
 
     def _placed(self, cells: dict[str, int]) -> dict[str, Any]:
-        """Status and, unless synthesis was the end, logic cells and clock of every seed."""
+        """Returns status, logic cells and clock of every seed; after synthesis alone only the
+        status.
+        """
         over = _excess(self.board, cells | {"lc": cells["lut"]})
         if over or not self.case.seeds:
             return _fits(over)
@@ -252,7 +257,9 @@ class _Bench:
         )  # fmt: skip
 
     def _place(self, seed: int) -> dict[str, Any]:
-        """A placement, or that there is none; equal hardware, of whatever method, shares it."""
+        """Returns a placement, or raises if there is none. Equal hardware, of whatever method,
+        shares it.
+        """
         path = self.shared / f"seed-{seed}.json"
         if not path.exists():
             write_text(path, json.dumps(self._try(seed)) + "\n")
@@ -271,7 +278,7 @@ class _Bench:
 
 
 def _excess(board: Board, used: Mapping[str, int]) -> dict[str, int]:
-    """How much more than the device has of each resource that there is too little of."""
+    """Returns the resources that the device has too little of, and how much is missing."""
     more = {name: used.get(name, 0) - total for name, total in board.budget.items()}
     return {name: number for name, number in more.items() if number > 0}
 

@@ -1,4 +1,4 @@
-"""Cases of a measurement, followed to their end."""
+"""Follows the cases of a measurement to their end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from bnnhw.jobs.follower import Follower
 
 
 class Cases(Follower[Case]):
-    """What is measured, the baseline first; its bar counts methods.
+    """The cases of a measurement, the baseline first. The bar counts methods.
 
-    What the board has no room for joins the cases on a larger board. ended : of them.
+    A method that the board has no room for adds a case on a larger board.
+    ended : the cases that have ended.
     """
 
     def __init__(self, cases: Sequence[Case]) -> None:
@@ -40,7 +41,7 @@ class Cases(Follower[Case]):
 
 
 def _line(row: dict[str, Any]) -> str:
-    """What a row says, in a line."""
+    """Returns what a row says, in a line."""
     if "cells" not in row:
         return f"{row['status']}: {row['reason']}"
     cells = ", ".join(f"{number} {name.upper()}" for name, number in row["cells"].items())

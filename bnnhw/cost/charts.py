@@ -1,4 +1,4 @@
-"""The charts of the page of costs, as places and texts: differences as bars, accuracy as points."""
+"""The charts of the page of costs as places and texts: differences as bars, accuracy as points."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ LABEL = (11.0, 10.0)  # room of a point's number
 
 
 def bars(table: Sequence[Entry], name: str) -> dict[str, Any] | None:
-    """A bar for each method that changes a figure, places in percent; None if no method has it.
+    """Returns a bar for each method that changes a figure, or None if no method has the figure.
 
-    zero : where no difference is. worse : whether a bar is to the method's disadvantage.
+    Places are in percent. zero : the place of no difference. worse : whether a bar is to the
+        method's disadvantage.
     """
     known = [entry for entry in measured(table) if name in entry["delta"]]
     if not known:
@@ -37,7 +38,7 @@ def bars(table: Sequence[Entry], name: str) -> dict[str, Any] | None:
 
 
 def plots(table: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Accuracy against each cost that enough methods have."""
+    """Returns the plots of accuracy against each cost that enough methods have."""
     charts = []
     for names in COSTS:
         found = (pareto(table, name) for name in names if name in FIGURES)
@@ -46,7 +47,10 @@ def plots(table: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def front(points: Sequence[tuple[float, float]]) -> set[int]:
-    """Which points (cost, gain) no other betters in one without being worse in the other."""
+    """Returns the indices of the points (cost, gain) on the Pareto front.
+
+    No other point betters such a point in one figure without being worse in the other.
+    """
     return {
         at
         for at, (cost, gain) in enumerate(points)
@@ -57,9 +61,10 @@ def front(points: Sequence[tuple[float, float]]) -> set[int]:
 
 
 def pareto(table: Sequence[Entry], name: str) -> dict[str, Any] | None:
-    """Accuracy against a cost, a mark for all methods that have the same of both.
+    """Returns accuracy against a cost, with one mark for all methods that share both figures.
 
-    None for fewer than two such methods. best : on the front. line : the front, as a path.
+    Returns None for fewer than two methods. best : whether a mark is on the front. line : the front
+        as a path.
     """
     costed = [entry for entry in measured(table) if entry.get(name) is not None]
     known = [entry for entry in costed if entry["accuracy"] is not None]
@@ -87,14 +92,16 @@ def pareto(table: Sequence[Entry], name: str) -> dict[str, Any] | None:
 
 
 def _stairs(steps: Sequence[dict[str, Any]]) -> str:
-    """The border of what the front reaches: along to the next cost, then up to what it gains."""
+    """Returns the border of what the front reaches: along to the next cost, then up to its gain."""
     first, *rest = steps
     turns = [f"M{first['x']} {first['y']}", *(f"H{mark['x']}V{mark['y']}" for mark in rest)]
     return "".join(turns)
 
 
 def _put_labels(steps: Sequence[dict[str, Any]]) -> None:
-    """Number the front's marks, left above them where no other mark can be, none on another."""
+    """Number the front's marks. A number goes to the left above its mark where no other mark can
+    be.
+    """
     placed: list[tuple[float, float]] = []
     for at, mark in enumerate(steps):
         x, y = mark["x"] - 5, mark["y"] - 5
@@ -105,7 +112,7 @@ def _put_labels(steps: Sequence[dict[str, Any]]) -> None:
 
 
 def _ticks(values: Sequence[float]) -> list[tuple[float, str]]:
-    """Round values from below the least to above the greatest, with their texts."""
+    """Returns round values from below the least to above the greatest, with their texts."""
     low, high = min(values), max(values)
     if low == high:
         low, high = low - 1, high + 1

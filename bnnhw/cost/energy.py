@@ -1,4 +1,4 @@
-"""An estimate of the energy of an inference, from what a design does and published figures.
+"""Estimates the energy of an inference from what a design does and from published figures.
 
 No board was measured. docs/energy.md says what the estimate is and what it is not.
 """
@@ -19,8 +19,9 @@ _SCALED = "x (1.219 / 0.9)^2 x 40 / 45 for voltage and process"
 
 @dataclass(frozen=True)
 class Coefficient:
-    """value : in joules each time it happens; static and pll in watts. source : with the way from
-    what was published to the value."""
+    """value : joules each time it happens; for static and pll, watts.
+    source : where the value comes from, and the way from the published figure to it.
+    """
 
     value: float
     source: str
@@ -53,7 +54,7 @@ COMPONENTS = ("logic", "flip_flops", "clock", "multipliers", "ebr", "spram", "st
 
 
 def microjoules(activity: Activity, clock_hz: float, device: str) -> dict[str, float]:
-    """{component: energy} of an inference at a clock."""
+    """Returns {component: microjoules} of an inference at a clock."""
     per = {name: known.value for name, known in COEFFICIENTS[device].items()}
     seconds = activity.cycles / clock_hz
     joules = dict(
@@ -72,10 +73,11 @@ def microjoules(activity: Activity, clock_hz: float, device: str) -> dict[str, f
 def large_memory(
     activity: Activity, traffic: Mapping[str, Mapping[str, int]], device: str
 ) -> dict[str, dict[str, float]]:
-    """Microjoules of the accesses of bnnhw.compiler.traffic, {"reads", "writes": {what: energy}}.
+    """Returns the microjoules of the accesses of bnnhw.compiler.traffic, as {way: {what:
+    microjoules}}.
 
-    A word lies over four memories. What nobody asked for is {"reads": {"idle": energy}}: the
-    memories read in every cycle in which they do not write.
+    A word lies over four memories. {"reads": {"idle": ...}} is what nobody asked for: the memories
+    read in every cycle in which they do not write.
     """
     word = 4 * COEFFICIENTS[device]["spram"].value * 1e6
     known = sum(sum(words.values()) for words in traffic.values())
@@ -91,7 +93,7 @@ def estimate(
     activity: Activity, traffic: Mapping[str, Mapping[str, int]], images: str,
     clock_hz: float, device: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """The estimate as it stands in a row. images : what the activity was counted on."""
+    """Returns the estimate as a row has it. images : what the activity was counted on."""
     parts = microjoules(activity, clock_hz, device)
     return dict(
         estimate=True, total=round(sum(parts.values()), 3), microjoules=parts,

@@ -1,4 +1,4 @@
-"""Methods that a board has no room for, measured on the next larger one."""
+"""Measures methods that a board has no room for on the next larger one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from bnnhw.flow.design import BOARDS, clock_hz
 
 
 def further(case: Case, asked: Sequence[Case]) -> list[Case]:
-    """What is to be measured as well, now that `case` has ended, of `asked`, the baseline first.
+    """Returns the cases to measure as well, now that `case` has ended.
 
-    A method that its board has no room for is measured on the next larger board; the baseline is
-    where any method was, so that there is something to compare it with.
+    A method that does not fit its board is measured on the next larger board, and so is the
+    baseline,
+    which it is compared with. asked : the cases of the measurement, the baseline first.
     """
     status, names = case.row()["status"], [*BOARDS]
     if status == OVER:
@@ -30,7 +31,7 @@ def attach(
 ) -> None:
     """Give each entry of `table` as `larger` its entry on a larger board, if one has ended there.
 
-    Its differences are from the baseline on that board, whose clock is `clock_mhz`.
+    Differences there are from the baseline on that board. Its clock is `clock_mhz`.
     """
     found = {entry["method"]: entry for entry in table}
     for board in BOARDS:

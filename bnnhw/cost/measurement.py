@@ -25,7 +25,7 @@ NAME = "repair-cost"
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is asked: `cases`, the baseline first, of one network on one board."""
+    """The cases of one network on one board, the baseline first."""
 
     network: str
     board: str
@@ -55,9 +55,10 @@ class Measurement:
 
 
 def choose(wanted: str, network: str) -> list[Method]:
-    """The baseline and what a list such as `stem,padding=minus-one+stem=thermometer` names.
+    """Returns the baseline and the methods that a list names.
 
-    `all` is every method alone, and those of the bundled network together.
+    `stem,padding=minus-one+stem=thermometer` is such a list. `all` is every method alone, and those
+    of the bundled network together.
     """
     names = [name.strip() for name in wanted.split(",")]
     joined = [together(name) for name in names if "+" in name]
@@ -73,8 +74,11 @@ def choose(wanted: str, network: str) -> list[Method]:
 def specifications(
     network: str, methods: Sequence[Method], fraction: int
 ) -> dict[str, NetworkSpec]:
-    """Every method on the shape of a bundled network, with the study's number formats but for
-    the bits after the point of the residual stream."""
+    """Returns every method's spec, on the shape of a bundled network with the study's number
+    formats.
+
+    fraction : bits after the point of the residual stream instead of the study's.
+    """
     shape = checkpoint.load(checkpoint.bundled(network)).spec
     formats = NumberFormats(residual_fraction=fraction)
     return {m.name: replace(shape, repair=m.repair, formats=formats) for m in methods}
@@ -85,7 +89,7 @@ def plan(
     seeds: int, images: int, out: Path, models: Path | None, command: str,
     energy: bool, data: Path | None,
 ) -> Measurement:  # fmt: skip
-    """What is to be measured, and what is known already."""
+    """Returns the measurement: what is to be measured, and what is known already."""
     protocol, accuracy = accuracies(models, specs) if models else (None, {})
     cases = tuple(
         Case(

@@ -1,4 +1,4 @@
-"""The nets of a synthesised iCE40 design and what they drive, from the JSON that Yosys writes."""
+"""Reads the nets of a synthesised iCE40 design, and what they drive, from the JSON of Yosys."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ _ENABLES = {
 
 @dataclass(frozen=True)
 class Net:
-    """One bit. name : its expression in Verilog. loads : input pins that it drives, but for those
-    of multipliers, which are `multiplier_loads`. Clock pins and the device's are none."""
+    """One bit.
+
+    name : its expression in Verilog.
+    loads : input pins that it drives, except clocks, the device's pins and those of multipliers.
+    multiplier_loads : input pins of multipliers that it drives.
+    """
 
     name: str
     loads: int
@@ -31,10 +35,10 @@ class Net:
 
 @dataclass(frozen=True)
 class Netlist:
-    """clock : the net of most of the `flip_flops`. nets : what the cells drive, but for clocks.
-
+    """clock : the net that clocks most of the `flip_flops`. nets : what the cells drive, except
+        clocks.
     ebr, spram : (reads, writes) of each memory, expressions that are 1 in the cycles in which it
-    does.
+        does.
     """
 
     clock: str
@@ -45,7 +49,7 @@ class Netlist:
 
 
 def read_netlist(path: Path) -> Netlist:
-    """Module `top` of a file that `write_json` has left."""
+    """Returns module `top` of a file that `write_json` left."""
     module = json.loads(path.read_text())["modules"]["top"]
     cells = [cell for cell in module["cells"].values() if cell["type"].startswith("SB_")]
     names = dict(_names(module["netnames"]))
@@ -76,7 +80,7 @@ def read_netlist(path: Path) -> Netlist:
 
 
 def _names(netnames: Mapping[str, Any]) -> Iterator[tuple[int | str, str]]:
-    """Expressions of all bits and constants; a name of one bit has no index."""
+    """Yields the expression of every bit and constant. The name of a single bit has no index."""
     yield from (("0", "1'b0"), ("1", "1'b1"), ("x", "1'b0"))
     for name, net in netnames.items():
         escaped = name if _SIMPLE.fullmatch(name) else f"\\{name} "

@@ -21,7 +21,7 @@ from bnnhw.cost.tables import (
 
 
 def page(content: Mapping[str, Any]) -> str:
-    """The whole HTML file."""
+    """Returns the whole HTML file."""
     table = content["methods"]
     shown = columns(table)
     charts = [chart for name in FIGURES if (chart := bars(table, name))]

@@ -1,4 +1,4 @@
-"""The costs of methods against the baseline's: as JSON, as CSV and as a Markdown table."""
+"""The costs of methods against the baseline's, as JSON, as CSV and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ Entry = dict[str, Any]
 def entries(
     rows: Sequence[Mapping[str, Any]], accuracy: Mapping[str, Mapping[str, Any]]
 ) -> list[Entry]:
-    """What the rows of `bnnhw.cost.bench` say, with accuracies by method, and beside each figure
-    its difference from the baseline's.
+    """Returns an entry for each row: its figures, their differences from the baseline's, its
+    accuracy.
 
+    rows : of `bnnhw.cost.bench`. accuracy : by method.
     kind : the method's cost by the catalogue. cells_equal : whether every cell count is the
-    baseline's; None where either was not built. larger : bnnhw.cost.larger puts an entry there.
+        baseline's,
+    or None where either was not built. larger : bnnhw.cost.larger puts an entry there.
     """
     categories = {category.name: category for category in CATEGORIES}
     base = next((_figures(row, accuracy) for row in rows if row["method"] == BASE.name), {})
@@ -71,7 +73,7 @@ def entries(
 def _figures(
     row: Mapping[str, Any], accuracy: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, float | None]:
-    """Every figure of a row by its name in FIGURES; None where there is none."""
+    """Returns every figure of a row by its name in FIGURES; None where there is no figure."""
     cells, cycles = row.get("cells", {}), row.get("cycles", {})
     found = {name: cells.get(name) for name in CELLS}
     found |= dict(fmax_mhz=row.get("fmax_mhz", {}).get("median"))
@@ -89,7 +91,7 @@ def _range(fmax: Mapping[str, float] | None) -> list[float] | None:
 
 
 def comma_separated(table: Sequence[Entry]) -> str:
-    """A line for each method and board; a figure that there is not is empty."""
+    """Returns a CSV with a line for each method and board. A missing figure is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     deltas = [f"delta_{name}" for name in FIGURES]
@@ -125,7 +127,7 @@ def difference(value: float) -> str:
 
 
 def parts(entry: Entry, name: str) -> tuple[str, str]:
-    """A figure and, if it is another, its difference from the baseline's, else ""."""
+    """Returns a figure, and its difference from the baseline's or "" where they are equal."""
     value, delta = entry[name], entry["delta"].get(name)
     if value is None:
         return (NOT_TRAINED if name == "accuracy" else "-"), ""
@@ -140,28 +142,28 @@ def parts(entry: Entry, name: str) -> tuple[str, str]:
 
 
 def cell(entry: Entry, name: str) -> str:
-    """The same as one text."""
+    """Returns the figure and its difference as one text."""
     text, more = parts(entry, name)
     return f"{text} ({more})" if more else text
 
 
 def columns(table: Sequence[Entry]) -> list[str]:
-    """The figures that any method has; accuracy always."""
+    """Returns the figures that any method has, accuracy always among them."""
     return [n for n in FIGURES if n == "accuracy" or any(e[n] is not None for e in table)]
 
 
 def measured(table: Sequence[Entry]) -> list[Entry]:
-    """Those with figures of the hardware."""
+    """Returns the entries with figures of the hardware."""
     return [entry for entry in table if entry["lut"] is not None]
 
 
 def elsewhere(table: Sequence[Entry]) -> list[Entry]:
-    """The entries on larger boards."""
+    """Returns the entries on larger boards."""
     return [entry["larger"] for entry in table if entry["larger"]]
 
 
 def larger(table: Sequence[Entry]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """For each larger board a title, the columns and the rows of a table."""
+    """Returns for each larger board the title, the columns and the rows of a table."""
     result = []
     there = elsewhere(table)
     for board in dict.fromkeys(entry["board"] for entry in there):
@@ -178,12 +180,12 @@ def larger(table: Sequence[Entry]) -> list[tuple[str, list[str], list[list[str]]
 
 
 def lacks(over: Mapping[str, int]) -> str:
-    """How much more is needed of what."""
+    """Returns how much more is needed of what, as text."""
     return ", ".join(f"{more:,} {FIGURES.get(name, name)}" for name, more in over.items())
 
 
 def remarks(table: Sequence[Entry], clock_mhz: float) -> list[str]:
-    """Why a method was not built, and what did not go as it should."""
+    """Returns why methods were not built, and what did not go as it should."""
     lines = [f"{e['method']}: {e['status']}: {e['reason']}" for e in table if e["status"] != BUILT]
     lines += [
         f"{e['method']} on the {e['board']}: {e['status']}: {e['reason']}"
@@ -199,7 +201,7 @@ def remarks(table: Sequence[Entry], clock_mhz: float) -> list[str]:
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """The table, and under it what has no row in it and why."""
+    """Returns the table, and under it why some methods have no row."""
     table = content["methods"]
     shown = columns(table)
     titles = ["method", "cost", *(FIGURES[name] for name in shown), "bit-exact", "cells"]
@@ -224,7 +226,7 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 
 def _accesses(table: Sequence[Entry]) -> list[str]:
-    """The table of what is read from the large memory and written to it."""
+    """Returns the table of what is read from the large memory and written to it."""
     ways = [(way, kind) for way in WAYS for kind in KINDS]
     moved = [e["traffic"] for e in measured(table)]
     ways = [(way, kind) for way, kind in ways if any(kind in words[way] for words in moved)]
@@ -242,7 +244,7 @@ def _proved(entry: Entry) -> tuple[str, str]:
 
 
 def explanation(content: Mapping[str, Any]) -> list[str]:
-    """What the figures are, one sentence or two a line."""
+    """Returns what the figures are, one or two sentences a line."""
     seeds, images = content["seeds"], content["images"]
     lines = [
         "Every method alone, added to the baseline, and its difference from it, where there is "
@@ -265,7 +267,7 @@ def explanation(content: Mapping[str, Any]) -> list[str]:
 
 
 def provenance(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How it was measured: what, and its text."""
+    """Returns how it was measured, as (what, text)."""
     seeds = content["seeds"]
     days = sorted({entry["measured"] for entry in content["methods"]})
     versions = (f"{name} {version}" for name, version in content["tools"].items())

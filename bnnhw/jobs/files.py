@@ -1,4 +1,4 @@
-"""Files that are kept: whole or not at all."""
+"""Writes files whole or not at all, and reads them back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bnnhw.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, which takes its place if nothing fails.
+    """Yields a path beside `path` to write to; it takes the place of `path` if nothing fails.
 
-    Leaves either the old file or the whole new one. UserError where it cannot be written.
+    Leaves either the old file or the whole new one. Raises UserError where it cannot be written.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -31,13 +31,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Leave either the old file or the whole new one."""
+    """Write `text`; leaves either the old file or the whole new one."""
     with replacing(path) as partial:
         partial.write_text(text)
 
 
 def read_json(path: Path) -> Any:
-    """The content of a file that `write_text` left."""
+    """Returns the content of a file that `write_text` left. Raises UserError where it cannot be
+    read.
+    """
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Follows jobs to their end: a bar with the time left, a line for each that ends."""
+"""Follows jobs to their end: a bar with the time left, and a line for each job that ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POLL_SECONDS = 1.0
 
 
 def fault(future: Future[None]) -> BaseException | None:
-    """What ended a job, if it was not its end."""
+    """Returns the exception that ended a job, or None where the job succeeded."""
     try:
         return future.exception()
     except CancelledError as error:
@@ -21,9 +21,10 @@ def fault(future: Future[None]) -> BaseException | None:
 
 
 class Follower(ABC, Generic[Job]):
-    """Runs jobs and tells how far they are; a subclass says what an end of one means.
+    """Runs jobs and shows how far they are. A subclass says what the end of a job means.
 
-    perform : does a job; called in a worker. name, unit : what the bar calls the work, and counts.
+    perform : does a job; a worker calls it.
+    name, unit : what the bar calls the work, and what it counts.
     failed : a line for each job that failed.
     """
 
@@ -44,18 +45,18 @@ class Follower(ABC, Generic[Job]):
 
     @abstractmethod
     def take(self, job: Job, error: BaseException | None, left: int) -> Iterable[Job]:
-        """Tell of a job that has ended, while `left` go on; returns what is to be done as well."""
+        """Handle a job that has ended while `left` jobs go on. Returns the jobs to do as well."""
 
     @abstractmethod
     def progress(self, waiting: int) -> tuple[int, int]:
-        """How much is done, and of how much, while so many jobs have not ended."""
+        """Returns how much is done and how much there is, while `waiting` jobs have not ended."""
 
     def tell(self, line: str) -> None:
         """Print a line above the bar."""
         self.bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def run(self, executor: Executor, ended: Callable[[], None]) -> None:
-        """Do all jobs; `ended` is called whenever some have ended."""
+        """Do all jobs. Calls `ended` whenever some of them have ended."""
         futures = {executor.submit(self._perform, job): job for job in self.jobs}
         waiting: set[Future[None]] = set(futures)
         try:

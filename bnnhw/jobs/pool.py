@@ -1,4 +1,4 @@
-"""Processes that jobs run in, side by side: of this machine or of a Dask cluster."""
+"""Processes that run jobs side by side, of this machine or of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ AGAIN = "the same command goes on where it stopped"
 
 @contextmanager
 def workers(jobs: int, scheduler: str | None) -> Iterator[Executor]:
-    """Processes of one thread each on this machine, or a Dask cluster's workers."""
+    """Yields an executor: processes of one thread each on this machine, or a Dask cluster's
+    workers.
+    """
     if scheduler:
         with _dask(scheduler) as executor:
             yield executor
@@ -63,7 +65,7 @@ def _dask(address: str) -> Iterator[Executor]:
 
 
 def fault(future: Future[None]) -> BaseException | None:
-    """What ended a run, if it was not its end."""
+    """Returns the exception that ended a run, or None where the run succeeded."""
     try:
         return future.exception()
     except CancelledError as error:
