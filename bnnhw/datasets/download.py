@@ -1,6 +1,6 @@
-"""A CIFAR set as its author publishes it: downloaded, checked and unpacked.
+"""Downloads a CIFAR set as its author publishes it, checks it and unpacks it.
 
-What a broken download left is gone on with; what is at the target is always whole.
+A download that broke off goes on where it stopped. What is at the target is always whole.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Step = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive: its file name, MD5 checksum, and what it holds that is needed."""
+    """A published archive: its file name, its MD5 checksum, and the files in it that are needed."""
 
     file: str
     md5: str
@@ -59,9 +59,9 @@ ARCHIVES = {
 def download(
     archive: Archive, source: str, out: Path, step: Step = lambda done, size: None
 ) -> Path:
-    """Get `archive` from the folder `source` on the web; returns the directory made in `out`.
+    """Get `archive` from the folder `source` on the web. Returns the directory made in `out`.
 
-    step : called with the bytes that are there and how many there will be (None: unknown).
+    step : is called with the bytes that are there and the bytes there will be (None: unknown).
     """
     target, partial = out / archive.folder, out / f"{archive.file}.part"
     if target.exists():
@@ -99,7 +99,7 @@ def _fetch(url: str, partial: Path, step: Step) -> None:
 
 @contextlib.contextmanager
 def _open(url: str, start: int) -> Iterator[Any]:
-    """The answer to a request for what follows `start` bytes; None if it is that nothing does."""
+    """Yields the answer to a request for what follows `start` bytes, or None if nothing follows."""
     try:
         headers = {"Range": f"bytes={start}-"} if start else {}
         request = urllib.request.Request(url, headers=headers)
@@ -121,7 +121,7 @@ def _open(url: str, start: int) -> Iterator[Any]:
 
 
 def _chunks(url: str, response: IO[bytes], have: int, size: int | None) -> Iterator[bytes]:
-    """What the server sends, to the end of `size` bytes of which `have` are there before."""
+    """Yields what the server sends, up to `size` bytes, of which `have` were there before."""
     fault = None
     while True:
         try:

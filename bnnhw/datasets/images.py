@@ -36,27 +36,27 @@ class Images:
         return len(self.labels)
 
     def first(self, count: int | None) -> Images:
-        """The first `count` images; all of them for None."""
+        """Returns the first `count` images, or all of them for None."""
         return self.part(slice(count))
 
     def part(self, which: slice) -> Images:
-        """These of the images."""
+        """Returns a part of the images."""
         return Images(self.pixels[which], self.labels[which], self.classes)
 
     def __add__(self, more: Images) -> Images:
-        """These images and then those of another split of the data set."""
+        """Returns these images and then those of another split of the data set."""
         pixels = np.concatenate((self.pixels, more.pixels))
         return Images(pixels, np.concatenate((self.labels, more.labels)), self.classes)
 
 
 def random_pixels(shape: tuple[int, int, int], count: int) -> np.ndarray:
-    """Images uint8 (count, height, width, channels), the same every time."""
+    """Returns images uint8 (count, height, width, channels), the same every time."""
     return np.random.default_rng(RANDOM_SEED).integers(0, 256, (count, *shape), np.uint8)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Files of a published CIFAR directory and where their labels are."""
+    """The files of a published CIFAR directory, and where their labels are."""
 
     folder: str
     train: tuple[str, ...]
@@ -84,7 +84,7 @@ DATASETS = tuple(SHAPES)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds plain containers and numpy arrays; anything else in the file is refused."""
+    """Rebuilds plain containers and numpy arrays. It refuses anything else in the file."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -93,7 +93,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_batch(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
-    """One file's pixels uint8 (N, 32, 32, 3) and labels int64 (N,)."""
+    """Returns one file's pixels uint8 (N, 32, 32, 3) and labels int64 (N,)."""
     try:
         with path.open("rb") as file:
             batch = _ArrayUnpickler(file, encoding="bytes").load()
@@ -138,7 +138,10 @@ def _cifar(layout: _Layout, directory: Path | None, split: str) -> Images:
 
 
 def _digits(split: str) -> Images:
-    """1,797 images of 8x8x1; a fixed shuffle gives 1,257 for training, 180 held out, 360 test."""
+    """Returns a split of 1,797 images of 8x8x1.
+
+    A fixed shuffle gives 1,257 images for training, 180 held out and 360 for the test.
+    """
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -150,9 +153,9 @@ def _digits(split: str) -> Images:
 
 
 def load(dataset: str, directory: str | Path | None = None, split: str = "test") -> Images:
-    """The images of a split: train, validation (held out of the training images) or test.
+    """Returns the images of a split: train, validation (held out of the training images) or test.
 
-    directory : where a CIFAR set is, or its parent; digits come with scikit-learn.
+    directory : where a CIFAR set is, or its parent. Digits come with scikit-learn.
     """
     if split not in SPLITS:
         raise UserError(f"split={split!r}: choose one of {', '.join(SPLITS)}")
@@ -164,7 +167,7 @@ def load(dataset: str, directory: str | Path | None = None, split: str = "test")
 
 
 def guess(shape: tuple[int, int, int], classes: int) -> str:
-    """The data set that a network of this input (H, W, C) and class count was made for."""
+    """Returns the data set that a network of this input (H, W, C) and class count was made for."""
     for dataset, known in SHAPES.items():
         if known == (shape, classes):
             return dataset

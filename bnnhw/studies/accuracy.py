@@ -1,4 +1,4 @@
-"""Accuracy of a model on images, of its float numbers and of its integers."""
+"""The accuracy of a model on images: of its float numbers, and of its integers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Step = Callable[[int], None]
 
 
 def integer_classes(network: IntegerNetwork, pixels: np.ndarray, step: Step) -> np.ndarray:
-    """Classes int64 (N,) that the integer network gives uint8 pixels (N, H, W, C), exactly."""
+    """Returns the classes int64 (N,) that the integer network gives uint8 pixels (N, H, W, C)."""
     return golden.run(network, pixels, progress=step)["class"]
 
 
@@ -30,7 +30,7 @@ def top1(
     integer: bool = False,
     step: Step = lambda done: None,
 ) -> float:
-    """Percent of the images whose class the model, or its integer network, finds."""
+    """Returns the percentage of images whose class the model, or its integer network, finds."""
     if images.pixels.shape[1:] != model.spec.input:
         raise UserError(
             f"images are {'x'.join(map(str, images.pixels.shape[1:]))}, the model takes "
@@ -51,7 +51,7 @@ def top1(
 def record(
     path: Path, images: datasets.Images, dataset: str, split: str, step: Step
 ) -> dict[str, Any]:
-    """Measure both accuracies and keep them in the file's metrics["accuracy"]."""
+    """Measure both accuracies, keep them in the file's metrics["accuracy"] and return them."""
     loaded = checkpoint.load(path)
     model = loaded.model()
     accuracy: dict[str, Any] = dict(dataset=dataset, split=split, images=len(images))

@@ -1,4 +1,4 @@
-"""One run of the study: trains a network and keeps its model, its log and its result."""
+"""One run of a study: trains a network and keeps its model, its log and its result."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ _ALONE = threading.Lock()  # random numbers are drawn from the process's one gen
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained and where its files go; the same asked for again has the same files.
+    """What is trained, and where its files go. Two equal experiments have the same files.
 
-    method, settings : name in the study, and what differs from the baseline.
-    images : so many of the first training images. teacher : file of the float network, or None.
+    method, settings : its name in the study, and what differs from the baseline.
+    images : how many of the first training images it trains on.
+    teacher : the file of the float network, or None.
     """
 
     method: str
@@ -52,7 +53,7 @@ class Experiment:
 
     @cached_property
     def key(self) -> str:
-        """Names the files: the method, the seed, and a digest of all that shapes the result."""
+        """The name of its files: the method, the seed, and a digest of what shapes the result."""
         taught = self.teacher and checkpoint.sha256(self.teacher)
         asked = [self.spec.to_dict(), asdict(self.recipe), self.images, taught]
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -68,15 +69,15 @@ class Experiment:
         return self.models / f"{self.key}.pt"
 
     def result(self) -> dict[str, Any] | None:
-        """What an earlier run of it found, if one ended."""
+        """The result of an earlier run, or None if none has ended."""
         return read_json(self.result_path) if self.result_path.exists() else None
 
 
 def perform(experiment: Experiment) -> None:
     """Train, measure both accuracies on the validation images, and leave the result.
 
-    Goes on from the last whole epoch of a run that was broken off. Meant for a process of
-    its own, whose threads it does not limit; two in one process take turns.
+    Goes on from the last whole epoch of a run that broke off. It is meant for a process of its own
+    and does not limit that process's threads. Two in one process take turns.
     """
     with _ALONE:
         _perform(experiment)
@@ -114,7 +115,7 @@ def _perform(experiment: Experiment) -> None:
 
 
 def _train(trainer: Trainer, model: Path) -> None:
-    """Train to the end, keeping state and metrics beside `model`."""
+    """Train to the end; keeps state and metrics beside `model`."""
     state = state_path(model)
     if state.exists():
         trainer.restore(checkpoint.read_inert(state, "training state"), state)
@@ -126,13 +127,15 @@ def _train(trainer: Trainer, model: Path) -> None:
 
 
 def epochs_done(experiment: Experiment) -> int:
-    """How many epochs of a run that goes on, here or elsewhere, are over."""
+    """Returns how many epochs are over of a run that goes on, here or elsewhere."""
     lines = lines_path(experiment.model_path)
     return lines.read_bytes().count(b"\n") if lines.exists() else 0
 
 
 def _integer_top1(model: BinaryResNet, images: datasets.Images) -> tuple[float | None, str | None]:
-    """Percent that the device's arithmetic gets right; else None and why it cannot be built."""
+    """Returns the percentage that the device's arithmetic gets right, or None and why it cannot be
+    built.
+    """
     try:
         network = lower(model)
     except UserError as error:
@@ -145,6 +148,6 @@ def _percent(classes: np.ndarray, images: datasets.Images) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Of what the accuracies depend on."""
+    """Returns the versions of everything that the accuracies depend on."""
     found = {name: metadata.version(name) for name in ("torch", "numpy")}
     return dict(python=platform.python_version()) | found

@@ -1,4 +1,4 @@
-"""Runs of a study, followed to their end."""
+"""Follows the runs of a study to their end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bnnhw.studies.experiment import Experiment, epochs_done, perform
 
 
 class Runs(Follower[Experiment]):
-    """The runs of a study that are still to do; its bar counts epochs."""
+    """The runs of a study that are still to do. The bar counts epochs."""
 
     def __init__(self, experiments: Sequence[Experiment]) -> None:
         left = [e for e in experiments if e.result() is None]

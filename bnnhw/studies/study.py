@@ -1,4 +1,4 @@
-"""A study: which networks are trained, and the tables that come of it."""
+"""A study: the networks that it trains, and the tables that come of it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ EPOCHS = 30
 
 @dataclass(frozen=True)
 class Study:
-    """What all runs share. spec : the baseline's. recipe : of seed 0, not settled.
+    """What all runs share.
 
-    images, validation : how many images of both splits are used.
+    spec : the baseline's. recipe : the recipe of seed 0, not settled.
+    images, validation : how many images of each split are used.
     out, models : where results and models go.
     """
 
@@ -50,7 +51,7 @@ class Study:
         return self.out / f"study-{plan}-{self.recipe.dataset}{suffix}"
 
     def experiments(self, methods: Sequence[Method]) -> list[Experiment]:
-        """All runs, one seed of every method before the next."""
+        """Returns all runs, one seed of every method before the next seed."""
         return [
             self._experiment(method, replace(self.recipe, seed=seed))
             for seed in range(self.seeds)
@@ -68,7 +69,7 @@ class Study:
     def methods(
         self, only: Sequence[str], margin: float, leave_one_out: bool
     ) -> tuple[list[Method], list[Method], dict[str, Any]]:
-        """Those to train, those that need a teacher which is not there, and the choice made."""
+        """Returns the methods to train, those whose teacher is missing, and the choice made."""
         choice: dict[str, Any] = {}
         if self.plan == "isolated":
             wanted = self._chosen(only)
@@ -85,7 +86,7 @@ class Study:
         return select(isolated(), only, "--only {}") if only else list(isolated())
 
     def _isolated(self, only: Sequence[str]) -> tuple[Path, dict[str, float]]:
-        """The file of the isolated study and the accuracies in it of the methods that count."""
+        """Returns the file of the isolated study, and the accuracies of the methods that count."""
         source = self.path("isolated", ".json")
         if not source.exists():
             raise UserError(f"{source}: not there; run --plan isolated with the same --out first")
@@ -115,8 +116,11 @@ class Study:
 def base(
     dataset: str | None, config: Path | None, given: dict[str, dict[str, Any]]
 ) -> tuple[NetworkSpec, Recipe]:
-    """The baseline's network and recipe: the data set's usual ones, changed by a recipe file and
-    by the tables `given`, where None is not given."""
+    """Returns the baseline's network and recipe.
+
+    They are the data set's usual ones, changed by a recipe file and by the tables `given`. A None
+    there counts as not given.
+    """
     file = {} if config is None else read_config(config)
     if "repair" in file:
         raise UserError(f"{config}: table repair: the study chooses the methods itself")

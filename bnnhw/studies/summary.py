@@ -11,7 +11,7 @@ KINDS = ("integer", "float")
 
 
 def spread(values: Iterable[float | None]) -> dict[str, Any] | None:
-    """Mean, least and greatest of the values that are known; None if none is."""
+    """Returns mean, least and greatest of the known values, or None if none is known."""
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -20,7 +20,7 @@ def spread(values: Iterable[float | None]) -> dict[str, Any] | None:
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each method, in order of its first run: the spread of both accuracies over seeds."""
+    """Returns the spread of both accuracies over seeds, by method in order of its first run."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
         grouped.setdefault(run["method"], []).append(run)
@@ -33,12 +33,12 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def means(methods: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean integer accuracy of every method that has one: what methods are chosen by."""
+    """Returns the mean integer accuracy of every method that has one. Methods are chosen by it."""
     return {row["method"]: row["integer"]["mean"] for row in methods if row["integer"]}
 
 
 def markdown(study: Mapping[str, Any]) -> str:
-    """The table of a study, and under it what the figures are and what has none."""
+    """Returns the table of a study, and under it what the figures are."""
     rows = [
         "| method | top-1, integer | against the baseline | top-1, float | seeds |",
         "|---|---|---|---|---|",

@@ -16,8 +16,7 @@ from bnnhw.training.team import ALONE, Team
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels uint8 (B, C, H, W), channels last. labels int64 (B,).
-
+    """pixels : uint8 (B, C, H, W), channels last. labels : int64 (B,).
     taught : a teacher's logits float32 (B, classes), or None.
     """
 
@@ -27,7 +26,7 @@ class Batch:
 
 
 class Batches:
-    """Shuffled, randomly shifted and mirrored batches of a training set, without a loop.
+    """Shuffled, randomly shifted and mirrored batches of a training set.
 
     Pixels that a shift brings in from outside are 128, the stem's zero.
     """
@@ -35,7 +34,7 @@ class Batches:
     def __init__(
         self, images: Images, recipe: Recipe, device: torch.device, taught: Tensor | None = None
     ) -> None:
-        """taught : a teacher's logits (2, N, classes) of the images and their mirror images."""
+        """taught : a teacher's logits (2, N, classes) of the images and of their mirror images."""
         pad = recipe.crop
         self.height, self.width = images.pixels.shape[1:3]
         padded = np.pad(
@@ -50,9 +49,9 @@ class Batches:
         return len(self.labels) // self.recipe.batch
 
     def epoch(self, generator: torch.Generator, team: Team = ALONE) -> Iterator[Batch]:
-        """Yields whole batches; the last rest is dropped.
+        """Yields whole batches and drops the rest.
 
-        A team shares each batch; its generators must be in the same state.
+        A team shares each batch. Its generators must be in the same state.
         """
         device, batch = self.pixels.device, self.recipe.batch
         count = len(self.labels)

@@ -1,7 +1,7 @@
-"""Training what runs: the integer network's residual streams in the float network's place.
+"""Trains what runs: the integer network's residual streams take the float network's place.
 
-Gradients are the float network's, straight through the difference. So scales, biases and every
-other constant are trained as they are rounded for the device, and every floor is seen.
+Gradients are the float network's; they pass the difference as it is. So every constant is trained
+as the device rounds it, and training sees every floor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ classes int64 (B,)."""
 
 
 def freeze_statistics(model: nn.Module) -> None:
-    """Let batch norm use its running statistics, as the device does, and not change them."""
+    """Let batch norm use its running statistics, as the device does, and keep them as they are."""
     for part in model.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.eval()
@@ -29,7 +29,10 @@ def freeze_statistics(model: nn.Module) -> None:
 
 @contextmanager
 def follow(model: BinaryResNet, streams: dict[str, Tensor]) -> Iterator[None]:
-    """Within, the model's residual streams have these values, whatever it computes itself."""
+    """Within the context the model's residual streams have these values.
+
+    What the model computes itself has no part in them.
+    """
     parts = {"stem": model.stem, **{layer.shape.name: layer for layer in model.layers()}}
     hooks = [
         parts[name].register_forward_hook(partial(_replace, values))
@@ -43,6 +46,6 @@ def follow(model: BinaryResNet, streams: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _replace(values: Tensor, part: nn.Module, inputs: object, output: Tensor) -> Tensor:
-    """The values, to the bit; the gradient is the output's."""
+    """Returns the values, to the bit. The gradient is the output's."""
     output = output.float()
     return values.to(output.device) + (output - output.detach())

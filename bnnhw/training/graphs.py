@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: launched at once, not kernel by kernel.
+"""A training step as one CUDA graph, launched at once rather than kernel by kernel.
 
 The kernels of a small network take less time than Python needs to launch them.
 """
@@ -16,10 +16,10 @@ WARM_UP = 3  # steps as they are, in which all that is made on first use is made
 
 
 class Graphed:
-    """A step Batch -> loss, captured after a few calls and replayed from then on.
+    """A step Batch -> loss. It is captured after a few calls and replayed from then on.
 
-    All that differs from one step to the next must be in tensors that stay where they are, and
-    nothing may wait for the GPU. The loss is overwritten by the next call.
+    All that differs from one step to the next must be in tensors that stay where they are. Nothing
+    may wait for the GPU. The next call overwrites the loss.
     """
 
     def __init__(self, step: Callable[[Batch], Tensor]) -> None:
@@ -29,7 +29,7 @@ class Graphed:
         self.calls = 0
 
     def __call__(self, batch: Batch, kind: Hashable) -> Tensor:
-        """kind : the step is another where this is another, and is captured anew."""
+        """Returns the loss. A new `kind` means another step, which is captured anew."""
         if kind != self.kind:
             self.kind, self.graph, self.calls = kind, None, 0
         if self.graph is None and self.calls < WARM_UP:
@@ -44,7 +44,7 @@ class Graphed:
         return self.loss
 
     def _aside(self, batch: Batch) -> Tensor:
-        """The step on the stream that it will be captured on."""
+        """Returns the loss of a step on the stream that will capture it."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             loss = self.step(batch)
@@ -52,7 +52,7 @@ class Graphed:
         return loss
 
     def _capture(self, batch: Batch) -> None:
-        """Record the step, which computes nothing now."""
+        """Record the step. It computes nothing now."""
         taught = None if batch.taught is None else batch.taught.clone()
         self.given = Batch(batch.pixels.clone(), batch.labels.clone(), taught)
         graph = torch.cuda.CUDAGraph()

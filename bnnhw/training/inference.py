@@ -1,4 +1,4 @@
-"""Running a trained network on many images, and measuring them for it."""
+"""Runs a trained network on many images, and takes batch norm's statistics anew."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ GPU_BATCH = 1000  # maps of the widest network, in float32, take a quarter of a 
 def classify(
     model: nn.Module, pixels: np.ndarray, step: Callable[[int], None] = lambda done: None
 ) -> np.ndarray:
-    """Classes int64 (N,) that the float model gives uint8 pixels (N, H, W, C), in float32.
+    """Returns the classes int64 (N,) that the float model gives uint8 pixels (N, H, W, C), in
+    float32.
 
-    step : called with the number of images done after every batch.
+    step : is called after every batch with the number of images done.
     """
     device = next(model.parameters()).device
     size = GPU_BATCH if device.type == "cuda" else TEST_BATCH
@@ -36,7 +37,7 @@ def classify(
 
 
 def hits(model: nn.Module, images: Images) -> float:
-    """How many of the images the float model knows."""
+    """Returns how many of the images the float model knows."""
     return float((classify(model, images.pixels) == images.labels).sum())
 
 
@@ -44,7 +45,7 @@ def hits(model: nn.Module, images: Images) -> float:
 def recalibrate(model: nn.Module, pixels: np.ndarray) -> None:
     """Make batch norm's running statistics the plain mean over uint8 pixels (N, H, W, C).
 
-    Those of training are a moving average over the last few small batches, in bfloat16.
+    In training they are a moving average over the last small batches, in bfloat16.
     """
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

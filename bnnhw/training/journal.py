@@ -15,19 +15,19 @@ from bnnhw.errors import UserError
 
 
 def lines_path(out: Path) -> Path:
-    """Where the metrics of the training of `out` are, one JSON object per epoch."""
+    """Returns where the metrics of the training of `out` are, one JSON object per epoch."""
     return out.with_name(out.name + ".log.jsonl")
 
 
 def state_path(out: Path) -> Path:
-    """Where the state is with which the training of `out` goes on."""
+    """Returns where the state is with which the training of `out` goes on."""
     return out.with_name(out.name + ".state")
 
 
 class Lines:
     """Appends the metrics of each epoch to a file of JSON lines.
 
-    epoch : the last epoch that is kept; lines of later ones are dropped, they are run again.
+    epoch : the last epoch that is kept. Lines of later epochs are dropped; these run again.
     """
 
     def __init__(self, path: Path, epoch: int) -> None:
@@ -45,7 +45,7 @@ class Lines:
 
 
 def to_all(logs: Sequence[Callable[[dict[str, Any]], None]]) -> Callable[[dict[str, Any]], None]:
-    """A log that tells each of these."""
+    """Returns a log that tells each of these."""
 
     def tell(entry: dict[str, Any]) -> None:
         for log in logs:
@@ -55,7 +55,7 @@ def to_all(logs: Sequence[Callable[[dict[str, Any]], None]]) -> Callable[[dict[s
 
 
 def _epoch(line: str) -> float:
-    """The epoch that a line is of; a torn one, which is none of ours, is after all epochs."""
+    """Returns the epoch of a line. A torn line, which is not ours, comes after all epochs."""
     try:
         return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
@@ -82,7 +82,7 @@ class Board:
 
 
 class Terminal:
-    """A line with the time left on a terminal, one line per epoch elsewhere; silent if asked."""
+    """Shows a line with the time left on a terminal, and one line per epoch elsewhere."""
 
     def __init__(self, silent: bool = False) -> None:
         console = Console(stderr=True)

@@ -24,9 +24,9 @@ Log = Callable[[dict[str, Any]], None]
 
 
 class Loop(ABC):
-    """What every training has in common; a subclass makes `model` and says what a step is.
+    """What every training has in common. A subclass makes `model` and says what a step is.
 
-    Making it seeds PyTorch with the recipe's seed, before the subclass makes its model.
+    The constructor seeds PyTorch with the recipe's seed, before the subclass makes its model.
     """
 
     model: nn.Module
@@ -46,7 +46,7 @@ class Loop(ABC):
         self.epoch, self.seconds = 0, 0.0
 
     def progress(self, step: int, seconds: float) -> float:
-        """Part of the schedule that is done, in [0, 1]."""
+        """Returns the part of the schedule that is done, in [0, 1]."""
         parts = [0.0]
         if self.recipe.epochs is not None:
             parts.append((self.epoch + step / len(self.batches)) / self.recipe.epochs)
@@ -55,10 +55,10 @@ class Loop(ABC):
         return min(1.0, max(parts))
 
     def run(self, log: Log, after_epoch: Callable[[float], None]) -> None:
-        """Train to the end of the schedule; `after_epoch` gets the validation top-1.
+        """Train to the end of the schedule. `after_epoch` gets the validation top-1.
 
-        log : gets {done, seconds} now and then, and in the first process after each epoch
-        {epoch, seconds, loss, validation, rate}.
+        log : gets {done, seconds} now and then. In the first process it also gets {epoch, seconds,
+            loss, validation, rate} after each epoch.
         """
         while self.progress(0, self.seconds) < 1:
             started, before = time.monotonic(), self.seconds
@@ -97,34 +97,34 @@ class Loop(ABC):
 
     @abstractmethod
     def _step(self, batch: Batch, done: float) -> Tensor:
-        """One step with `done` of the schedule over; returns the loss."""
+        """Take one step with `done` of the schedule over. Returns the loss."""
 
     def _validate(self) -> float:
-        """Top-1 of the validation set in percent, each process with its share of the images."""
+        """Returns top-1 of the validation set in percent. Each process takes its share."""
         share = self.validation.part(slice(self.team.rank, None, self.team.size))
         mean = torch.tensor([self._hits(share)], dtype=torch.float64)
         self.team.average([mean])
         return 100.0 * float(mean) * self.team.size / len(self.validation)
 
     def _hits(self, images: Images) -> float:
-        """How many of the images the model knows, in the arithmetic it is trained in."""
+        """Returns how many of the images the model knows, in the arithmetic of its training."""
         with torch.autocast(self.device.type, torch.bfloat16):
             return hits(self.model, images)
 
     def _finish(self, after_epoch: Callable[[float], None]) -> None:
-        """What the first process does at the end: nothing, if the subclass has no more to do."""
+        """Do what the first process does at the end. A subclass may have something to do."""
         return None
 
     @abstractmethod
     def _network(self) -> dict[str, Any]:
-        """What network it is, in plain values; a state fits no other."""
+        """Returns what network it is, in plain values. A state fits no other network."""
 
     @abstractmethod
     def _parts(self) -> dict[str, Any]:
-        """All that has a state_dict."""
+        """Returns everything that has a state_dict."""
 
     def state(self) -> dict[str, Any]:
-        """Everything `restore` needs, as plain values and tensors."""
+        """Returns everything that `restore` needs, as plain values and tensors."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         return dict(
             recipe=asdict(self.recipe), network=self._network(), epoch=self.epoch,
@@ -133,7 +133,7 @@ class Loop(ABC):
         )  # fmt: skip
 
     def restore(self, state: Any, where: Path) -> None:
-        """Go on from `state`; recipe and network must be the ones it was made with."""
+        """Go on from `state`. Recipe and network must be those that made it."""
         mine = self.state()
         if not isinstance(state, dict) or state.keys() != mine.keys():
             raise UserError(f"{where}: not a training state of this bnnhw; start without --resume")

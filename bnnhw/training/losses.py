@@ -20,12 +20,12 @@ def objective(
     maps: Sequence[Tensor] | None = None, teacher_maps: Sequence[Tensor] | None = None,
     distil: float = 0.0, regulariser: Penalty | None = None, penalty: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """The loss of one batch, a scalar of float32.
+    """Returns the loss of one batch, a scalar of float32.
 
-    logits float32 (B, classes); labels int64 (B,).
+    logits : float32 (B, classes). labels : int64 (B,).
     taught : a teacher's logits (B, classes): loss = (1 - distil) * labels' + distil * teacher's.
-    maps, teacher_maps : streams after each stage: distil * their attention loss is added.
-    regulariser, penalty : the term for the latent weights and its weight.
+    maps, teacher_maps : streams after each stage; distil * their attention loss is added.
+    regulariser, penalty : the term for the latent weights, and its weight.
     """
     loss = F.cross_entropy(logits.float(), labels)
     if taught is not None:
@@ -38,9 +38,9 @@ def objective(
 
 
 def distillation(logits: Tensor, taught: Tensor) -> Tensor:
-    """KL divergence of softened predictions from the teacher's (arXiv:1503.02531).
+    """Returns the KL divergence of softened predictions from the teacher's (arXiv:1503.02531).
 
-    Times the temperature's square, so that its gradients are of the size of the labels'.
+    It is multiplied by the temperature's square, so that its gradients are as large as the labels'.
     """
     soft = F.log_softmax(logits.float() / TEMPERATURE, 1)
     target = F.log_softmax(taught.float() / TEMPERATURE, 1)
@@ -49,10 +49,10 @@ def distillation(logits: Tensor, taught: Tensor) -> Tensor:
 
 
 def attention(maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
-    """How far attention maps (B, C, H, W) are from a teacher's (arXiv:2003.11535).
+    """Returns how far attention maps (B, C, H, W) are from a teacher's (arXiv:2003.11535).
 
-    A map is the sum of squares over the channels, scaled to length 1 for each image. Squared
-    distances, summed over the stages, averaged over the images. Channels may differ.
+    An attention map is the sum of squares over the channels, scaled to length 1 for each image. The
+    squared distances are summed over the stages and averaged over the images. Channels may differ.
     """
     total = torch.zeros((), device=maps[0].device)
     for stage, (mine, theirs) in enumerate(zip(maps, teacher_maps, strict=True)):
@@ -67,12 +67,12 @@ def attention(maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
 
 
 def _attention_map(stream: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W), each row of length 1."""
+    """Returns (B, C, H, W) as (B, H * W), each row of length 1."""
     return F.normalize(stream.float().square().sum(1).flatten(1))
 
 
 def kurtosis(weights: Tensor) -> Tensor:
-    """The fourth central moment of all elements over the square of their variance."""
+    """Returns the fourth central moment of all elements over the square of their variance."""
     centred = weights - weights.mean()
     return centred.pow(4).mean() / centred.square().mean().square()
 
@@ -96,7 +96,7 @@ class Penalty(nn.Module):
         self.scales = nn.ParameterList(nn.Parameter(scale) for scale in scales)
 
     def forward(self, latent: Sequence[Tensor]) -> Tensor:
-        """latent : the model's latent weights, in the order of `latent_weights`. A scalar."""
+        """Returns a scalar. latent : the latent weights, in the order of `latent_weights`."""
         if self.kind == "l2":
             terms = [weights.square().sum() for weights in latent]
         elif self.kind in ("r1", "r2"):

@@ -21,10 +21,10 @@ OWN = ("lr", "capturable")  # what a state of another device must not change
 
 
 class Bop(torch.optim.Optimizer):
-    """Flips binary weights; none of them has a latent value (arXiv:1906.02107).
+    """Flips binary weights, none of which has a latent value (arXiv:1906.02107).
 
-    m = (1 - lr) m + lr * gradient; a weight of -1 or +1 changes its sign where |m| > tau and m
-    has the weight's sign. lr is the paper's adaptivity rate gamma.
+    m = (1 - lr) m + lr * gradient. A weight of -1 or +1 changes its sign where |m| > tau and m has
+    the weight's sign. lr is the paper's adaptivity rate gamma.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Optimiser:
             part.zero_grad(set_to_none=True)
 
     def step(self, rate: float) -> None:
-        """One step at `rate`, 0 to 1, of the full rates."""
+        """Take one step at `rate`, 0 to 1, of the full rates."""
         self.set_rate(rate)
         self.go()
 
@@ -82,7 +82,7 @@ class Optimiser:
 
     @torch.no_grad()
     def go(self) -> None:
-        """One step at the rate that was set."""
+        """Take one step at the rate that was set."""
         for part in self.parts:
             part.step()
         if self.held:
@@ -90,7 +90,7 @@ class Optimiser:
             torch._foreach_clamp_max_(self.held, LATENT_LIMIT)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the parameters themselves, as plain values and tensors."""
+        """Returns everything but the parameters themselves, as plain values and tensors."""
         return dict(parts=[part.state_dict() for part in self.parts])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,12 +103,13 @@ class Optimiser:
 
 
 def build(model: BinaryResNet, penalty: nn.Module, *, lr: float, weight_decay: float) -> Optimiser:
-    """The optimiser that model.spec.repair.optimizer names, for a model and its Penalty.
+    """Returns the optimiser that model.spec.repair.optimizer names, for a model and its Penalty.
 
-    lr : the full rate; Bop's is the paper's gamma and decays as all others do.
-    weight_decay : of weights only: not of norms, thresholds, slopes and scales.
-    On a GPU the rates are tensors, so that a captured step follows them.
-    Latent weights stay within +-LATENT_LIMIT, unless they are standardised before their sign.
+    lr : the full rate; Bop's is the paper's gamma, and decays as the others do.
+    weight_decay : of weights only, not of norms, thresholds, slopes and scales.
+
+    On a GPU the rates are tensors, so that a captured step follows them. Latent weights stay within
+    +-LATENT_LIMIT, unless they are standardised before their sign.
     """
     repair, latent = model.spec.repair, model.latent_weights()
     flipped = latent if repair.optimizer == "bop" else []
@@ -132,7 +133,7 @@ def build(model: BinaryResNet, penalty: nn.Module, *, lr: float, weight_decay: f
 def _groups(
     model: BinaryResNet, penalty: nn.Module, without: set[int], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """All parameters but those of these ids: weights with decay, all others without."""
+    """Returns all parameters but those of the ids `without`: weights with decay, others without."""
     decayed: list[nn.Parameter] = []
     free = list(penalty.parameters())
     for name, parameter in model.named_parameters():

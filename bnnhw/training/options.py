@@ -1,6 +1,6 @@
 """The settings of a training: command line and recipe file in, the command that repeats it out.
 
-Both give four tables, spec, repair, formats and recipe, whose keys are the fields of NetworkSpec,
+Both give four tables: spec, repair, formats and recipe. Their keys are the fields of NetworkSpec,
 Repair, NumberFormats and Recipe. The command line overrides the file.
 """
 
@@ -48,11 +48,11 @@ class Setting:
         return f"{self.table}_{self.field}"
 
     def parse(self, given: Any) -> Any:
-        """The field's value of the text that was given."""
+        """Returns the field's value of the text that was given."""
         return numbers(self.option, given, self.kind) if isinstance(self.kind, str) else given
 
     def words(self, value: Any) -> str:
-        """The option as it is given to set this value."""
+        """Returns the option as a user gives it to set this value."""
         if isinstance(value, bool):
             return self.option.split("/")[not value]
         if isinstance(self.kind, str):
@@ -96,7 +96,7 @@ SETTINGS = (
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a click command every option of SETTINGS; none has a value if it is not given."""
+    """Give a click command every option of SETTINGS. An option that is not given has no value."""
     for setting in reversed(SETTINGS):
         kind = str if isinstance(setting.kind, str) else setting.kind
         add = click.option(
@@ -107,7 +107,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parse_repairs(settings: tuple[str, ...]) -> dict[str, Any]:
-    """`NAME=VALUE` settings as a table of them; on and off are True and False."""
+    """Returns `NAME=VALUE` settings as a table. on and off are True and False."""
     chosen: dict[str, Any] = {}
     known = asdict(Repair())
     for setting in settings:
@@ -122,7 +122,7 @@ def parse_repairs(settings: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> Tables:
-    """The tables of a recipe file (TOML); UserError names an unknown table or key."""
+    """Returns the tables of a recipe file (TOML). Raises UserError with an unknown table or key."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -140,7 +140,7 @@ def read_config(path: Path) -> Tables:
 
 
 def given_tables(given: dict[str, Any], repairs: tuple[str, ...]) -> Tables:
-    """The tables of the options that were given: click's arguments and each --repair."""
+    """Returns the tables of the options that were given: click's arguments and each --repair."""
     tables: Tables = {name: {} for name in TABLES}
     for setting in SETTINGS:
         if given[setting.argument] is not None:
@@ -150,7 +150,8 @@ def given_tables(given: dict[str, Any], repairs: tuple[str, ...]) -> Tables:
 
 
 def settle(config: Tables, given: Tables) -> tuple[NetworkSpec, dict[str, Any]]:
-    """The network and the fields of the Recipe: the file's settings, overridden by those given.
+    """Returns the network and the fields of the Recipe: the file's settings, overridden by those
+    given.
 
     The data set says what neither does: input, classes, and whether images are mirrored.
     """
@@ -168,7 +169,7 @@ def settle(config: Tables, given: Tables) -> tuple[NetworkSpec, dict[str, Any]]:
 
 
 def command_line(spec: NetworkSpec, recipe: Recipe) -> str:
-    """The command that trains this network so, but for the files it reads and writes."""
+    """Returns the command that repeats this training, without the files it reads and writes."""
     tables: dict[str, Any] = dict(spec=spec, formats=spec.formats, recipe=recipe)
     words = ["python -m bnnhw.train"]
     for setting in SETTINGS:
@@ -181,7 +182,7 @@ def command_line(spec: NetworkSpec, recipe: Recipe) -> str:
 
 
 def repairs_table() -> Table:
-    """Every repair method, its values and their sources; the default marked."""
+    """Returns every repair method with its values and their sources, the default marked."""
     table = Table("--repair", "meaning (source)", box=box.SIMPLE_HEAD, pad_edge=False)
     default = Repair()
     for category in CATEGORIES:

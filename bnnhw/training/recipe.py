@@ -1,4 +1,4 @@
-"""How to train: the numbers of a training and the schedule of its learning rate."""
+"""How to train: the numbers of a training, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXACT_RATE = 0.02  # of the peak, where the exact epochs begin
 
 
 def settled(value: float | None) -> float:
-    """A number that no longer waits for `Recipe.settled`."""
+    """Returns the number. Raises UserError where it still waits for `Recipe.settled`."""
     if value is None:
         raise UserError("recipe: a number is missing; give lr, weight_decay, distil and penalty")
     return value
@@ -27,11 +27,12 @@ def settled(value: float | None) -> float:
 class Recipe:
     """How to train. The schedule ends with `epochs` or with `minutes`, whichever comes first.
 
-    batch : images a step, of all processes together. crop : greatest random shift in pixels.
-    lr : the optimiser's greatest rate. warm_up : part of the schedule in which it is reached.
+    batch : images a step, of all processes together. crop : the greatest random shift in pixels.
+    lr : the optimiser's greatest rate. warm_up : the part of the schedule in which it is reached.
     distil : weight of a teacher in the loss, from 0 to 1. penalty : weight of the regularisation.
-    exact_epochs : so many of the last epochs train the integer network's own arithmetic.
-    all_images : the validation images are trained on, too, when there is no more to choose by them.
+    exact_epochs : how many of the last epochs train the integer network's own arithmetic.
+    all_images : whether the validation images are trained on, too. Nothing can be chosen by them
+        then.
 
     None leaves a number to the repair methods: see `settled`.
     """
@@ -87,7 +88,7 @@ class Recipe:
             raise UserError(f"{name}={value!r}: must be {what}")
 
     def settled(self, repair: Repair) -> Recipe:
-        """This recipe with a number for each None but `epochs` and `minutes`."""
+        """Returns this recipe with a number for each None but `epochs` and `minutes`."""
         taught = repair.teacher_student != "none"
         if self.distil and not taught:
             raise UserError(
@@ -111,7 +112,7 @@ class Recipe:
 
     @property
     def first_exact(self) -> int:
-        """The epoch, from 0, with which the exact ones begin."""
+        """The first of the exact epochs, counted from 0."""
         return (self.epochs or 0) - self.exact_epochs
 
     @property
@@ -120,13 +121,15 @@ class Recipe:
         return self.exact_epochs / self.epochs if self.exact_epochs and self.epochs else 0.0
 
     def phase(self, done: float) -> float:
-        """Part of the phase before the exact epochs that is over; `done` of the schedule is."""
+        """Returns how much of the phase before the exact epochs is over, with `done` of the
+        schedule over.
+        """
         return min(1.0, done / (1 - self.exact_part)) if self.exact_part < 1 else 1.0
 
     def rate(self, done: float) -> float:
-        """Factor of the learning rate in [0, 1]: warm-up and cosine, then a short line to 0.
+        """Returns the factor of the learning rate, in [0, 1], with `done` of the schedule over.
 
-        done : part of the schedule that is over.
+        It is a warm-up and a cosine, then a short line to 0.
         """
         if self.exact_part and done >= 1 - self.exact_part:
             return EXACT_RATE * (1 - done) / self.exact_part

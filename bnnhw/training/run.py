@@ -28,12 +28,12 @@ def train(
     board: Path | None = None, compiled: bool = False, *,
     log: Log = lambda entry: None, team: Team = ALONE,
 ) -> Trainer:  # fmt: skip
-    """Train and leave model.pt at `out` after every epoch, its training state in `out`.state.
+    """Train; leaves model.pt at `out` after every epoch, and its training state in `out`.state.
 
     resume : go on from that state. start : a model.pt of the same parameters to begin with.
     teacher : a file of python -m bnnhw.teach, for spec.repair.teacher_student.
     board : directory of TensorBoard's files. The metrics of each epoch go to `out`.log.jsonl, too.
-    team : of which this process is one; each must make the same call.
+    team : the processes that train together; each must make the same call.
     """
     logs: list[Log] = [log] if team.rank == 0 else []
     if board is not None and team.rank == 0:
@@ -77,10 +77,10 @@ def train(
 
 
 def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
-    """Take over the parameters of `start`; returns what its file says of their training.
+    """Take over the parameters of `start`. Returns what its file says of their training.
 
-    Formats and repair methods may differ as far as the parameters are the same; activations that
-    `start` has none of begin as the identity.
+    Formats and repair methods may differ as far as the parameters are the same. Activations that
+    `start` lacks begin as the identity.
     """
     loaded, spec = checkpoint.load(start), trainer.model.spec
     if loaded.spec.repair.activation == "none":
@@ -102,7 +102,7 @@ def benchmark(
     spec: NetworkSpec, recipe: Recipe, seconds: float, compiled: bool = False, *,
     team: Team = ALONE,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train on random pixels for a while, and say how fast; no data set is needed."""
+    """Train on random pixels for a while. Returns how fast it went; no data set is needed."""
     images = random_images(spec, 8 * recipe.batch)
     teacher = None
     if spec.repair.teacher_student != "none":
@@ -122,7 +122,7 @@ def train_teacher(
     """Train the float network of spec's depth and widths; leaves it at `out` after every epoch.
 
     resume : go on from `out`.state. The metrics of each epoch go to `out`.log.jsonl, too.
-    team : of which this process is one; each must make the same call.
+    team : the processes that train together; each must make the same call.
     """
     images, validation = (
         datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")

@@ -13,7 +13,7 @@ RESIDUAL = ".residual"
 
 
 def integers(model: BinaryResNet, pixels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """The residual streams and the classes, exactly; a bnnhw.training.exact.Integers."""
+    """Returns the residual streams and the classes: a bnnhw.training.exact.Integers."""
     network = lower(model)
     streaming = [shape.name for shape in network.spec.convolutions() if shape.shortcut]
     taps = [name + RESIDUAL for name in ("stem", *streaming)]

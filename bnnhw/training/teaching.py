@@ -1,4 +1,4 @@
-"""Training of a float teacher."""
+"""Trains a float teacher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bnnhw.training.team import ALONE, Team
 
 
 class TeacherTrainer(Loop):
-    """SGD with momentum 0.9 at the recipe's rate and weight decay, labels only (1512.03385)."""
+    """SGD with momentum 0.9 at the recipe's rate and weight decay, on labels only (1512.03385)."""
 
     model: Teacher
 

@@ -1,6 +1,6 @@
-"""Data-parallel training: processes that train one model, gradients averaged in one piece.
+"""Data-parallel training: processes train one model and average their gradients in one piece.
 
-On a CPU each has one thread: a second one makes these small kernels slower.
+On a CPU each process has one thread. A second thread makes these small kernels slower.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATIENCE = timedelta(minutes=10)
 class Team:
     """This process's place among the processes that train one model together.
 
-    local : its place among those of this machine, which says which GPU is its own.
+    local : its place among those of this machine; it says which GPU is its own.
     """
 
     rank: int = 0
@@ -62,7 +62,7 @@ class Team:
             self.average([b for b in model.buffers() if b.dtype.is_floating_point])
 
     def agree(self, value: float) -> float:
-        """The value of the first process."""
+        """Returns the value of the first process."""
         if self.size == 1:
             return value
         told = torch.tensor([value], dtype=torch.float64)
@@ -74,7 +74,10 @@ ALONE = Team()
 
 
 def _join(team: Team, meeting: str) -> None:
-    """Meet the others at a URL; a GPU's tensors go by NCCL where each process has its own."""
+    """Meet the others at a URL.
+
+    NCCL carries a GPU's tensors where each process has a GPU of its own.
+    """
     torch.set_num_threads(1)
     if team.size == 1:
         return
@@ -93,7 +96,7 @@ def _help(team: Team, meeting: str, work: Callable[..., Any], arguments: tuple[A
 
 
 def launched() -> Team | None:
-    """The place that torchrun gave this process in its environment; None without torchrun."""
+    """Returns the place that torchrun gave this process, or None without torchrun."""
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         return None
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -102,10 +105,10 @@ def launched() -> Team | None:
 
 @contextmanager
 def team(size: int, work: Callable[..., Any], *arguments: Any) -> Iterator[Team]:
-    """Start size - 1 helpers that call work(*arguments, team=theirs); yields this one's Team.
+    """Start size - 1 helpers that call work(*arguments, team=theirs). Yields this process's Team.
 
-    The caller must call `work` with it, too. Helpers end with this process. Under torchrun there
-    is nobody to start: the team is its processes.
+    The caller must call `work` with it, too. Helpers end with this process. Under torchrun nobody
+    is started; the team is torchrun's processes.
     """
     place = launched()
     if place is not None and size > 1:

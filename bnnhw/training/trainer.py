@@ -1,4 +1,4 @@
-"""Training of a BinaryResNet: its losses, its phases and its state."""
+"""Trains a BinaryResNet: its losses, its phases and its state."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = ["Log", "Recipe", "Trainer", "classify", "random_images", "recalibrate
 
 
 def random_images(spec: NetworkSpec, size: int) -> Images:
-    """Random pixels and labels that the network takes, to measure its speed."""
+    """Returns random pixels and labels that the network takes, to measure its speed."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (size, *spec.input), dtype=np.uint8)
     return Images(pixels, generator.integers(0, spec.classes, size), spec.classes)
 
 
 class Trainer(Loop):
-    """A binary network in training and all the state needed to go on exactly where it stopped."""
+    """A binary network in training, with all the state to go on exactly where it stopped."""
 
     model: BinaryResNet
 
@@ -52,7 +52,6 @@ class Trainer(Loop):
         integers: Integers | None = None, *, compiled: bool = False,
     ) -> None:  # fmt: skip
         """teacher : what spec.repair.teacher_student learns from, and only then.
-
         integers : the integer network, for recipe.exact_epochs. compiled : by torch.compile.
         """
         kind = spec.repair.teacher_student
@@ -84,7 +83,7 @@ class Trainer(Loop):
         self.graphed = Graphed(self._update) if alone_on_gpu else None
 
     def _begin_epoch(self) -> None:
-        """Choose the phase; the first exact epoch begins with good statistics, and keeps them."""
+        """Choose the phase. The first exact epoch begins with good statistics and keeps them."""
         recipe = self.recipe
         self.exact = recipe.exact_epochs > 0 and self.epoch >= recipe.first_exact
         if self.exact and self.epoch == recipe.first_exact:
@@ -94,7 +93,7 @@ class Trainer(Loop):
             freeze_statistics(self.model)
 
     def _finish(self, after_epoch: Callable[[float], None]) -> None:
-        """Recalibrate batch norm where the validation set is the better for it."""
+        """Recalibrate batch norm where that helps on the validation set."""
         if self.recipe.exact_epochs:
             return
         before = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -106,7 +105,7 @@ class Trainer(Loop):
         after_epoch(100.0 * max(trained, recalibrated) / len(self.validation))
 
     def _hits(self, images: Images) -> float:
-        """Of the integers where they are trained, else of the float network."""
+        """Returns the hits of the integers where these are trained, else of the float network."""
         if not self.exact or self.integers is None:
             return super()._hits(images)
         parts = torch.from_numpy(images.pixels).permute(0, 3, 1, 2).split(TEST_BATCH)
@@ -121,7 +120,7 @@ class Trainer(Loop):
         return self._update(batch)
 
     def _update(self, batch: Batch) -> Tensor:
-        """A step of all parameters; returns the loss."""
+        """Step all parameters. Returns the loss."""
         logits, maps = self._outputs(batch.pixels)
         theirs = None
         if self.teacher is not None:
@@ -139,7 +138,7 @@ class Trainer(Loop):
         return loss.detach()
 
     def _outputs(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits and the streams after each stage."""
+        """Returns the logits and the streams after each stage."""
         with torch.autocast(self.device.type, torch.bfloat16):
             if not self.exact or self.integers is None:
                 return self.forward(pixels)
@@ -147,7 +146,9 @@ class Trainer(Loop):
                 return self.model.stages(pixels)
 
     def measure(self, seconds: float) -> float:
-        """Images a second while training for about so long, after a few steps to warm up."""
+        """Returns images a second, from about so many seconds of training after a few steps to warm
+        up.
+        """
         self.model.train()
         epochs = (self.batches.epoch(self.generator, self.team) for _ in count())
         batches = chain.from_iterable(epochs)
