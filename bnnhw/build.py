@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bnnhw import datasets
-from bnnhw.boards.board import baud_divisor
+from bnnhw.boards import BOARDS
+from bnnhw.boards.numbers import baud_divisor
 from bnnhw.cli import Command
 from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.errors import UserError
 from bnnhw.flow import implement, report, tools
-from bnnhw.flow.design import BOARDS, write_design
+from bnnhw.flow.design import write_design
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.progress import Stages
 from bnnhw.flow.prove import Proof, prove
@@ -57,8 +58,7 @@ class Build:
         self.request = request
         self.console = console
         self.stages = Stages(console)
-        self.board_module = BOARDS[request.board]
-        self.board = self.board_module.BOARD
+        self.board = BOARDS[request.board]
         self.family = FAMILIES[self.board.family]
         self.proof: Proof | None = None
         self.cells: dict[str, int] | None = None
@@ -115,7 +115,7 @@ class Build:
         """The clock that the PLL makes of the one asked for; the port's baud and cycles a byte."""
         try:
             asked = self.request.clock_hz or self.board.clock_hz
-            made = self.board_module.pll(asked).output_hz
+            made = self.board.pll(asked).output_hz
             baud, divisor = baud_divisor(made, self.board.max_baud)
         except ValueError as fault:
             raise UserError(f"--clock: {fault}") from None
@@ -133,7 +133,7 @@ class Build:
     def write_verilog(self) -> None:
         """engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
         self.engine_verilog = write_design(
-            self.plan, self.network.spec, self.board_module, self.clock_hz, self.work
+            self.plan, self.network.spec, self.board, self.clock_hz, self.work
         )
 
     def prove(self) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from bnnhw.boards import BOARDS
 from bnnhw.cli import Command, interruptible
 from bnnhw.cost.cases import Cases
 from bnnhw.cost.measurement import NAME, choose, plan, specifications
 from bnnhw.errors import UserError
-from bnnhw.flow.design import BOARDS
 from bnnhw.jobs.pool import AGAIN, workers
 from bnnhw.network.spec import NumberFormats
 from bnnhw.nn import checkpoint

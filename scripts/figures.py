@@ -7,8 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from bnnhw.boards import BOARDS
 from bnnhw.compiler.plan import make_plan
-from bnnhw.flow.design import BOARDS
 from bnnhw.lowering.lower import lower
 from bnnhw.nn import checkpoint
 
@@ -70,7 +70,7 @@ def table(header, rows):
 def main(folder):
     report = json.loads((Path(folder) / "report.json").read_text())
     network = lower(checkpoint.load(checkpoint.find(report["model"]["name"])))
-    plan = make_plan(network, BOARDS[report["board"]].BOARD)
+    plan = make_plan(network, BOARDS[report["board"]])
     table((report["model"]["name"], report["device"]), resources(report))
     table(
         ("step", "cycles", "compute", "memory", "weights", "filling, waiting", "bound by"),

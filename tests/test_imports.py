@@ -22,7 +22,7 @@ WINGS = {  # what each may import beside itself
     "nn": (*BASE, "bnnhw.network", "bnnhw.jobs"),
     "lowering": (*BASE, "bnnhw.network", "bnnhw.nn"),
     "compiler": (
-        *BASE, "bnnhw.network", "bnnhw.boards.board", "bnnhw.gateware.parameters",
+        *BASE, "bnnhw.network", "bnnhw.boards.numbers", "bnnhw.gateware.parameters",
         "bnnhw.gateware.program",
     ),
     "jobs": BASE,
@@ -162,7 +162,7 @@ def test_gateware_knows_only_amaranth():
 
 
 def test_a_board_is_plain_numbers():
-    assert not ours("bnnhw.boards.board")  # the planner reads them
+    assert not ours("bnnhw.boards.numbers")  # the planner reads them
 
 
 def test_nothing_imports_tests_or_scripts():

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from bnnhw.boards.board import Board
+from bnnhw.boards.numbers import Board
 from bnnhw.compiler import layout
 from bnnhw.compiler.layout import groups
 from bnnhw.compiler.passes import averages, needs_passes

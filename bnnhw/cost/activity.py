@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from bnnhw import datasets, golden
+from bnnhw.boards.support import BoardSupport
 from bnnhw.cost.netlist import Netlist, read_netlist
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
@@ -56,7 +56,7 @@ def choose_images(spec: NetworkSpec, count: int, directory: Path | None) -> tupl
 
 
 def count_activity(
-    network: IntegerNetwork, board: ModuleType, images: np.ndarray, divisor: int, folder: Path
+    network: IntegerNetwork, board: BoardSupport, images: np.ndarray, divisor: int, folder: Path
 ) -> Activity:
     """Simulate the netlist top.json of `folder`, from its flash.bin to the last answer.
 
@@ -74,8 +74,8 @@ def count_activity(
     source = write_if_changed(folder / "counted.v", text)
     try:
         answers = run_board(
-            [source], board=board.BOARD.name, library=tools.ice40_library(),
-            flash=(folder / "flash.bin").read_bytes(), flash_offset=board.BOARD.flash_offset,
+            [source], board=board.name, library=tools.ice40_library(),
+            flash=(folder / "flash.bin").read_bytes(), flash_offset=board.flash_offset,
             images=images, classes=network.spec.classes, divisor=divisor,
             folder=folder / "board", environment=tools.environment(), programs=[PROGRAM],
         )  # fmt: skip

@@ -19,13 +19,14 @@ from statistics import median
 from typing import Any
 
 from bnnhw import boards, datasets, gateware
-from bnnhw.boards.board import Board, baud_divisor
+from bnnhw.boards import BOARDS
+from bnnhw.boards.numbers import Board, baud_divisor
 from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan
 from bnnhw.compiler.traffic import traffic
 from bnnhw.cost import activity, energy, netlist
 from bnnhw.errors import UserError
 from bnnhw.flow import implement, tools
-from bnnhw.flow.design import BOARDS, clock_hz, write_design
+from bnnhw.flow.design import write_design
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.prove import prove
 from bnnhw.jobs.files import read_json, write_text
@@ -94,7 +95,7 @@ def perform(case: Case) -> None:
         try:
             check_methods(case.spec.repair)
             network = lower(untrained(case.spec))
-            plan = make_plan(network, BOARDS[case.board].BOARD)
+            plan = make_plan(network, BOARDS[case.board])
         except DoesNotFit as fault:
             over = {part.name: part.used - part.available for part in fault.resources}
             over = {name: number for name, number in over.items() if number > 0}
@@ -137,9 +138,8 @@ class _Bench:
 
     def __init__(self, case: Case, plan: Plan) -> None:
         self.case, self.plan = case, plan
-        self.module = BOARDS[case.board]
-        self.board: Board = self.module.BOARD
-        self.clock_hz = clock_hz(case.board)
+        self.board = BOARDS[case.board]
+        self.clock_hz = self.board.made_hz()
         engine = json.dumps([asdict(plan.parameters), plan.image_base, len(plan.image)])
         name = hashlib.sha256(engine.encode()).hexdigest()[:16]
         self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}" / name
@@ -147,7 +147,7 @@ class _Bench:
     def measure(self, network: IntegerNetwork) -> dict[str, Any]:
         """Returns all figures of the row that can be had."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        engine = write_design(self.plan, network.spec, self.module, self.clock_hz, self.folder)
+        engine = write_design(self.plan, network.spec, self.board, self.clock_hz, self.folder)
         images = datasets.random_pixels(network.spec.input, self.case.images)
         _, divisor = baud_divisor(self.clock_hz, self.board.max_baud)
         proof = prove(self.plan, network, engine, images, self.folder / "sim",
@@ -182,7 +182,7 @@ class _Bench:
         path = self.shared / f"activity-{contents.hexdigest()}.json"
         if not path.exists():
             self._ensure_netlist()
-            counted = activity.count_activity(network, self.module, images, divisor, self.folder)
+            counted = activity.count_activity(network, self.board, images, divisor, self.folder)
             write_text(path, json.dumps(asdict(counted)) + "\n")
         known = activity.Activity(**read_json(path))
         device = self.board.device

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bnnhw.boards import BOARDS
 from bnnhw.cost.bench import OVER, REFUSED, Case
 from bnnhw.cost.tables import Entry, entries
-from bnnhw.flow.design import BOARDS, clock_hz
 
 
 def further(case: Case, asked: Sequence[Case]) -> list[Case]:
@@ -34,7 +34,7 @@ def attach(
     Differences there are from the baseline on that board. Its clock is `clock_mhz`.
     """
     found = {entry["method"]: entry for entry in table}
-    for board in BOARDS:
-        there = [case.row() for case in ended if case.board == board]
+    for name, board in BOARDS.items():
+        there = [case.row() for case in ended if case.board == name]
         for entry in entries(there, accuracy):
-            found[entry["method"]]["larger"] = entry | dict(clock_mhz=clock_hz(board) / 1e6)
+            found[entry["method"]]["larger"] = entry | dict(clock_mhz=board.made_hz() / 1e6)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bnnhw.boards import BOARDS
 from bnnhw.cost.accuracies import accuracies
 from bnnhw.cost.bench import Case
 from bnnhw.cost.larger import attach
 from bnnhw.cost.page import page
 from bnnhw.cost.tables import comma_separated, entries, markdown
 from bnnhw.flow import tools
-from bnnhw.flow.design import BOARDS, clock_hz
 from bnnhw.jobs.files import write_text
 from bnnhw.network.methods import Method, isolated, own, select, together
 from bnnhw.network.spec import NetworkSpec, NumberFormats
@@ -41,11 +41,11 @@ class Measurement:
         """Write the four files of the cases that have ended."""
         table = entries([case.row() for case in self.cases if case in ended], self.accuracy)
         attach(table, [case for case in ended if case not in self.cases], self.accuracy)
-        board = BOARDS[self.board].BOARD
+        board = BOARDS[self.board]
         content: dict[str, Any] = dict(
             network=self.network, board=self.board, device=f"{board.device}-{board.package}",
             spec=self.cases[0].spec.to_dict(), seeds=self.seeds, images=self.images,
-            clock_mhz=clock_hz(self.board) / 1e6, protocol=self.protocol, tools=tools.versions(),
+            clock_mhz=board.made_hz() / 1e6, protocol=self.protocol, tools=tools.versions(),
             command=self.command, methods=table,
         )  # fmt: skip
         texts = {".json": json.dumps(content, indent=2) + "\n", ".html": page(content),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnhw.boards.board import Board
+from bnnhw.boards.numbers import Board
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
 from bnnhw.flow.families import FAMILIES

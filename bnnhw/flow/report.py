@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bnnhw.boards.board import Board
+from bnnhw.boards.numbers import Board
 from bnnhw.compiler.plan import Plan
 from bnnhw.flow import tools
 from bnnhw.flow.implement import Placed

@@ -1,18 +1,18 @@
 import pytest
 
-from bnnhw.boards.board import baud_divisor
-from bnnhw.boards.icebreaker import Top, pll, prepare
+from bnnhw.boards.icebreaker import BOARD
+from bnnhw.boards.numbers import baud_divisor
 from tests.flow.fakes import FakeEngine
 
 
 def make_top(clock_hz=24_000_000):
     engine = FakeEngine(frame_bytes=64, classes=10)
-    return Top(engine, frame_bytes=64, n_results=12, boot_length=1024, clock_hz=clock_hz)
+    return BOARD.top(engine, frame_bytes=64, n_results=12, boot_length=1024, clock_hz=clock_hz)
 
 
 @pytest.mark.parametrize("mhz", [16, 24, 30, 36, 48, 60])
 def test_pll_is_close_and_never_above(mhz):
-    settings = pll(mhz * 1e6)
+    settings = BOARD.pll(mhz * 1e6)
     made = 12e6 * (settings.divf + 1) / 2**settings.divq
     assert settings.output_hz == made
     assert mhz * 1e6 - 0.4e6 <= made <= mhz * 1e6
@@ -22,7 +22,7 @@ def test_pll_is_close_and_never_above(mhz):
 @pytest.mark.parametrize("mhz", [1, 15.9, 67, 200])
 def test_pll_out_of_range(mhz):
     with pytest.raises(ValueError, match="16 to 66 MHz"):
-        pll(mhz * 1e6)
+        BOARD.pll(mhz * 1e6)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_baud_out_of_reach():
 
 
 def test_top_elaborates_with_its_primitives_and_pins():
-    files = prepare(make_top())
+    files = BOARD.prepare(make_top())
     assert sorted(files) == ["top.il", "top.pcf"]
     assert files["top.il"].count("\\SB_SPRAM256KA") == 4
     assert files["top.il"].count("\\SB_PLL40_PAD") == 1

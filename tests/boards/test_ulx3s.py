@@ -3,12 +3,11 @@ import random
 import pytest
 from amaranth.back import rtlil
 
-from bnnhw.boards import ulx3s
-from bnnhw.boards.board import baud_divisor
-from bnnhw.boards.ulx3s import BOARD, Memory, Top, pll, prepare
+from bnnhw.boards.numbers import baud_divisor
+from bnnhw.boards.ulx3s import BOARD
 from bnnhw.compiler.plan import make_plan
 from bnnhw.flow import implement
-from bnnhw.flow.design import clock_hz, write_design
+from bnnhw.flow.design import write_design
 from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
@@ -19,7 +18,7 @@ from tests.gateware.bench import simulate
 
 @pytest.mark.parametrize("mhz", [16, 25, 33.3, 48, 50, 60, 72, 96, 100])
 def test_pll_is_close_and_never_above(mhz):
-    settings = pll(mhz * 1e6)
+    settings = BOARD.pll(mhz * 1e6)
     oscillator = 25e6 / settings.reference * settings.feedback
     assert settings.output_hz == pytest.approx(oscillator / settings.divide)
     assert 0.98 * mhz * 1e6 <= settings.output_hz <= mhz * 1e6
@@ -32,16 +31,16 @@ def test_pll_is_close_and_never_above(mhz):
 @pytest.mark.parametrize("mhz", [1, 15.9, 101, 400])
 def test_pll_out_of_range(mhz):
     with pytest.raises(ValueError, match="16 to 100 MHz"):
-        pll(mhz * 1e6)
+        BOARD.pll(mhz * 1e6)
 
 
 def test_serial_port_at_its_fastest():
-    assert baud_divisor(pll(BOARD.clock_hz).output_hz, BOARD.max_baud) == (3_000_000, 16)
+    assert baud_divisor(BOARD.pll(BOARD.clock_hz).output_hz, BOARD.max_baud) == (3_000_000, 16)
 
 
 def test_memory_writes_masked_nibbles_and_reads_a_cycle_later():
     """Against a list of words, at both ends and between, reading and writing in any order."""
-    dut, rng = Memory(), random.Random(1)
+    dut, rng = BOARD.memory(), random.Random(1)
     port = dut.port
     words: dict[int, int] = {}
     last = BOARD.memory_words - 1
@@ -67,7 +66,7 @@ def test_memory_writes_masked_nibbles_and_reads_a_cycle_later():
 
 
 def test_memory_is_its_block_rams_and_nothing_else(tmp_path):
-    memory = Memory()
+    memory = BOARD.memory()
     ports = {"__".join(path): (value, None) for path, _, value in
              memory.port.signature.flatten(memory.port)}  # fmt: skip
     (tmp_path / "top.il").write_text(rtlil.convert(memory, name="top", ports=ports))
@@ -82,7 +81,7 @@ def test_an_engine_of_weights_for_several_terms_is_synthesised(tmp_path):
     repair = Repair(double_residual=False, ensemble="weights-2")
     spec = NetworkSpec(depth=20, widths=(16, 32, 64), repair=repair)
     plan = make_plan(lower(untrained(spec)), BOARD)
-    write_design(plan, spec, ulx3s, clock_hz("ulx3s"), tmp_path)
+    write_design(plan, spec, BOARD, BOARD.made_hz(), tmp_path)
     cells = implement.synthesise(BOARD, tmp_path)
     assert all(cells[name] <= total for name, total in BOARD.budget.items())
     assert cells["ebr"] >= BOARD.memory_ebr and cells["dsp"] == 8
@@ -90,8 +89,8 @@ def test_an_engine_of_weights_for_several_terms_is_synthesised(tmp_path):
 
 def test_top_elaborates_with_its_primitives_and_pins():
     engine = FakeEngine(frame_bytes=64, classes=10)
-    top = Top(engine, frame_bytes=64, n_results=12, boot_length=1024, clock_hz=48_000_000)
-    files = prepare(top)
+    top = BOARD.top(engine, frame_bytes=64, n_results=12, boot_length=1024, clock_hz=48_000_000)
+    files = BOARD.prepare(top)
     assert sorted(files) == ["top.il", "top.lpf"]
     for primitive in ("EHXPLLL", "DCCA", "USRMCLK"):
         assert files["top.il"].count(f"cell \\{primitive} ") == 1

@@ -38,7 +38,7 @@ class Tools:
     def write_design(self, plan, spec, board, clock_hz, folder):
         self.calls.append("design")
         (folder / "top.il").write_text(repr(plan.parameters))
-        (folder / f"top.{FAMILIES[board.BOARD.family].pins}").write_text("")
+        (folder / f"top.{FAMILIES[board.family].pins}").write_text("")
         (folder / "flash.bin").write_bytes(plan.image.tobytes())
         return folder / "engine.v"
 

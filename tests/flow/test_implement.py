@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from bnnhw.boards import icebreaker, ulx3s
+from bnnhw.boards.icebreaker import BOARD
+from bnnhw.boards.ulx3s import BOARD as ULX3S
 from bnnhw.errors import UserError
 from bnnhw.flow import implement, tools
 from bnnhw.flow.families import FAMILIES
 
-BOARD = icebreaker.BOARD
 STAT = """
 === top ===
 
@@ -56,8 +56,8 @@ def test_cell_counts():
 @pytest.mark.parametrize(
     ("board", "stat", "expected"),
     [
-        (icebreaker, STAT, dict(lut=0, ff=10, ebr=27, spram=0, dsp=0)),
-        (ulx3s, ECP5_STAT, dict(lut=2949 + 2 * 653, ff=2312, ebr=91, dsp=8)),
+        (BOARD, STAT, dict(lut=0, ff=10, ebr=27, spram=0, dsp=0)),
+        (ULX3S, ECP5_STAT, dict(lut=2949 + 2 * 653, ff=2312, ebr=91, dsp=8)),
     ],
 )
 def test_synthesis_counts_what_the_family_has(monkeypatch, tmp_path, board, stat, expected):
@@ -66,9 +66,9 @@ def test_synthesis_counts_what_the_family_has(monkeypatch, tmp_path, board, stat
         (cwd / "top.stat").write_text(stat)
 
     monkeypatch.setattr(tools, "run", run)
-    assert implement.synthesise(board.BOARD, tmp_path) == expected
+    assert implement.synthesise(board, tmp_path) == expected
     script = (tmp_path / "top.ys").read_text()
-    assert f"synth_{board.BOARD.family} {' '.join(board.BOARD.synth_opts)} -top top" in script
+    assert f"synth_{board.family} {' '.join(board.synth_opts)} -top top" in script
 
 
 def test_a_bit_that_synthesis_has_lost_is_no_result(tmp_path):
@@ -81,8 +81,8 @@ def test_a_bit_that_synthesis_has_lost_is_no_result(tmp_path):
 def test_packed_reads_the_table_of_a_log():
     assert implement.packed(BOARD, LOG) == dict(lc=4531, ebr=27, spram=4)
     expected = dict(lut=4807, ff=2312, ebr=91, dsp=8)
-    assert implement.packed(ulx3s.BOARD, ECP5_LOG) == expected
-    assert {*expected} == {*ulx3s.BOARD.budget}
+    assert implement.packed(ULX3S, ECP5_LOG) == expected
+    assert {*expected} == {*ULX3S.budget}
 
 
 LINE = "Info:      {0}000 |    56970      28092 | 1000     0 |      {1}|       0.40     243.84|"
@@ -185,10 +185,10 @@ def test_an_ecp5_is_placed_and_packed(monkeypatch, tmp_path):
         (cwd / "pnr-1.json").write_text(json.dumps(content))
 
     monkeypatch.setattr(tools, "run", run)
-    placed = implement.place(ulx3s.BOARD, tmp_path, 1, 48e6)
+    placed = implement.place(ULX3S, tmp_path, 1, 48e6)
     assert (placed.fmax_mhz, placed.met) == (58.44, True)
     assert placed.utilisation == dict(lut=4807, ff=2312, ebr=91, dsp=8)
-    assert implement.pack(ulx3s.BOARD, tmp_path, 1) == tmp_path / "top.bit"
+    assert implement.pack(ULX3S, tmp_path, 1) == tmp_path / "top.bit"
     (nextpnr, placing), (packer, packing) = calls
     assert (nextpnr, packer) == (tools.NEXTPNR_ECP5, tools.ECPPACK)
     for option, value in (("--lpf", "top.lpf"), ("--textcfg", "top-1.textcfg")):

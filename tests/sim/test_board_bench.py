@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from bnnhw import golden
-from bnnhw.boards import icebreaker, ulx3s
+from bnnhw.boards import BOARDS
 from bnnhw.build import Build, Request
 from bnnhw.compiler.traffic import traffic
 from bnnhw.cost.activity import count_activity
@@ -21,15 +21,15 @@ PAYLOAD = np.array([0x1122334455660007, 5], "<u8").tobytes()
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 1), np.uint8)
 
 
-@pytest.fixture(scope="module", params=[icebreaker, ulx3s], ids=["icebreaker", "ulx3s"])
+@pytest.fixture(scope="module", params=BOARDS)
 def board(request, tmp_path_factory):
-    module, folder = request.param, tmp_path_factory.mktemp("board")
+    board, folder = BOARDS[request.param], tmp_path_factory.mktemp("board")
     engine = FakeEngine(frame_bytes=16, classes=3)
-    top = module.Top(
+    top = board.top(
         engine, frame_bytes=16, n_results=5, boot_length=len(PAYLOAD), clock_hz=24_000_000
     )
-    verilog = rtlil_to_verilog(module.prepare(top)["top.il"], "top", folder)
-    return module.BOARD, folder, verilog
+    verilog = rtlil_to_verilog(board.prepare(top)["top.il"], "top", folder)
+    return board, folder, verilog
 
 
 def run(board, flash):
@@ -72,7 +72,7 @@ def digits(tmp_path_factory):
     return build
 
 
-@pytest.mark.parametrize("board", ["icebreaker", "ulx3s"])
+@pytest.mark.parametrize("board", BOARDS)
 def test_digits_from_flash_to_answer(digits, board):
     digits = digits(board)
     answers = run_board(
@@ -93,7 +93,7 @@ def test_the_netlist_answers_too_and_its_activity_adds_up(digits):
     """The netlist's logits are the golden's, and each write that the plan knows is one of its."""
     digits = digits("icebreaker")
     digits.synthesise()
-    seen = count_activity(digits.network, icebreaker, digits.images, 8, digits.work)
+    seen = count_activity(digits.network, digits.board, digits.images, 8, digits.work)
     known = traffic(digits.plan)
     assert seen.spram_writes == 4 * sum(known["writes"].values())
     assert seen.spram == 4 * seen.cycles  # a read in every other cycle

@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bnnhw.boards.icebreaker import BOARD
 from bnnhw.compiler.plan import make_plan
 from bnnhw.cost.tables import entries
-from bnnhw.flow.design import BOARDS, write_design
+from bnnhw.flow.design import write_design
 from bnnhw.lowering.lower import lower
 from bnnhw.measure import specifications
 from bnnhw.network.methods import BASE, isolated
 from bnnhw.network.repair import CATEGORIES, THRESHOLDS, TRAINING
 from bnnhw.nn.untrained import untrained
 
-NETWORK, BOARD = "resnet8-digits", "icebreaker"
+NETWORK = "resnet8-digits"
 FRACTION = 4  # bits of the residual stream after the point
 COSTS = {
     f"{category.name}={value}": category.cost_of(value)
@@ -31,7 +32,7 @@ def methods(cost):
 
 def planned(method):
     (spec,) = specifications(NETWORK, [method], FRACTION).values()
-    return make_plan(lower(untrained(spec)), BOARDS[BOARD].BOARD)
+    return make_plan(lower(untrained(spec)), BOARD)
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +63,12 @@ def test_thresholds_are_all_that_a_method_with_thresholds_adds(method, baseline,
 
 def test_equal_plans_but_for_their_weights_are_the_same_verilog(baseline, one_thread, tmp_path):
     (method,) = (method for method in isolated() if method.name == "feature_normalization=shift")
-    module, texts = BOARDS[BOARD], []
+    texts = []
     for name, plan in (("one", baseline), ("other", planned(method))):
         folder = tmp_path / name
         folder.mkdir()
         (spec,) = specifications(NETWORK, [method], FRACTION).values()
-        write_design(plan, spec, module, 24e6, folder)
+        write_design(plan, spec, BOARD, 24e6, folder)
         files = sorted(path for path in folder.iterdir() if path.suffix in (".v", ".il", ".pcf"))
         texts.append({path.name: path.read_text() for path in files})
         contents = plan.image

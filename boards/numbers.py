@@ -1,14 +1,15 @@
 """What a board offers, in plain numbers: for the planner, the builder and the report."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """A board.
 
+    family : of the device, which says what tools build for it (bnnhw.flow.families).
     name : of its module in boards/ and on the command line.
-    family : of the device, which says what tools build for it (bnnhw/flow/families.py).
     device, package : as its maker writes them.
     crystal_hz, clock_hz : of the input clock; of the design unless the user asks for another.
     budget : everything on the device, by the names that its family gives its resources. All have
@@ -21,8 +22,8 @@ class Board:
     load : the command that puts {folder}'s bitstream and flash.bin, at {offset}, on the board.
     """
 
+    family: ClassVar[str]
     name: str
-    family: str
     device: str
     package: str
     crystal_hz: int
@@ -44,8 +45,8 @@ MINIMUM_CYCLES_PER_BIT = 8
 BAUD_TOLERANCE = 0.015
 
 
-def baud_divisor(clock_hz, max_baud):
-    """The fastest serial rate the clock reaches: (baud, cycles a bit).
+def baud_divisor(clock_hz: float, max_baud: int) -> tuple[int, int]:
+    """Returns the fastest serial rate that the clock reaches: (baud, cycles a bit).
 
     Raises ValueError if no rate of BAUDS comes within BAUD_TOLERANCE.
     """

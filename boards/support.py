@@ -1,0 +1,180 @@
+"""What a board has beside its numbers: clock, memory, pins, and the whole design on them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from amaranth.build import Platform
+from amaranth.hdl import ClockDomain, Const, Elaboratable, Module, ValueLike
+from amaranth.lib import io, wiring
+from amaranth.lib.wiring import connect
+
+from bnnhw.boards.numbers import Board, baud_divisor
+from bnnhw.gateware.device import Device
+
+SILENCE_SECONDS = 0.15  # that spoil a frame
+Resource = tuple[str, int]  # name and number of one of a platform's resources
+
+
+class Settings(Protocol):
+    """Settings of a family's PLL. output_hz : the clock that they make."""
+
+    @property
+    def output_hz(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Where a design's ports are on a board.
+
+    leds : of `ready`, `busy` and `error`. held : pins that keep a level, {name: (resource, level)}.
+    The serial port and the flash are the resources `uart` and `flash`.
+    """
+
+    leds: Mapping[str, Resource]
+    flash: Resource
+    uart: Resource = ("uart", 0)
+    held: Mapping[str, tuple[Resource, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardSupport(Board, ABC):
+    """A board that designs can be made for; families derive from it, boards are objects of those.
+
+    platform : makes Amaranth's platform, with the board's resources. pins : which of them are used.
+    constraints : suffix of the pins' file.
+    """
+
+    constraints: ClassVar[str]
+    platform: Callable[[], Platform]
+    pins: Pins
+
+    @abstractmethod
+    def pll(self, clock_hz: float) -> Settings:
+        """Returns the settings whose output is nearest to clock_hz without passing it.
+
+        Raises ValueError outside the range of clocks that designs run at.
+        """
+
+    @abstractmethod
+    def clock(self, settings: Settings) -> Elaboratable:
+        """Returns what drives the clock of domain sync, which has no reset, from the crystal.
+
+        The clock starts when the PLL has locked, glitch-free: flip-flops then still hold their
+        values from the configuration, so no reset is needed.
+        """
+
+    @abstractmethod
+    def memory(self) -> Any:
+        """Returns the large memory, an Elaboratable with `port`, a flipped MemorySignature."""
+
+    @abstractmethod
+    def clock_flash(self, m: Module, device: Device) -> None:
+        """Bring the flash its clock where no pin does."""
+
+    def made_hz(self, clock_hz: float | None = None) -> float:
+        """Returns what the PLL makes of a clock, of the board's own if none is given."""
+        return float(self.pll(clock_hz or self.clock_hz).output_hz)
+
+    def top(self, engine: wiring.Component, *, clock_hz: float, **sizes: int) -> "Top":
+        """Returns the whole design around an engine, at the clock the PLL makes of clock_hz.
+
+        sizes : frame_bytes, n_results and boot_length, as bnnhw.gateware.device has them.
+        """
+        return Top(self, engine, clock_hz=clock_hz, **sizes)
+
+    def prepare(self, top: "Top") -> dict[str, str]:
+        """Returns {file name: text} of a Top: its RTLIL (top.il) and its pins (top.`constraints`).
+
+        No source file is named in it: the design is the same wherever bnnhw lies.
+        """
+        files = self.platform().prepare(top, "top", emit_src=False).files
+        return {name: _text(files[name]) for name in ("top.il", f"top.{self.constraints}")}
+
+
+class Top(Elaboratable):
+    """The whole design on a board: a Device on its clock, with its memory and its pins.
+
+    Parameters
+    ----------
+    board : BoardSupport
+    engine : component    as bnnhw.gateware.device wants it
+    clock_hz : float      wanted; `settings` has what the PLL makes of it
+    frame_bytes, n_results, boot_length : int    as there
+
+    Attributes
+    ----------
+    settings              of the board's PLL
+    baud : int            of the serial port
+    """
+
+    def __init__(
+        self,
+        board: BoardSupport,
+        engine: wiring.Component,
+        *,
+        clock_hz: float,
+        frame_bytes: int,
+        n_results: int,
+        boot_length: int,
+    ) -> None:
+        self._board = board
+        self.settings = board.pll(clock_hz)
+        made = self.settings.output_hz
+        self.baud, divisor = baud_divisor(made, board.max_baud)
+        self._device = Device(
+            engine,
+            frame_bytes=frame_bytes,
+            n_results=n_results,
+            boot_offset=board.flash_offset,
+            boot_length=boot_length,
+            uart_divisor=divisor,
+            timeout_bits=int(made * SILENCE_SECONDS).bit_length(),
+        )
+
+    def elaborate(self, platform: Platform) -> Module:
+        m = Module()
+        device, pins = self._device, self._board.pins
+        m.domains.sync = ClockDomain(reset_less=True)
+        m.submodules.clock = self._board.clock(self.settings)
+        m.submodules.device = device
+        m.submodules.memory = memory = self._board.memory()
+        connect(m, device.memory, memory.port)
+
+        uart, flash = (platform.request(*pin, dir="-") for pin in (pins.uart, pins.flash))
+        m.d.comb += [
+            device.rx.eq(input_pin(m, "rx", uart.rx)),
+            device.flash_cipo.eq(input_pin(m, "cipo", flash.cipo)),
+        ]
+        self._board.clock_flash(m, device)
+        output_pin(m, "tx", uart.tx, device.tx)
+        output_pin(m, "flash_select", flash.cs, device.flash_select)
+        if hasattr(flash, "clk"):
+            output_pin(m, "flash_clock", flash.clk, device.flash_clock)
+        output_pin(m, "flash_copi", flash.copi, device.flash_copi)
+        output_pin(m, "flash_wp", flash.wp, Const(0, 1))
+        output_pin(m, "flash_hold", flash.hold, Const(0, 1))
+        for name, led in pins.leds.items():
+            output_pin(m, f"led_{name}", platform.request(*led, dir="-"), getattr(device, name))
+        for name, (pin, level) in pins.held.items():
+            output_pin(m, name, platform.request(*pin, dir="-"), Const(level, 1))
+        return m
+
+
+def input_pin(m: Module, name: str, port: io.PortLike) -> Any:
+    """Returns the signal of an input port, whose buffer becomes a submodule."""
+    buffer = io.Buffer("i", port)
+    m.submodules[f"{name}_buffer"] = buffer
+    return buffer.i
+
+
+def output_pin(m: Module, name: str, port: io.PortLike, value: ValueLike) -> None:
+    """Drive an output port, whose buffer becomes a submodule."""
+    buffer = io.Buffer("o", port)
+    m.submodules[f"{name}_buffer"] = buffer
+    m.d.comb += buffer.o.eq(value)
+
+
+def _text(content: bytes | str) -> str:
+    return content.decode() if isinstance(content, bytes) else content

@@ -1,0 +1,39 @@
+"""Prints the hashes of what is generated for every bundled model on every board.
+
+    python scripts/hash_designs.py
+
+A line is model, board, file and the first 16 digits of its SHA-256. Two revisions whose lines are
+equal make the same hardware; no tool but Yosys's Verilog writer is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from bnnhw.boards import BOARDS
+from bnnhw.compiler.plan import make_plan
+from bnnhw.flow.design import write_design
+from bnnhw.lowering.lower import lower
+from bnnhw.nn import checkpoint
+
+FILES = ("engine.v", "top.v", "flash.bin")
+
+
+def main() -> None:
+    """Print the lines."""
+    for model in checkpoint.bundled_names():
+        network = lower(checkpoint.load(checkpoint.find(model)))
+        for name, board in sorted(BOARDS.items()):
+            with tempfile.TemporaryDirectory() as made:
+                folder = Path(made)
+                plan = make_plan(network, board)
+                write_design(plan, network.spec, board, board.made_hz(), folder)
+                for file in FILES:
+                    digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16]
+                    print(model, name, file, digest, flush=True)
+
+
+if __name__ == "__main__":
+    main()
