@@ -62,7 +62,7 @@ def _epoch(line: str) -> float:
         return math.inf
 
 
-class Board:
+class TensorBoard:
     """Writes the metrics of each epoch for TensorBoard."""
 
     def __init__(self, directory: Path) -> None:

@@ -14,7 +14,7 @@ from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
 from bnnhw.nn.teacher import Teacher
 from bnnhw.nn.teachers import read_teacher
-from bnnhw.training.journal import Board, Lines, lines_path, state_path, to_all
+from bnnhw.training.journal import Lines, TensorBoard, lines_path, state_path, to_all
 from bnnhw.training.options import command_line
 from bnnhw.training.streams import integers
 from bnnhw.training.teaching import TeacherTrainer
@@ -37,7 +37,7 @@ def train(
     """
     logs: list[Log] = [log] if team.rank == 0 else []
     if board is not None and team.rank == 0:
-        logs.append(Board(board))
+        logs.append(TensorBoard(board))
     images, validation = (
         datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")
     )

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from bnnhw.errors import UserError
-from bnnhw.training.journal import Board, Lines
+from bnnhw.training.journal import Lines, TensorBoard
 
 EPOCHS = [dict(epoch=n, seconds=n, loss=1 / n, validation=10.0 * n, rate=0.5) for n in (1, 2, 3)]
 
@@ -40,7 +40,7 @@ def test_tensorboard_gets_every_number_of_an_epoch(monkeypatch, tmp_path):
     module = ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = lambda directory: writer
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    board = Board(tmp_path)
+    board = TensorBoard(tmp_path)
     board(dict(done=0.1, seconds=3))
     board(EPOCHS[1])
     assert sorted(written) == [
@@ -51,4 +51,4 @@ def test_tensorboard_gets_every_number_of_an_epoch(monkeypatch, tmp_path):
 def test_without_tensorboard_the_remedy_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="needs the package tensorboard; pip install tensorboard"):
-        Board(tmp_path)
+        TensorBoard(tmp_path)

@@ -1,0 +1,24 @@
+"""The pages: what stands in two of them is the same in both."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_picture_is_of_the_bundled_networks_column():
+    """docs/report.svg shows what the README's table says; scripts/report_picture.py draws it."""
+    svg = html.unescape((ROOT / "docs" / "report.svg").read_text())
+    picture = " ".join(re.sub(r"<[^>]+>", " ", svg).replace("\u00a0", " ").split())
+    readme = (ROOT / "README.md").read_text()
+    assert "resnet20-cifar10 on icebreaker" in picture
+    rows = re.findall(r"^\| (LC|FF|EBR|SPRAM|DSP) \| ([^|]+) \|", readme, re.MULTILINE)
+    assert len(rows) == 5
+    for name, cell in rows:
+        assert f"{name} │ {cell.replace(',', '')}" in picture, name
+    for cell in re.findall(r"^\| (?:Fmax, clock|last input byte[^|]*) \| ([^|]+) \|", readme, re.M):
+        for figure in cell.removesuffix(", 24 MHz").split(", "):
+            assert figure in picture, figure
