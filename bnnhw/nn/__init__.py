@@ -1,4 +1,4 @@
-"""The trainable side: the only rooms that know autograd."""
+"""The trainable side: with bnnhw.training the only wings that know autograd."""
 
 from bnnhw.nn.resnet import BinaryResNet
 from bnnhw.nn.untrained import untrained

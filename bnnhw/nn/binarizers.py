@@ -1,4 +1,4 @@
-"""Sign functions for features and weights, and what stands for their gradient."""
+"""Sign functions for features and weights, and what stands for their gradients."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]  # (gradient of the sign,
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1 where x >= 0, -1 elsewhere, in the type of x; no gradient."""
+    """Returns +1 where x >= 0 and -1 elsewhere, in the type of x, without a gradient."""
     if walks.takes(x):
         return walks.sign(x)
     return torch.copysign(ONE, x + 0.0)  # the sum makes -0 a +0
 
 
 def _laid_out(grad: Tensor, x: Tensor) -> Tensor:
-    """grad in the memory layout of feature maps: kernels of mixed layouts are slow."""
+    """Returns grad laid out as feature maps are. Kernels of mixed layouts are slow."""
     like = torch.channels_last if x.ndim == 4 else torch.contiguous_format
     return grad.contiguous(memory_format=like)
 
 
 def pass_inside(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    """grad where low < x < high, else 0; laid out in memory as x."""
+    """Returns grad where low < x < high, else 0, laid out in memory as x."""
     inside: Tensor = torch.ops.aten.hardtanh_backward(_laid_out(grad, x), x, low, high)
     return inside
 
@@ -47,14 +47,14 @@ def _whole(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _clipped(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """grad where |x| <= 1, up to the next bfloat16."""
+    """Returns grad where |x| <= 1, up to the next bfloat16, else 0."""
     if x.ndim == 4 and walks.takes(x):
         return walks.between(grad, x, -1.0, 1.0)
     return pass_inside(grad, x, -1 - 2**-7, 1 + 2**-7)
 
 
 def _triangle(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """grad * max(0, 2 - 2|x|)."""
+    """Returns grad * max(0, 2 - 2|x|)."""
     if x.ndim == 4 and walks.takes(x):
         return walks.triangle(grad, x)
     slope = torch.rsub(x.abs(), 2.0, alpha=2.0).clamp_min_(0.0)
@@ -62,9 +62,10 @@ def _triangle(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _annealed(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """grad * k t (1 - tanh(t x)^2) with k = max(1 / t, 1).
+    """Returns grad * k t (1 - tanh(t x)^2) with k = max(1 / t, 1).
 
-    1 - tanh(h)^2 = 4 s (1 - s) with s the logistic function of -|2 h|: exact where it is small.
+    1 - tanh(h)^2 is 4 s (1 - s), with s the logistic function of -|2 h|. That is exact where it is
+    small.
     """
     s = x.abs().mul_(-2 * t).sigmoid_()
     slope: Tensor = torch.ops.aten.sigmoid_backward(_laid_out(grad, x), s)
@@ -72,9 +73,10 @@ def _annealed(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _swish(grad: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """grad * the derivative of 2 s(z) (1 + z (1 - s(z))) - 1, s the logistic function, z = b x.
+    """Returns grad * the derivative of 2 s(z) (1 + z (1 - s(z))) - 1, s the logistic function, z =
+    b x.
 
-    That is 2 b s (1 - s) (2 + z - 2 z s), the same at z and -z.
+    The derivative is 2 b s (1 - s) (2 + z - 2 z s), the same at z and -z.
     """
     z = x.abs().mul_(-BETA)
     s = z.sigmoid()
@@ -126,7 +128,7 @@ class SurrogateSign(nn.Module):
         self.register_buffer("sharpness", torch.tensor(SHARPNESS[0]), persistent=False)
 
     def anneal(self, done: float) -> None:
-        """Set ede's t to that of a schedule of which this part, 0 to 1, is over."""
+        """Set ede's t to that of a schedule of which `done`, 0 to 1, is over."""
         first, last = SHARPNESS
         if self.anneals:
             self.sharpness.fill_(first * (last / first) ** done)
@@ -137,12 +139,12 @@ class SurrogateSign(nn.Module):
 
 
 def standardised(latent: Tensor) -> Tensor:
-    """Weights (O, ...) shifted and scaled to zero mean and unit variance for each o."""
+    """Returns weights (O, ...) shifted and scaled to zero mean and unit variance for each o."""
     return F.layer_norm(latent, latent.shape[1:], eps=VARIANCE_FLOOR)
 
 
 def standardises(repair: Repair) -> bool:
-    """Whether the scale and the mean of latent weights do not matter under a Repair."""
+    """Returns whether scale and mean of latent weights do not matter under a Repair."""
     return (
         repair.weight_normalization == "libra"
         or repair.weight_binarizer == "recu"
@@ -171,9 +173,9 @@ class WeightBinarizer(nn.Module):
         self.real = self.features_first
 
     def anneal(self, done: float) -> None:
-        """Set t, tau and the kind of weights to those of a schedule with this part over.
+        """Set t, tau and the kind of weights to those of a schedule of which `done` is over.
 
-        tau grows as its authors' does, exponentially.
+        tau grows exponentially, as its authors' does.
         """
         first, last = TAU
         if self.clips:
@@ -182,10 +184,11 @@ class WeightBinarizer(nn.Module):
         self.sign.anneal(done)
 
     def normalised(self, latent: Tensor) -> Tensor:
-        """What is signed: the latent weights, standardised and clipped where the Repair says so.
+        """Returns what is signed: the latent weights, standardised and clipped where the Repair
+        says so.
 
-        recu clips to the tau quantile of the Laplace distribution fitted to the whole tensor,
-        -b log(2 - 2 tau) with b the mean magnitude (arXiv:2103.12369), after standardising.
+        recu standardises and then clips. Its limit is the tau quantile of the Laplace distribution
+        that fits the whole tensor: -b log(2 - 2 tau), with b the mean magnitude (arXiv:2103.12369).
         """
         weights = standardised(latent) if self.standardises else latent
         if self.clips:

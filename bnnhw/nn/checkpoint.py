@@ -35,14 +35,14 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def model(self) -> BinaryResNet:
-        """The float model with these parameters, in evaluation mode."""
+        """Returns the float model with these parameters, in evaluation mode."""
         model = BinaryResNet(self.spec)
         model.load_state_dict(self.state)
         return model.eval()
 
 
 def write_atomic(content: Any, path: Path) -> None:
-    """torch.save that leaves either the old file or the whole new one."""
+    """Write by torch.save; leaves either the old file or the whole new one."""
     try:
         with replacing(path) as partial:
             torch.save(content, partial)
@@ -51,7 +51,7 @@ def write_atomic(content: Any, path: Path) -> None:
 
 
 def save(path: str | Path, model: BinaryResNet, metrics: dict[str, Any] | None = None) -> None:
-    """Write a model as model.pt, atomically."""
+    """Write a model as model.pt, whole or not at all."""
     state = {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in model.state_dict().items()
@@ -61,7 +61,10 @@ def save(path: str | Path, model: BinaryResNet, metrics: dict[str, Any] | None =
 
 
 def read_inert(path: Path, what: str) -> Any:
-    """torch.load with weights_only=True; UserError where the file is none of that."""
+    """Returns the content of a file by torch.load with weights_only=True.
+
+    Raises UserError where the file is not a torch file or holds more than plain values and tensors.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on foreign files
@@ -80,7 +83,7 @@ def read_inert(path: Path, what: str) -> Any:
 
 
 def _refused(error: Exception) -> str:
-    """The name that torch refused, out of its long message."""
+    """Returns the name that torch refused, out of its long message."""
     text = " ".join(str(error).split())
     for lead in ("Unsupported global: GLOBAL ", "Unsupported class "):
         if lead in text:
@@ -89,7 +92,7 @@ def _refused(error: Exception) -> str:
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read and check a model.pt; every fault is one UserError that names the file."""
+    """Returns the checked content of a model.pt. Raises UserError with the file and its fault."""
     path = Path(path)
     content = read_inert(path, "model.pt")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -112,7 +115,7 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def _checked_state(path: Path, spec: NetworkSpec, state: Any) -> dict[str, Tensor]:
-    """The state dict if it has exactly the tensors that the spec's model has, all finite."""
+    """Returns the state dict if it has exactly the tensors of the spec's model, all finite."""
     if not isinstance(state, dict):
         raise UserError(f"{path}: state must be a table of tensors, not {type(state).__name__}")
     with torch.device("meta"):
@@ -138,7 +141,7 @@ def _type(tensor: Tensor) -> str:
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Returns the hexadecimal SHA-256 of a file."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
@@ -146,21 +149,21 @@ def sha256(path: str | Path) -> str:
 
 
 def bundled_names() -> tuple[str, ...]:
-    """Names of the trained models that come with the package."""
+    """Returns the names of the trained models that come with the package."""
     folder = resources.files("bnnhw") / "models"
     names = (entry.name for entry in folder.iterdir()) if folder.is_dir() else ()
     return tuple(sorted(name.removesuffix(".pt") for name in names if name.endswith(".pt")))
 
 
 def bundled(name: str) -> Path:
-    """Path of a bundled model."""
+    """Returns the path of a bundled model."""
     if name not in bundled_names():
         raise UserError(f"{name}: no such bundled model; there are {', '.join(bundled_names())}")
     return Path(str(resources.files("bnnhw") / "models" / f"{name}.pt"))
 
 
 def find(name_or_path: str | Path) -> Path:
-    """The path of a file, or of a bundled model if that is what the name says."""
+    """Returns the path of a file, or of a bundled model if that is what the name says."""
     path = Path(name_or_path)
     if not path.exists() and str(name_or_path) in bundled_names():
         return bundled(str(name_or_path))

@@ -36,7 +36,7 @@ class FeatureBinarizer(nn.Module):
             self.centre, self.distance = nn.Parameter(torch.zeros(())), nn.Parameter(torch.ones(()))
 
     def thresholds(self) -> Tensor:
-        """All of them, (N, C): x - threshold >= 0 makes +1."""
+        """Returns all thresholds, (N, C): x - threshold >= 0 makes +1."""
         device = self.sign.sharpness.device
         threshold = self.threshold if self.learned else torch.zeros(self.channels, device=device)
         if self.adaptive:
@@ -44,7 +44,7 @@ class FeatureBinarizer(nn.Module):
         return threshold.reshape(self.count, self.channels)
 
     def positive_distance(self) -> Tensor:
-        """Adabin's, which must not change its sign."""
+        """Returns adabin's distance, which must not change its sign."""
         return self.distance.abs().clamp(min=LEAST_DISTANCE)
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Fake quantisation: the integer network's rounding in the forward pass, straight through back."""
+"""Fake quantisation: forward the integer network's rounding, backward straight through."""
 
 from __future__ import annotations
 
@@ -45,19 +45,20 @@ class _Residual(torch.autograd.Function):
 
 
 def rounding(formats: NumberFormats) -> walks.Rounding:
-    """The residual stream's: step, least and greatest number of steps."""
+    """Returns the residual stream's step, and the least and greatest number of steps."""
     low, high = saturation(formats.residual_width)
     return 2.0**-formats.residual_fraction, float(low), float(high)
 
 
 def quantise_residual(x: Tensor, formats: NumberFormats) -> Tensor:
-    """The residual stream rounded (half up) and saturated as on the device; shape of x."""
+    """Returns the residual stream rounded (half up) and saturated as on the device; shape of x."""
     rounded: Tensor = _Residual.apply(x, *rounding(formats))
     return rounded
 
 
 def int8_scale(weight: Tensor, per_channel: bool) -> Tensor:
-    """Real value of one int8 step: the greatest magnitude / 127, 1 where all are zero.
+    """Returns the real value of one int8 step: the greatest magnitude / 127, or 1 where all are
+    zero.
 
     per_channel : one scale per leading index, shaped (O, 1, ...); else a scalar tensor.
     """
@@ -67,7 +68,7 @@ def int8_scale(weight: Tensor, per_channel: bool) -> Tensor:
 
 
 def quantise_weight(weight: Tensor, per_channel: bool) -> Tensor:
-    """Weights rounded to int8 multiples of `int8_scale`, gradient straight through."""
+    """Returns weights rounded to int8 multiples of `int8_scale`, gradient straight through."""
     scale = int8_scale(weight, per_channel)
     rounded = torch.round(weight.detach() / scale) * scale
     return weight + (rounded - weight).detach()

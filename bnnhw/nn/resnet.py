@@ -33,7 +33,7 @@ class Head(nn.Module):
 class BinaryResNet(nn.Module):
     """pixels uint8 (B, C, H, W) -> logits float32 (B, classes).
 
-    The residual stream is rounded and saturated as on the device; everything else is real.
+    The residual stream is rounded and saturated as on the device. Everything else is real.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -52,7 +52,7 @@ class BinaryResNet(nn.Module):
         return self.stages(pixels)[0]
 
     def stages(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and the residual stream after each stage."""
+        """Returns the logits, and the residual stream after each stage."""
         formats = self.spec.formats
         stream = x = quantise_residual(self.stem(self.pixels(pixels)), formats)
         after = []
@@ -66,7 +66,7 @@ class BinaryResNet(nn.Module):
         return self.head(stream), after
 
     def anneal(self, done: float) -> None:
-        """Tell every part that this much of the schedule, in [0, 1], is over."""
+        """Tell every part that `done` of the schedule, in [0, 1], is over."""
         for part in self._annealed:
             part.anneal(done)
 
@@ -76,10 +76,10 @@ class BinaryResNet(nn.Module):
         return any(part.real for part in self._annealed if isinstance(part, WeightBinarizer))
 
     def layers(self) -> tuple[BinaryConvolution, ...]:
-        """The binary convolutions in order of execution."""
+        """Returns the binary convolutions in order of execution."""
         return tuple(part for part in self.convolutions if isinstance(part, BinaryConvolution))
 
     def latent_weights(self) -> list[nn.Parameter]:
-        """The real weights behind the binary ones, of stem and shortcuts too."""
+        """Returns the real weights behind the binary ones, of stem and shortcuts too."""
         binary = (BinaryConvolution, BinaryShortcut, ThermometerStem)
         return [part.weight for part in self.modules() if isinstance(part, binary)]

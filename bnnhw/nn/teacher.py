@@ -1,4 +1,4 @@
-"""A full-precision ResNet (He et al. 2016, arXiv:1512.03385, option A shortcuts) as a teacher."""
+"""A float ResNet (He et al. 2016, arXiv:1512.03385, option A shortcuts) as a teacher."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Block(nn.Module):
 class Teacher(nn.Module):
     """A ResNet in real numbers: pixels uint8 (B, channels, H, W) -> logits (B, classes).
 
-    Without arguments, CIFAR-10's ResNet-20. Stages are of `blocks` blocks of two convolutions.
+    Without arguments it is CIFAR-10's ResNet-20. A stage is `blocks` times two convolutions.
     """
 
     mean: Tensor
@@ -70,7 +70,7 @@ class Teacher(nn.Module):
         self.fc = nn.Linear(inside, classes)
 
     def stages(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and the map (B, C, H, W) after each stage."""
+        """Returns the logits, and the map (B, C, H, W) after each stage."""
         x = (pixels / 255 - self.mean) / self.deviation
         x = F.relu(self.bn(self.stem(x)))
         maps = []
@@ -84,16 +84,16 @@ class Teacher(nn.Module):
         return self.stages(pixels)[0]
 
     def content(self) -> dict[str, Any]:
-        """What `load_teacher` reads, as plain values and tensors."""
+        """Returns what `load_teacher` reads, as plain values and tensors."""
         shape = dict(blocks=self.blocks, widths=list(self.widths), classes=self.classes,
                      channels=self.channels)  # fmt: skip
         return dict(format=FORMAT, shape=shape, state=self.state_dict())
 
 
 def load_teacher(content: Any, where: str) -> Teacher:
-    """A teacher from its `content`, or from a bare state dict of CIFAR-10's ResNet-20.
+    """Returns a teacher from its `content`, or from a bare state dict of CIFAR-10's ResNet-20.
 
-    UserError where that is none of this network.
+    Raises UserError where `content` is neither.
     """
     shape: Any = {}
     state = content
@@ -115,7 +115,10 @@ def teach(
     teacher: Teacher, pixels: np.ndarray, device: torch.device | None = None,
     step: Callable[[int], None] = lambda done: None,
 ) -> Tensor:  # fmt: skip
-    """Logits float32 (2, N, classes) of uint8 pixels (N, H, W, C) and of their mirror images."""
+    """Returns a teacher's logits, float32 (2, N, classes), of images and of their mirror images.
+
+    pixels : uint8 (N, H, W, C). step : is called with the number of images done.
+    """
     device = torch.device("cpu") if device is None else device
     logits: list[list[Tensor]] = [[], []]
     teacher = channels_last(teacher.to(device))

@@ -1,4 +1,4 @@
-"""Files of float networks that binary ones learn from."""
+"""Reads files of float networks that binary ones learn from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bnnhw.nn.teacher import Teacher, load_teacher
 
 
 def read_teacher(path: str, spec: NetworkSpec) -> Teacher:
-    """The teacher in a file; UserError where it does not fit the network that learns from it."""
+    """Returns the teacher in a file. Raises UserError where it does not fit the network."""
     teacher = load_teacher(checkpoint.read_inert(Path(path), "teacher"), path)
     checks = [("channels", teacher.channels, spec.input[2])]
     checks.append(("classes", teacher.classes, spec.classes))

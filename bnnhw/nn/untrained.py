@@ -16,7 +16,7 @@ STREAM_SIGMA = 2.0
 
 
 class _Dice:
-    """Random values for existing tensors, in place."""
+    """Draws random values for existing tensors, in place."""
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -28,13 +28,13 @@ class _Dice:
         tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=self.generator))
 
     def factors(self, tensor: Tensor, size: float = 1.0) -> None:
-        """Of about this size, some of them negated."""
+        """Draw factors of about this size, some of them negated."""
         generator = self.generator
         signs = torch.where(torch.rand(tensor.shape, generator=generator) < 0.3, -1.0, 1.0)
         tensor.copy_(signs * (torch.rand(tensor.shape, generator=generator) + 0.5) * size)
 
     def norm(self, norm: nn.BatchNorm2d, sigma: float, gain: float) -> None:
-        """Statistics of inputs of about this sigma; outputs of about `gain`, some negated."""
+        """Draw statistics of inputs of about this sigma. Outputs are about `gain`, some negated."""
         self.factors(norm.weight, gain)
         self.normal(norm.bias, 0.3 * gain)
         assert norm.running_mean is not None and norm.running_var is not None
@@ -66,7 +66,7 @@ def _randomise_factors(layer: BinaryConvolution, dice: _Dice) -> None:
 
 
 def _randomise_activation(activation: Activation, dice: _Dice) -> None:
-    """Slopes on both sides of the least one allowed."""
+    """Draw slopes on both sides of the least one allowed."""
     dice.uniform(activation.negative, -0.1, 0.6)
     for name, shift in activation.named_parameters():
         if name == "positive":
@@ -76,7 +76,7 @@ def _randomise_activation(activation: Activation, dice: _Dice) -> None:
 
 
 def _randomise_gate(gate: Gate, dice: _Dice) -> None:
-    """Some gates wide open, some shut, and hidden numbers seldom zero."""
+    """Draw gates wide open and shut, and hidden numbers that are seldom zero."""
     dice.normal(gate.reduce.weight, gate.reduce.in_features**-0.5)
     dice.uniform(gate.reduce.bias, 0.5, 1.5)
     dice.normal(gate.expand.weight)
@@ -107,10 +107,10 @@ def _randomise(layer: BinaryConvolution, gain: float, dice: _Dice) -> None:
 
 
 def untrained(spec: NetworkSpec, seed: int = 0) -> BinaryResNet:
-    """A network with random parameters and batch norm statistics, in evaluation mode.
+    """Returns a network with random parameters and batch norm statistics, in evaluation mode.
 
-    The statistics fit uniformly random images, so the residual stream neither vanishes nor
-    saturates throughout: it spreads over its whole range, and a few values saturate.
+    The statistics fit uniformly random images. So the residual stream spreads over its whole range:
+    it does not vanish, and only a few values saturate.
     """
     dice = _Dice(seed)
     model = BinaryResNet(spec).eval()

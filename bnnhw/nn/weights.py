@@ -1,4 +1,4 @@
-"""New latent weights: the real ones behind binary ones."""
+"""New latent weights, the real ones behind binary ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LATENT_SIGMA = 0.05
 
 
 def latent(repair: Repair, *shape: int) -> nn.Parameter:
-    """Random latent weights; +-1 themselves where the optimiser flips those."""
+    """Returns random latent weights, or +-1 where the optimiser flips the weights themselves."""
     weights = torch.empty(shape)
     nn.init.normal_(weights, std=LATENT_SIGMA)
     return nn.Parameter(weights.sign() if repair.optimizer == "bop" else weights)

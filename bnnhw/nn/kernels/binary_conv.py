@@ -1,9 +1,10 @@
 """Convolutions of signs with signs for training on a CPU: popcounts forward, 8-bit products back.
 
-Forward it is exact, to the rounding of sums to bfloat16. Back, the gradient of each image is
-rounded to 8 bits of its greatest magnitude, at random so that its expectation stays. Compiled with
-the other kernels, where the processor has the vector instructions (AVX-512 with VNNI, VPOPCNTDQ,
-VBMI and BF16: AMD since Zen 4, Intel since Sapphire Rapids).
+Forward the sums are exact and rounded to bfloat16. Back, the gradient of each image is rounded to 8
+bits of its greatest magnitude. It is rounded at random, so that its expectation stays.
+
+They are compiled with the other kernels where the processor has the vector instructions: AVX-512
+with VNNI, VPOPCNTDQ, VBMI and BF16 (AMD since Zen 4, Intel since Sapphire Rapids).
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ def _compiled_for(before: int, after: int, stride: int) -> bool:
 
 
 def takes(x: Tensor, rows: int, stride: int) -> bool:
-    """Whether `convolve` is the way to convolve signs x (B, C, H, W) with weights (rows, C, 3, 3),
-    one zero of padding around."""
+    """Returns whether `convolve` is the way to convolve these signs.
+
+    x (B, C, H, W), weights (rows, C, 3, 3), one zero of padding around.
+    """
     channels, height, width = x.shape[1:]
     fits = height > 1 and height % stride == 0 and width % PIXELS == 0
     return fits and walks.takes(x) and _compiled_for(channels, rows, stride)
 
 
 def empty(x: Tensor, rows: int, stride: int) -> Tensor:
-    """What the convolution is written to, (B, rows, H / stride, W / stride)."""
+    """Returns the tensor that the convolution is written to, (B, rows, H / stride, W / stride)."""
     size = (len(x), rows, x.shape[2] // stride, x.shape[3] // stride)
     return torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
 
@@ -60,12 +63,14 @@ class _Convolution(torch.autograd.Function):
 
 
 def seed() -> int:
-    """Of a gradient's rounding."""
+    """Returns the seed of a gradient's rounding."""
     return int(torch.randint(2**32, ()))
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
-    """x bfloat16 (B, C, H, W) of +-1, weight (O, C, 3, 3) of +-1 -> bfloat16 (B, O, H / stride,
-    W / stride)."""
+    """Returns bfloat16 (B, O, H / stride, W / stride).
+
+    x bfloat16 (B, C, H, W) and weight (O, C, 3, 3) are +-1.
+    """
     result: Tensor = _Convolution.apply(walks.laid_out(x), weight.float().contiguous(), stride)
     return result

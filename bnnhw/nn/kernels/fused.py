@@ -1,7 +1,7 @@
 """A whole layer of signs in one function, for training on a CPU: two walks forward, two back.
 
-Each image's signs, sums and gradients stay in the cache from one step to the next. The same
-numbers come out as of the layer's parts but for the rounding to bfloat16 in between.
+Each image's signs, sums and gradients stay in the cache from one step to the next. The numbers are
+those of the layer's parts, but for the rounding to bfloat16 in between.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ TRIANGLE = dict(ste=False, approxsign=True, rsign=True)  # the features' gradien
 class Kind:
     """What a layer is beside its numbers.
 
-    triangle : the sign's gradient is max(0, 2 - 2|x|), else 1 where |x| <= 1. rounding : of the
-    residual stream. around : the shortcut brings x itself, every `stride`th pixel of it, to the
-    channels from this one; None where it brings another map or nothing.
+    triangle : whether the sign's gradient is max(0, 2 - 2|x|); else it is 1 where |x| <= 1.
+    rounding : of the residual stream.
+    around : the first channel that the shortcut brings x to, every `stride`th pixel of it. None
+        where it brings another map or nothing.
     """
 
     stride: int
@@ -80,10 +81,12 @@ def layer(
     x: Tensor, added: Tensor | None, weight: Tensor, threshold: Tensor, norm: nn.BatchNorm2d,
     activation: Activation | None, kind: Kind,
 ) -> Tensor:  # fmt: skip
-    """The layer in training; x bfloat16 (B, C, H, W) and weight as `binary_conv.takes` them.
+    """Returns the layer's output in training.
 
-    added : what the shortcut brings, or None. threshold (C,). The running statistics of `norm` are
-    brought up to date.
+    x : bfloat16 (B, C, H, W), and weight as `binary_conv.takes` them. threshold : (C,).
+    added : what the shortcut brings, or None.
+
+    The running statistics of `norm` are brought up to date.
     """
     added = None if added is None else walks.laid_out(added)
     numbers = walks.slopes_and_shifts(norm, activation)

@@ -1,4 +1,4 @@
-"""Memory of feature maps: kept for the next step rather than given back to the system."""
+"""The memory of feature maps: kept for the next step, and laid out channels last."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LARGEST = 2**25  # the greatest that every version takes; greater maps go on bei
 
 
 def keep() -> None:
-    """Have glibc reuse the memory of large tensors; nothing happens where there is no glibc.
+    """Have glibc reuse the memory of large tensors. Without glibc nothing happens.
 
-    Each step of a training frees and takes the same maps. By default each of them is unmapped
-    and mapped again, with a page fault for every 4 KiB.
+    Each step of a training frees and takes the same maps. By default each map is unmapped and
+    mapped again, with a page fault for every 4 KiB.
     """
     if sys.platform != "linux":
         return
@@ -31,5 +31,5 @@ def keep() -> None:
 
 
 def channels_last(model: Model) -> Model:
-    """The model, its weights laid out so that a pixel's channels are neighbours."""
+    """Returns the model, its weights laid out so that a pixel's channels are neighbours."""
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # not in torch's types

@@ -1,10 +1,12 @@
 """Fast walks over feature maps for training on a CPU: what stands between two convolutions.
 
 PyTorch walks over a map for each addition, product and sign, which takes longer than the
-convolutions. Here a layer's batch norm, shortcut and activation are one walk forward and two back,
-rounding and signs one each. The same numbers come out but for the rounding to bfloat16 in between.
-Compiled on first use by g++, for this very processor; without a compiler, on a GPU or in another
-number format the callers compute with PyTorch alone.
+convolutions. Here a layer's batch norm, shortcut and activation are one walk forward and two back.
+Rounding and signs are one walk each. The numbers are PyTorch's, but for the rounding to bfloat16 in
+between.
+
+g++ compiles the kernels for this very processor on first use. Without a compiler, on a GPU or in
+another number format the callers compute with PyTorch alone.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ OFF = "BNNHW_NO_KERNELS"  # set in the environment: never
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where there is no compiler for them."""
+    """Returns the compiled kernels, or None where there is no compiler for them."""
     if os.environ.get(OFF) or platform.machine() not in ("x86_64", "AMD64"):
         return None
     try:
@@ -61,16 +63,17 @@ def _compile(path: Path) -> None:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the kernels, which have one thread, are the way to walk over x.
+    """Returns whether the kernels are the way to walk over x.
 
-    They are for bfloat16 on a CPU in a process of one thread, and not while torch.compile looks.
+    They have one thread. They are for bfloat16 on a CPU in a process of one thread, and not while
+    torch.compile looks.
     """
     plain = x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.get_num_threads() == 1
     return plain and not torch.compiler.is_compiling() and library() is not None
 
 
 def call(name: str, *arguments: Any) -> None:
-    """A kernel; of a tensor it gets the address of its elements, of None a null pointer."""
+    """Call a kernel. It gets the address of a tensor's elements, and a null pointer for None."""
     found = library()
     assert found is not None
     getattr(found, name)(*map(_word, arguments))
@@ -83,20 +86,23 @@ def _word(argument: Tensor | float | None) -> Any:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """x as the kernels take it: bfloat16, channels last."""
+    """Returns x as the kernels take it: bfloat16, channels last."""
     return x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
 
 
 def _extent(x: Tensor) -> tuple[int, int]:
-    """(pixels, channels)"""
+    """Returns (pixels, channels)."""
     return x.numel() // x.shape[1], x.shape[1]
 
 
 class _Tail(torch.autograd.Function):
     """act(slope * y + offset + stream), slope and offset from batch norm of y (B, C, H, W).
 
-    stream : (B, C, H, W) or None. weight, bias : of batch norm. mean, inverse : of y, the latter
-    1 / deviation. below, above, shift_in, shift_out : of the activation. All of these (C,).
+    stream : (B, C, H, W) or None. weight, bias : of batch norm.
+    mean, inverse : of y; `inverse` is 1 / deviation.
+    below, above, shift_in, shift_out : of the activation.
+
+    All but y and stream are (C,).
     """
 
     @staticmethod
@@ -123,7 +129,7 @@ AS_IT_IS: Rounding = (0.0, 0.0, 0.0)
 
 
 def after(y: Tensor, stream: Tensor | None, numbers: Tensor, rounding: Rounding) -> Tensor:
-    """What follows a convolution's sums y: numbers (6, C) as `_Tail` makes them, then rounding."""
+    """Returns what follows a convolution's sums y. numbers : (6, C), as `_Tail` makes them."""
     result = torch.empty_like(y)
     call("forward", y, stream, result, *_extent(y), numbers, *rounding)
     return result
@@ -133,9 +139,12 @@ def after_back(
     grad: Tensor, y: Tensor, stream: Tensor | None, numbers: Tensor, mean: Tensor,
     inverse: Tensor, rounding: Rounding,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradient of what goes into the activation, the shortcut's too; how batch norm makes y's of
-    it and y, (3, C) as `affine` takes it; and (6, C): gradients of weight, bias, below, above,
-    shift_in, shift_out."""
+    """Returns three tensors of gradients.
+
+    The first is of what goes into the activation, and so of the shortcut. The second, (3, C), is
+    how batch norm makes y's gradient of the first and y, as `affine` takes it. The third, (6, C),
+    has the gradients of weight, bias, below, above, shift_in and shift_out.
+    """
     pixels, channels = _extent(y)
     inner = torch.empty_like(y)
     sums = torch.zeros(5, channels, dtype=torch.float64)
@@ -152,10 +161,11 @@ def after_back(
 def tail(
     y: Tensor, stream: Tensor | None, norm: nn.BatchNorm2d, activation: Activation | None
 ) -> Tensor:
-    """What follows a convolution in training: batch norm, `stream` added, activation.
+    """Returns what follows a convolution in training: batch norm, `stream` added, activation.
 
-    y bfloat16 (B, C, H, W); stream the same or None. The running statistics of `norm` are brought
-    up to date.
+    y : bfloat16 (B, C, H, W). stream : the same or None.
+
+    The running statistics of `norm` are brought up to date.
     """
     y = laid_out(y)
     pixels, channels = _extent(y)
@@ -169,7 +179,7 @@ def tail(
 
 
 def slopes_and_shifts(norm: nn.BatchNorm2d, activation: Activation | None) -> tuple[Tensor, ...]:
-    """Below, above, shift_in and shift_out of an activation after `norm`; without one as if."""
+    """Returns below, above, shift_in and shift_out, of the identity without an activation."""
     if activation is not None:
         return activation.numbers()
     one, zero = torch.ones_like(norm.weight), torch.zeros_like(norm.weight)
@@ -178,10 +188,10 @@ def slopes_and_shifts(norm: nn.BatchNorm2d, activation: Activation | None) -> tu
 
 @torch.no_grad()
 def follow(norm: nn.BatchNorm2d, sums: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / deviation (C,): in training the batch's, and the running statistics are brought
-    up to date; else the running ones.
+    """Returns mean and 1 / deviation (C,): in training the batch's, else the running ones.
 
-    sums float64 (2, C) : of the values and of their squares.
+    sums : float64 (2, C), of the values and of their squares. In training the running statistics
+        are brought up to date.
     """
     assert norm.running_mean is not None and norm.running_var is not None
     assert norm.num_batches_tracked is not None
@@ -197,17 +207,17 @@ def follow(norm: nn.BatchNorm2d, sums: Tensor, pixels: int) -> tuple[Tensor, Ten
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1 where x >= 0, -1 elsewhere; bfloat16."""
+    """Returns +1 where x >= 0 and -1 elsewhere, bfloat16."""
     return _walk("sign", x)
 
 
 def triangle(grad: Tensor, x: Tensor) -> Tensor:
-    """grad * max(0, 2 - 2|x|); bfloat16 (B, C, H, W)."""
+    """Returns grad * max(0, 2 - 2|x|), bfloat16 (B, C, H, W)."""
     return _back("triangle", grad, x)
 
 
 def between(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    """grad where low <= x <= high, else 0; bfloat16 (B, C, H, W)."""
+    """Returns grad where low <= x <= high, else 0, bfloat16 (B, C, H, W)."""
     return _back("between", grad, x, low, high)
 
 
@@ -219,12 +229,12 @@ def _back(name: str, grad: Tensor, x: Tensor, *numbers: float) -> Tensor:
 
 
 def quantise(x: Tensor, step: float, low: float, high: float) -> Tensor:
-    """clamp(floor(x / step + 1/2), low, high) * step; bfloat16, step a power of two."""
+    """Returns clamp(floor(x / step + 1/2), low, high) * step, bfloat16. step is a power of two."""
     return _walk("quantise", x, float(step), float(low), float(high))
 
 
 def _walk(name: str, x: Tensor, *numbers: float) -> Tensor:
-    """A walk over elements as they lie, which the result has as well."""
+    """Returns a walk's result. It lies in memory as the elements of x do."""
     in_order = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     x = x if in_order else x.contiguous()
     result = torch.empty_like(x)
@@ -251,7 +261,7 @@ class _Above(torch.autograd.Function):
 
 
 def above(x: Tensor, threshold: Tensor) -> Tensor:
-    """+1 where x (B, C, H, W) is not below threshold (C,), -1 elsewhere; bfloat16.
+    """Returns +1 where x (B, C, H, W) is not below threshold (C,) and -1 elsewhere, bfloat16.
 
     The gradient is max(0, 2 - 2|x - threshold|) times that of the result.
     """
