@@ -28,9 +28,12 @@ class WindowBuffer(wiring.Component):
 
     Members
     -------
-    rows : slot of the blocks above, at and below the window's own.
-    columns : entry of the blocks left of, at and right of it.
-    write_row, write_column : where `write_data` goes.
+    rows : In(3 x 2 bits)               slots of the blocks above, at and below the window's own
+    columns : In(3 x column)            entries of the blocks left of, at and right of it
+    window : Out(WINDOW)                what lies there, a cycle after `rows` and `columns`
+    write : In(1)                       `write_data` is stored at the end of this cycle
+    write_row, write_column : In(2), In(column)    the block's slot and entry; with `write`
+    write_data : In(4 x 16 bits)        a block [lane]; with `write`
     """
 
     def __init__(self, *, depth):
@@ -71,6 +74,16 @@ class WeightBuffer(wiring.Component):
     An entry is 192 bits, written as three words: word ky holds its row of three taps in bits 0
     to 47 and a parameter (scale, bias, threshold) in 48 to 63. Latency 1. The weights and each
     parameter have a read address of their own, for they are used in different pipeline stages.
+
+    Members
+    -------
+    weight_entry : In(entry)            of the weights; `weights` has them in the next cycle
+    weights : Out(WEIGHTS)              3 x 3 taps of 16 bits [ky][kx]
+    scale_entry, bias_entry, threshold_entry : In(entry)    of each parameter
+    scale, bias, threshold : Out(signed 16)    a cycle after its entry; 0 where there is none
+    write : In(1)                       `write_data` is stored at the end of this cycle
+    write_entry, write_row : In(entry), In(2)    which word; with `write`
+    write_data : In(64)                 the word; with `write`
     """
 
     def __init__(self, *, depth, thresholds):

@@ -6,7 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 
 class Delay(wiring.Component):
-    """`o` is `i` as it was `cycles` cycles ago."""
+    """`o` is `i` as it was `cycles` cycles ago.
+
+    Members
+    -------
+    i : In(shape)                       in cycle t
+    o : Out(shape)                      in t + `cycles`; combinational if that is 0
+    """
 
     def __init__(self, shape, cycles):
         self._shape, self._cycles = shape, cycles

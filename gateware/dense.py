@@ -21,6 +21,13 @@ class MacBank(wiring.Component):
 
     Operands of cycle t are in `sums` in t + 2; x is 0 in cycles without any. `clear` empties the
     sums at the end of its cycle, in which no product may be on its way to them.
+
+    Members
+    -------
+    clear : In(1)                       empties the sums at the end of its cycle
+    x : In(signed x_width)              the shared operand; 0 where there is none
+    weights : In(4 x signed 8)          in the cycle of `x`
+    sums : Out(4 x signed sum_width)    registered; two cycles after their last operands
     """
 
     def __init__(self, *, x_width, sum_width=SUM_WIDTH):
@@ -59,6 +66,26 @@ class Dense(wiring.Component):
     weights, the issue walks the outputs, on `hold` until four of them are summed up: `half` is
     there a cycle after `issued`, that of the `quarter` at that time. A gate's layer is a head that
     keeps: it has no bias and gives its sums as the stem does, shifted by GATE_SHIFT and saturated.
+
+    Members
+    -------
+    start_stem, start_head, start_pointwise : In(1)    strobes: a step of this kind begins
+    issued : In(1)                      the issue has taken a pointwise sum
+    quarter : In(2)                     which of the four sums the issue takes next
+    last_four, last_position : In(1)    these four are the position's last; it is the step's last
+    hold : Out(1)                       pointwise: four sums are not there yet
+    geometry : In(Geometry)             of the step; constant while it runs
+    base : In(15)                       word address of the map; constant while it runs
+    head_words : In(14)                 words of the map, or pointwise of the block, less one
+    received, complete : In(9), In(1)   rows of the image in memory; all are
+    fetch : Out(FetchRequest)           reads the map
+    weight_entry : Out(entry)           of the weight buffer
+    weights : In(MAC_WEIGHTS)           of that entry, a cycle later; two with pointwise
+    token : Out(Token)                  of the next cycle's `half`; stem and gates
+    half : Out(signed 16)               a sum, shifted right
+    logits : Out(stream of signed 32 bits)    the head's
+    logit_index : Out(8)                class of the logit on offer
+    busy : Out(1)                       from the cycle after a start to the last result
     """
 
     def __init__(self, parameters):

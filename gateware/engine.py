@@ -34,6 +34,7 @@ class Engine(wiring.Component):
 
     Members
     -------
+    memory : the board's; one access a cycle, read data in the next.
     load : boot image, from word 0 up, low byte first; taken until `run`.
     run : the boot image is complete; stays high.
     pixels : frames of height x width x channels bytes. A frame's pixels are taken while the

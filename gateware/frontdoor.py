@@ -18,6 +18,16 @@ class ByteWriter(wiring.Component):
 
     `received` counts the rows of the frame that are in memory, `complete` says all are; both
     stay until `consume`, and no pixel is taken while `complete`.
+
+    Members
+    -------
+    run : In(1)                         the boot image is in; stays high
+    load : In(stream of 8 bits)         boot image; taken until `run`
+    pixels : In(stream of 8 bits)       frames, row by row; taken with `run`, unless `complete`
+    consume : In(1)                     strobe: the frame is needed no more
+    received : Out(9)                   rows of the frame in memory
+    complete : Out(1)                   all rows are
+    memory : Out(WriteRequest)          held until its grant
     """
 
     def __init__(self, parameters, *, image_base):

@@ -30,6 +30,23 @@ class ConvolutionIssue(wiring.Component):
     scales an operand has one fold, or, if it adds a shortcut too, four: a read more a channel.
     In a `pointwise` step, which has no window, channels are issued unless `hold`; `quarter` is the
     next one's place among four, `last_four` and `last_position` where these are.
+
+    Members
+    -------
+    start : In(1)                       strobe: the step begins
+    geometry : In(Geometry)             of the step; constant while it runs
+    ahead : In(3)                       rows in the window buffer
+    pointwise : In(1)                   the step has no window; constant while it runs
+    hold : In(1)                        pointwise: no channel is issued in this cycle
+    quarter : Out(2)                    pointwise: the channel's place among four
+    last_four, last_position : Out(1)   these four are the position's last; it is the step's last
+    busy : Out(1)                       from the cycle after `start` to the last issue
+    retire : Out(1)                     strobe: a row of positions is done
+    rows, columns : Out(3 x 2 bits), Out(3 x column)    of the window buffer, in cycle t
+    weight_entry : Out(entry)           of the weight buffer, in t
+    outside : Out(Outside)              of the window, in t
+    first : Out(1)                      a channel's first fold, in t
+    token : Out(Token)                  valid with a channel's last fold, in t
     """
 
     def __init__(self, parameters):

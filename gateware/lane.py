@@ -41,6 +41,13 @@ class Requantiser(wiring.Component):
     There y is at least 0 where `positive` is set, and at most 2**shift - 1 where `fraction` is too.
     A DSP block multiplies and adds.
     Golden: bnnhw.golden, requantisation.
+
+    Members
+    -------
+    half, scale : In(signed half_width), In(signed 16)    in cycle t
+    residual, bias : In(stream), In(signed 16)    in t + 1
+    wide_out, blank, positive, fraction : In(1)    how y is limited; in t + 2
+    y : Out(stream)                     combinational; in t + 2
     """
 
     def __init__(self, *, half_width, residual_width, guard, shift, passes=False):
@@ -112,6 +119,25 @@ class Lanes(wiring.Component):
     instead of the accumulators, by `negative` instead of `scale` where it is below zero; with
     `spatial` by a pixel's own of `factors` instead. `positive` and `fraction` limit lane 0 as
     a Requantiser.
+
+    Members
+    -------
+    token : In(Token)                   in cycle t
+    single, wide_out, scaled, spatial : In(1)    of the step; constant while it runs
+    positive, fraction : In(1)          of the step; they limit lane 0
+    operand : In(4 x signed 16)         what is scaled where `scaled`; in t
+    negative : In(signed 16)            scale of an operand below zero; in t
+    factors : In(4 x 8 bits)            scales where `spatial`; in t
+    first_half : In(signed 16)          lane 0's half accumulator; in t
+    other_halves : In(3 x signed acc_width)    those of lanes 1 to 3; in t
+    scale : In(signed 16)               in t
+    bias : In(signed 16)                in t + 1
+    residual : In(4 x stream)           in t + 1
+    threshold : In(signed 16)           in t + 3
+    y : Out(4 x stream)                 registered; from t + 3 on
+    bits : Out(4)                       y against the threshold; from t + 3 on
+    y_token : Out(Token)                the token of `y`; from t + 3 on
+    fresh : Out(1)                      `y` is new; in t + 3 alone
     """
 
     def __init__(self, parameters):

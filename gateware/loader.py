@@ -24,6 +24,21 @@ class WindowLoader(wiring.Component):
     With `waits` a row is fetched when both of its pixel rows are among those `received`.
 
     `ahead` counts rows in the buffer: up with each row filled, down with `retire`; at most four.
+
+    Members
+    -------
+    start : In(1)                       strobe: the step begins
+    geometry : In(Geometry)             of the step; constant while it runs
+    retire : In(1)                      strobe: a row of the buffer is needed no more
+    waits : In(1)                       the map is the image, which is still being received
+    received : In(9)                    rows of the image in memory
+    row_end : Out(1)                    the word on request is its row's last
+    ahead : Out(3)                      rows in the buffer
+    request : Out(1)                    a word is wanted; up until `grant`
+    grant : In(1)                       the word is read; its data come in the next cycle
+    write : Out(1)                      those data go to the window buffer in this cycle
+    write_row, write_column : Out(2), Out(column)    where to; with `write`
+    write_lanes : Out(4)                lanes inside the map, the others count as 0; with `write`
     """
 
     def __init__(self, parameters):

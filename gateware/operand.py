@@ -15,6 +15,14 @@ class OperandReader(wiring.Component):
 
     One word a token, in memory order from `base`; the request comes with the token and cannot
     wait.
+
+    Members
+    -------
+    load : In(1)                        strobe: `base` is taken
+    base : In(15)                       word address of the first operand; with `load`
+    token : In(Token)                   in cycle t
+    operand : Out(4 x signed 16)        in t + 1
+    memory : Out(FetchRequest)          granted in the cycle of its request
     """
 
     load: In(1)
@@ -42,6 +50,14 @@ class Factors(wiring.Component):
     They are the `upper` or the lower bytes of the block's word, as was said at `load`. They are
     taken with the position's first token: its block is in the `window` by then, and the window
     moves on before the position's last token is here.
+
+    Members
+    -------
+    load : In(1)                        strobe: `upper` is taken
+    upper : In(1)                       factors are the upper bytes; with `load`
+    token : In(Token)                   in cycle t
+    window : In(WINDOW)                 the block's word lies in its middle; in t
+    factors : Out(4 x 8 bits)           registered; from t + 1 to the next position's first token
     """
 
     load: In(1)

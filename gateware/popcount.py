@@ -35,6 +35,13 @@ class TapMatches(wiring.Component):
     Latency 2 cycles. `clear` acts on the second: with the operands of cycle t it belongs to
     cycle t + 1, and zeroes the result. A padded tap costs no logic that way: the clear is the
     registers' synchronous reset.
+
+    Members
+    -------
+    a, b : In(16)                       features and weights of a tap; in cycle t
+    clear : In(1)                       `count` and `spare` are 0; in t + 1
+    count : Out(4)                      registered; in t + 2
+    spare : Out(1)                      registered; in t + 2
     """
 
     a: In(unsigned(GROUP))

@@ -28,6 +28,26 @@ class Sequencer(wiring.Component):
     runs its features, of which the window loader asks `more`; `more_taken` is its grant. After a
     word given with `skip`, `gap` words are left out. While the multipliers run, `lends`
     is high and no word is asked for. With `image_bits` the stem is a convolution.
+
+    Members
+    -------
+    run : In(1)                         the program is in memory; stays high
+    idle : In(1)                        nothing of the step is on its way
+    geometry : Out(Geometry)            descriptor word 0; from START to the step's end
+    sources, sinks : Out(Sources), Out(Sinks)    words 1 and 2; with their strobes alone
+    features : Out(15)                  word address of the map that is read
+    load_sources, load_sinks : Out(1)   strobes
+    start_stem, start_conv, start_head, start_pointwise : Out(1)    strobes
+    step : Out(8)                       number of the step
+    lends : Out(1)                      the fetch port is the multipliers'
+    convolves : Out(1)                  the step is a convolution
+    step_done, frame_done : Out(1)      strobes
+    fetch : Out(FetchRequest)           reads program, weights and features
+    more : In(1)                        a feature word is wanted
+    more_taken : Out(1)                 it is granted; combinational
+    skip : In(1)                        `gap` words are left out after this one; with `more`
+    write_weights : Out(1)              `fetch.data` goes to the weight buffer in this cycle
+    write_entry, write_row : Out(entry), Out(2)    where to; with `write_weights`
     """
 
     def __init__(self, *, weight_depth, passes=False, image_bits=False, gap=0):

@@ -23,6 +23,16 @@ class ShortcutReader(wiring.Component):
     again; the words are those of the position's first `period` + 1 channels, over and over.
     `period` is taken with `base`.
     Golden: bnnhw.golden.operations.averaged.
+
+    Members
+    -------
+    load : In(1)                        strobe: `base` and `period` are taken
+    base : In(15)                       word address of the first residual; with `load`
+    period : In(8)                      channels of a mean, less one; with `load`
+    token : In(Token)                   in cycle t
+    in_place, mean : In(1)              of the step; constant while it runs
+    residual : Out(4 x stream)          registered; in t + 2
+    memory : Out(FetchRequest)          granted in the cycle of its request
     """
 
     def __init__(self, parameters):

@@ -14,6 +14,12 @@ class Thermometer(wiring.Component):
     and byte * (levels + 1) + levels / 2, without its lowest eight bits, is how many are reached;
     so bits above the last level are 0. FracBNN, 2012.12206.
     Golden: bnnhw.golden.operations.pixel_bits.
+
+    Members
+    -------
+    byte : In(8)
+    group : In(range(groups))           which 16 levels
+    bits : Out(16)                      combinational
     """
 
     def __init__(self, *, levels):

@@ -17,6 +17,17 @@ class BlockAddress(wiring.Component):
     `advance` marks a word written, `position_end` and `row_end` that it ends these. With `strip`
     the map is wider than the rows of positions: `gap` words are left out after each. With `steps`
     words follow each other `apart` words.
+
+    Members
+    -------
+    load : In(1)                        strobe: `base` is taken
+    base : In(15)                       word address of the map; with `load`
+    single, strip : In(1)               of the step; constant while it runs
+    advance : In(1)                     strobe: the word at `address` is written
+    position_end, row_end : In(1)       that word ends these; with `advance`
+    apart : In(2)                       words to the next, with `steps`; with `advance`
+    address : Out(15)                   registered
+    lane : Out(range(4))                registered
     """
 
     load: In(1)
@@ -69,6 +80,17 @@ class ResidualWriter(wiring.Component):
     `fresh` is high in the first cycle of new results; a word is complete with its last channel
     and is offered at once. It must be granted before the next result arrives. With gates words are
     `apart`, from one to the next.
+
+    Members
+    -------
+    y : In(4 x slot)                    results
+    token : In(Token)                   of `y`
+    fresh : In(1)                       the results are new in this cycle
+    enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
+    load : In(1)                        strobe: `base` is taken
+    base : In(15)                       word address of the map; with `load`
+    apart : In(2)                       words to the next, with gates
+    memory : Out(WriteRequest)          combinational in the cycle of `fresh`, then held
     """
 
     def __init__(self, parameters):
@@ -127,6 +149,16 @@ class BitWriter(wiring.Component):
 
     The word is offered the cycle after its last channel and must be granted before the next
     channel's bits arrive.
+
+    Members
+    -------
+    bits : In(4)                        of the lanes
+    token : In(Token)                   of `bits`
+    fresh : In(1)                       the bits are new in this cycle
+    enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
+    load : In(1)                        strobe: `base` is taken
+    base : In(15)                       word address of the map; with `load`
+    memory : Out(WriteRequest)          from the cycle after the group's last bits, then held
     """
 
     bits: In(LANES)
