@@ -24,10 +24,11 @@ class Random:
     """Arrays that keep streams in range without vanishing, but for `extremes`, from one seed."""
 
     def __init__(
-        self, spec: NetworkSpec, seed: int, loud: float, extremes: float, levels: int
-    ) -> None:
+        self, spec: NetworkSpec, seed: int, loud: float, extremes: float, levels: int,
+        two_sided: float,
+    ) -> None:  # fmt: skip
         self.spec, self.rng = spec, np.random.default_rng(seed)
-        self.extremes, self.levels = extremes, levels
+        self.extremes, self.levels, self.two_sided = extremes, levels, two_sided
         self.step = loud * 2.0**spec.formats.residual_fraction
         self.wide = self.step * 2.0**spec.formats.guard
 
@@ -62,8 +63,8 @@ class Random:
         channels = len(bias)
         formats = self.spec.formats
         one = 2 ** (formats.scale_fraction - formats.guard)
-        slopes = self.rng.integers(0, 2 * one, (2, channels)).astype(np.int32)
-        slopes.flat[:2] = 0, 32767
+        slopes = self.rng.integers(-one, 2 * one, (2, channels)).astype(np.int32)
+        slopes.flat[:3] = 0, 32767, -32768
         shifts = self.normal(self.wide / 2, 2, channels)
         shift_in = (bias + shifts[0]).clip(*INT16) - bias
         return IntegerActivation(shift_in.clip(*INT16), *slopes, shifts[1])
@@ -112,7 +113,9 @@ class Random:
         taps = (3, 3, shape.in_channels)
         weights = self.signs(out, *taps)
         fan_in = 9 * shape.in_channels
-        if not parts.requantised:
+        active = self.spec.repair.activation != "none"
+        two_sided = self.two_sided and active and self.rng.random() < self.two_sided
+        if not parts.requantised and not two_sided:
             threshold = self.normal(fan_in**0.5, out).clip(-fan_in, fan_in + 1)
             return IntegerConvolution(shape, weights, None, threshold)
         half = fan_in**0.5 * len(parts.features)
@@ -126,7 +129,7 @@ class Random:
         spatial = self.rng.integers(0, 256, size).astype(np.uint8) if parts.spatial else None
         return IntegerConvolution(
             shape, weights, part, None, tuple(further), spatial,
-            self.activation(part.bias) if parts.before else None,
+            self.activation(part.bias) if parts.before or not parts.requantised else None,
             self.gate(shape) if parts.gate else None,
             self.shortcut(shape) if parts.shortcut else None,
             self.activation(part.bias) if parts.after else None,
@@ -143,12 +146,14 @@ def random_network(
     loud: float = 1.0,
     extremes: float = 0.0,
     levels: int = 6,
+    two_sided: float = 0.0,
 ) -> IntegerNetwork:
     """A network of the spec whose every part is random; a `loud` one saturates everywhere.
 
     extremes : how often a constant is the least or the greatest there is, or about zero.
-    levels : of a thermometer stem.
+    levels : of a thermometer stem. two_sided : how often an activation before bits rises and falls,
+        so that there are numbers and no thresholds of sums.
     """
-    random = Random(spec, seed, loud, extremes, levels)
+    random = Random(spec, seed, loud, extremes, levels, two_sided)
     convolutions = tuple(random.convolution(shape) for shape in spec.convolutions())
     return IntegerNetwork(spec, random.stem(), convolutions, random.head())

@@ -12,7 +12,13 @@ from collections.abc import Callable
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.network.integer import IntegerActivation, IntegerGate, IntegerShortcut, saturation
+from bnnhw.network.integer import (
+    IntegerActivation,
+    IntegerGate,
+    IntegerShortcut,
+    Requantiser,
+    saturation,
+)
 from bnnhw.network.operations import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
 from bnnhw.network.spec import NumberFormats
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
@@ -89,6 +95,35 @@ def sum_threshold(
     return high.astype(np.int32)
 
 
+def two_sided(bits: np.ndarray, formats: NumberFormats) -> tuple[Requantiser, IntegerActivation]:
+    """What makes these bits of halves from -n to n: bool (2n + 1, C).
+
+    A channel's are alike but for those up to some half, from some half, or between two, as an
+    activation of two slopes makes them. With A and B the halves on either side of the change,
+    t = 2 * half - A - B; |t| or -|t|, t or -t is compared with a constant. All of it is exact:
+    scale and slopes are powers of two.
+    """
+    shift = formats.scale_fraction - formats.guard
+    middle, (size, channels) = len(bits) // 2, bits.shape
+    first, last = bits.argmax(0), size - 1 - bits[::-1].argmax(0)  # of the bits that are set
+    hole = (~bits).argmax(0), size - 1 - (~bits)[::-1].argmax(0)
+    rises, falls = ~bits[0] & bits[-1], bits[0] & ~bits[-1]
+    cap, cup = ~bits[0] & ~bits[-1], bits[0] & bits[-1] & ~bits.all(0)
+    low = np.select([rises, cap, cup], [first, first, hole[0] - 1], last) - middle
+    high = np.select([falls, cap, cup], [last, last, hole[1] + 1], first) - middle
+    apart = np.select([cap, cup], [high - low, low - high], 0)
+    apart = np.where(bits.any(0), np.where(bits.all(0), 0, apart), -1)
+    constant = bits.all(0) | ~bits.any(0)
+    one = np.where(constant, 0, 1 << shift)
+    positive = np.where(falls | cap, -one, one)
+    negative = np.where(falls | cup, -one, one)
+    none = np.zeros(channels, np.int32)
+    scale, bias = np.full(channels, 2 << shift, np.int32), (-low - high).astype(np.int32)
+    slopes = positive.astype(np.int32), negative.astype(np.int32)
+    act = IntegerActivation(none, *slopes, apart.astype(np.int32))
+    return Requantiser(scale, bias, none), act
+
+
 def activated(x: np.ndarray, part: FoldedActivation | None) -> np.ndarray:
     """The activation of real x (C,)."""
     if part is None:
@@ -104,11 +139,12 @@ def activation(where: str, part: FoldedActivation, step: float, formats: NumberF
     one = 2.0 ** (formats.scale_fraction - formats.guard)
     slopes = [np.round(slope * one) for slope in (part.positive, part.negative)]
     for kind, slope in zip(("positive", "negative"), slopes, strict=True):
-        if slope.max() > INT16[1] or slope.min() < 0:
+        if np.abs(slope).max() > INT16[1]:
             at = int(np.argmax(np.abs(slope)))
             raise Overflow(
-                f"{where}.{kind}[{at}]={slope[at] / one:.6g}: slopes must lie in 0 to "
-                f"{INT16[1] / one:.6g}; train the model anew"
+                f"{where}.{kind}[{at}]={slope[at] / one:.6g}: slopes must lie in "
+                f"{-INT16[1] / one:.6g} to {INT16[1] / one:.6g}; a smaller scale_fraction or a "
+                f"greater guard holds more"
             )
     return IntegerActivation(
         wide_of(f"{where}.shift_in", -part.shift_in * step, formats, carry_in),

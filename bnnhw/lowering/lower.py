@@ -90,18 +90,31 @@ def _stem(folded: FoldedStem | FoldedThermometer, levels: np.ndarray,
     return IntegerStem(weights, shift, requantiser, thermometer)
 
 
-def _sums_compared(folded: Folded, shape: Convolution, levels: np.ndarray) -> IntegerConvolution:
-    """One term, no shortcut: all that follows becomes a threshold; a falling channel's weights are
-    negated."""
-    (term,) = folded.terms
-    signs = np.where(term.gain < 0, -1, 1).astype(np.int8)
-    weights = np.ascontiguousarray(term.weights * signs[:, None, None, None])
+def _sums_compared(folded: Folded, shape: Convolution, levels: np.ndarray,
+                   formats: NumberFormats) -> IntegerConvolution:  # fmt: skip
+    """One term, no shortcut: all that follows becomes a threshold of the sum, exactly; the weights
+    of a channel that falls with its sum are negated.
+
+    Where an activation rises and falls, that makes two thresholds.
+    """
+    (term,), act, fan_in = folded.terms, folded.activation, 9 * shape.in_channels
+    signs = np.where(term.gain < 0, -1.0, 1.0)
+    if act is not None:
+        rises = (act.positive >= 0) & (act.negative >= 0)
+        falls = (act.positive <= 0) & (act.negative <= 0)
+        if not (rises | falls).all():
+            half = np.arange(-fan_in // 2, fan_in // 2 + 1)[:, None]
+            values = fixed.activated(term.gain * 2 * half + folded.offset, act)
+            part, before = fixed.two_sided(values >= levels[0], formats)
+            return IntegerConvolution(shape, term.weights, part, None, before=before)
+        signs = np.where(rises, signs, -signs)
+    weights = term.weights * signs.astype(np.int8)[:, None, None, None]
 
     def value(acc: np.ndarray) -> np.ndarray:
-        return fixed.activated(np.abs(term.gain) * acc + folded.offset, folded.activation)
+        return fixed.activated(term.gain * signs * acc + folded.offset, act)
 
-    threshold = fixed.sum_threshold(value, levels[0], 9 * shape.in_channels)
-    return IntegerConvolution(shape, weights, None, threshold)
+    threshold = fixed.sum_threshold(value, levels[0], fan_in)
+    return IntegerConvolution(shape, np.ascontiguousarray(weights), None, threshold)
 
 
 def _requantised(folded: Folded, shape: Convolution, after: Comparison,
@@ -159,7 +172,7 @@ def _convolution(folded: Folded, shape: Convolution, levels: np.ndarray,
     if shape.shortcut:
         return _requantised(folded, shape, _streamed(levels, formats), spec)
     if not structure(shape, spec.repair).requantised:
-        return _sums_compared(folded, shape, levels)
+        return _sums_compared(folded, shape, levels, formats)
     greatest = np.abs(levels[np.isfinite(levels)]).max(initial=0.0)
     quarter = 2.0 ** (formats.residual_width - 2 - formats.residual_fraction)
     for finer in range(FINER, 0, -1):

@@ -40,7 +40,8 @@ else the bias. y continues as the residual stream if there is a shortcut, and is
 but its bits if not; the bits are the next convolution's features.
 Activation, act(v):
     t = sat16(v + shift_in)
-    ((t * slope) >> (S - G)) + shift_out              slope: positive where t >= 0, else negative
+    ((t * slope) >> (S - G)) + shift_out              slope: `positive` where t >= 0, else
+                                                      `negative`; each of any sign
 Gate, one per channel and image, S - G bits after the point, so less than 1.0:
     x = (sum of sat16(u) over a block of 2x2 pixels) >> D   past an odd edge u is 0
     hidden = clamp(layer1(sum x * w1), 0, 2**15 - 1)        over all blocks and channels
@@ -57,14 +58,17 @@ Shortcut, r, of the stream before the block:
                                                       x the residual, or its sign (0 is +1);
                                                       all have the same pre_shift
 A convolution without a shortcut, of one term and without spatial factors, gives bits only:
-bit = acc >= threshold, whatever normalisation and activation lie between.
+bit = acc >= threshold, whatever normalisation and activation lie between. Where a channel's
+activation rises on one side and falls on the other no threshold of acc can follow it. Then the
+whole convolution is requantised, with r = 0 and an activation before the addition, and bit = y >=
+threshold; y is used for nothing else.
 Head. logit = sum over pixels and channels of y * weight, plus bias; class = argmax, the
 lowest of equals.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -179,7 +183,8 @@ class IntegerConvolution:
     """weights : int8 (out_channels, 3, 3, in_channels) of -1 and +1, of the first term.
 
     `requantiser` is set where `Structure.requantised` says so, its scale the first term's;
-    elsewhere `threshold`: int32 (C,) in [-fan_in, fan_in+1].
+    elsewhere `threshold`: int32 (C,) in [-fan_in, fan_in+1]. Where an activation lies before such
+    bits, a requantiser and `before` may stand in place of `threshold`.
     further : the other terms. spatial : uint8 (out_height, out_width), 64 is 1.0.
     before, after : the activation, before or after the shortcut is added.
     shortcut : a 1x1 convolution on it.
@@ -196,9 +201,16 @@ class IntegerConvolution:
     shortcut: IntegerShortcut | None = None
     after: IntegerActivation | None = None
 
+    def parts(self, repair: Repair) -> Structure:
+        """What it consists of, numbers compared in place of sums too."""
+        asked = structure(self.shape, repair)
+        if asked.requantised or self.requantiser is None or repair.activation == "none":
+            return asked
+        return replace(asked, requantised=True, before=True)
+
     def check(self, spec: NetworkSpec) -> None:
         """UserError unless every array is as the spec asks and fits the device."""
-        shape, parts = self.shape, structure(self.shape, spec.repair)
+        shape, parts = self.shape, self.parts(spec.repair)
         name, out = shape.name, shape.out_channels
         for part in ("spatial", "before", "gate", "shortcut", "after"):
             if (getattr(self, part) is not None) != getattr(parts, part):
@@ -213,6 +225,8 @@ class IntegerConvolution:
             self.requantiser.check(name, out, spec.repair.features, spec.formats)
         else:
             fan_in = 9 * shape.in_channels
+            if self.requantiser is not None:
+                raise UserError(f"{name}: gives bits of its sums, so it has a threshold alone")
             if self.threshold is None:
                 raise UserError(f"{name}: has no shortcut, so it needs thresholds of its sums")
             check_array(f"{name}.threshold", self.threshold, np.int32, (out,))

@@ -121,7 +121,8 @@ class IntegerTerm:
 class IntegerActivation:
     """shift_in, shift_out : int32 (C,) in signed 16 bits, wide units.
 
-    positive, negative : int32 (C,) in [0, 32767], scale_fraction - guard bits after the point.
+    positive, negative : int32 (C,) in signed 16 bits, scale_fraction - guard of them after the
+        point.
     """
 
     shift_in: np.ndarray
@@ -130,8 +131,8 @@ class IntegerActivation:
     shift_out: np.ndarray
 
     def check(self, where: str, channels: int) -> None:
-        _check_channels(where, self, ("shift_in", "shift_out"), channels, *INT16)
-        _check_channels(where, self, ("positive", "negative"), channels, 0, INT16[1])
+        names = ("shift_in", "positive", "negative", "shift_out")
+        _check_channels(where, self, names, channels, *INT16)
 
 
 @dataclass(frozen=True)

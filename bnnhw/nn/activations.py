@@ -1,4 +1,4 @@
-"""Activations of two slopes per channel. None falls anywhere, so a threshold can follow them."""
+"""Activations of two slopes per channel, each of any sign."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from bnnhw.nn.folded import FoldedActivation
 
-SLOPE_MAX = 7.99  # the device's greatest
 NEGATIVE_START = 0.25
 
 
@@ -17,7 +16,8 @@ class Activation(nn.Module):
 
     kind : prelu (1502.01852) learns the slope below zero, rprelu (ReActNet, 2003.03488) the
         shifts too, maxout (AdaBin, 2208.08084) the slopes on both sides and no shift.
-    Slopes are kept in [0, SLOPE_MAX].
+    Slopes may be negative, as most published networks have some; lowering refuses those that the
+    integers cannot hold.
     """
 
     def __init__(self, kind: str, channels: int) -> None:
@@ -37,10 +37,9 @@ class Activation(nn.Module):
 
     def slopes(self) -> tuple[Tensor, Tensor]:
         """Those below zero and above it, both (C,)."""
-        negative = self.negative.clamp(0, SLOPE_MAX)
         if self.kind == "maxout":
-            return negative, self.positive.clamp(0, SLOPE_MAX)
-        return negative, torch.ones_like(negative)
+            return self.negative, self.positive
+        return self.negative, torch.ones_like(self.negative)
 
     def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Slopes below zero and above it, shift before and after; all (C,)."""

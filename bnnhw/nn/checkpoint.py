@@ -20,7 +20,8 @@ from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet
 
 FORMAT = "bnnhw-model"
-VERSION = 1
+VERSION = 2
+CLAMPED = (0.0, 7.99)  # slopes of activations in networks of version 1, whatever their files say
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,11 @@ def load(path: str | Path) -> Checkpoint:
         raise UserError(
             f"{path}: a PyTorch file, but not a {FORMAT}; write one with python -m bnnhw.train"
         )
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if version not in (1, VERSION):
         raise UserError(
-            f"{path}: version {content.get('version')!r} of {FORMAT}, this bnnhw reads "
-            f"{VERSION}; use the bnnhw that wrote it"
+            f"{path}: version {version!r} of {FORMAT}, this bnnhw reads 1 and {VERSION}; use the "
+            f"bnnhw that wrote it"
         )
     try:
         spec = NetworkSpec.from_dict(content.get("spec"))
@@ -111,7 +113,17 @@ def load(path: str | Path) -> Checkpoint:
     metrics = content.get("metrics", {})
     if not isinstance(metrics, dict):
         raise UserError(f"{path}: metrics must be a table, not {type(metrics).__name__}")
-    return Checkpoint(spec, _checked_state(path, spec, content.get("state")), metrics)
+    state = _checked_state(path, spec, content.get("state"))
+    return Checkpoint(spec, _as_trained(state) if version == 1 else state, metrics)
+
+
+def _as_trained(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters of version 1 with the slopes that its networks computed with.
+
+    They were clamped wherever they were used, so this is the function that was trained.
+    """
+    slopes = (".activation.negative", ".activation.positive")
+    return {k: v.clamp(*CLAMPED) if k.endswith(slopes) else v for k, v in state.items()}
 
 
 def _checked_state(path: Path, spec: NetworkSpec, state: Any) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ class Term:
 class FoldedActivation:
     """slope * (x - shift_in) + shift_out, slope `positive` where x >= shift_in, else `negative`.
 
-    All (O,); no slope is negative.
+    All (O,); slopes are of any sign.
     """
 
     shift_in: np.ndarray

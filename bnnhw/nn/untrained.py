@@ -66,11 +66,11 @@ def _randomise_factors(layer: BinaryConvolution, dice: _Dice) -> None:
 
 
 def _randomise_activation(activation: Activation, dice: _Dice) -> None:
-    """Draw slopes on both sides of the least one allowed."""
-    dice.uniform(activation.negative, -0.1, 0.6)
+    """Draw slopes of either sign on both sides."""
+    dice.uniform(activation.negative, -0.3, 0.6)
     for name, shift in activation.named_parameters():
         if name == "positive":
-            dice.uniform(shift, 0.5, 1.5)
+            dice.uniform(shift, -0.2, 1.5)
         elif name != "negative":
             dice.normal(shift, 0.3)
 

@@ -68,7 +68,7 @@ def test_every_method_equals_the_definition(method):
     spec = NetworkSpec(depth=6, widths=(4, 6), input=shape, classes=3, repair=METHODS[method])
     images = np.random.default_rng(2).integers(0, 256, (1, *shape), dtype=np.uint8)
     for seed, loud in enumerate((1.0, 30.0)):
-        check_against_loops(random_network(spec, seed, loud), images)
+        check_against_loops(random_network(spec, seed, loud, two_sided=0.5), images)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -88,7 +88,7 @@ def test_random_combinations_equal_the_definition(seed):
     spec = NetworkSpec(depth=6, widths=(4, 10), input=shape, classes=3, repair=repair,
                        formats=formats)  # fmt: skip
     images = rng.integers(0, 256, (1, *shape), dtype=np.uint8)
-    check_against_loops(random_network(spec, seed), images)
+    check_against_loops(random_network(spec, seed, two_sided=0.5), images)
 
 
 def test_random_methods_exercise_both_bits_both_slopes_and_gates():

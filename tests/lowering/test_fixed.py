@@ -77,8 +77,9 @@ def test_activations():
     assert got.shift_in.tolist() == [-128, 256]
     assert got.positive.tolist() == [256, 2045] and got.negative.tolist() == [64, 0]
     assert got.shift_out.tolist() == [-24, 520]
-    steep = FoldedActivation(of(0.0), of(1.0), of(129.0), of(0.0))
-    with pytest.raises(UserError, match=r"layer\.negative\[0\]=129: slopes must lie in 0 to 127"):
+    steep = FoldedActivation(of(0.0), of(1.0), of(-129.0), of(0.0))
+    fault = r"layer\.negative\[0\]=-129: slopes must lie in -127\.996 to 127\.996"
+    with pytest.raises(UserError, match=fault):
         fixed.activation("layer", steep, 16.0, FORMATS, carry_in=0.0, carry_out=0.0)
 
 
@@ -92,6 +93,21 @@ def gates_of(part, u: np.ndarray, fraction: int = 8) -> np.ndarray:
     hidden = (hidden + part.bias1).clip(0, 32767)
     raw = (part.w2 @ (hidden >> 2) >> 8).clip(-32768, 32767) * part.scale2 >> fraction
     return (raw + part.bias2).clip(0, 2**fraction - 1)
+
+
+@pytest.mark.parametrize("guard", [1, 4, 6])
+def test_every_pair_of_thresholds_can_be_compared(guard):
+    size = 9
+    edges = [(low, high) for low in range(size + 1) for high in range(low, size + 1)]
+    inside = [(np.arange(size) >= low) & (np.arange(size) < high) for low, high in edges]
+    bits = np.array([*inside, *(~column for column in inside)]).T
+    formats = NumberFormats(guard=guard, scale_fraction=14)
+    part, act = fixed.two_sided(bits, formats)
+    shift = formats.scale_fraction - guard
+    half = np.arange(-(size // 2), size // 2 + 1)[:, None]
+    t = (half * part.scale >> shift) + part.bias + act.shift_in
+    v = (t * np.where(t >= 0, act.positive, act.negative) >> shift) + act.shift_out
+    assert np.array_equal((v >> guard).clip(-128, 127) >= part.threshold, bits)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ NETWORKS = {
         Repair("rsign", padding="minus-one", downsample="conv1x1-binary", ensemble="group-2",
                activation="rprelu"),
     ),
+    "activations that rise and fall before bits": NetworkSpec(
+        8, (6, 16, 16), (9, 8, 1), 4,
+        Repair("rsign", double_residual=False, activation="maxout"),
+    ),
     "AdaBin, maxout before the addition": NetworkSpec(
         6, (16, 32), (8, 6, 1), 3,
         Repair(binary_sets="adabin", activation="maxout", activation_position="before-add"),
