@@ -17,6 +17,7 @@ from amaranth.hdl import (
 from amaranth.lib import cdc
 from amaranth.lib.memory import Memory as BlockRam
 
+from bnnhw.boards.bench import Models
 from bnnhw.boards.support import BoardSupport, input_pin
 from bnnhw.gateware.device import Device
 from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
@@ -163,6 +164,9 @@ class ECP5Board(BoardSupport):
 
     family: ClassVar[str] = "ecp5"
     constraints: ClassVar[str] = "lpf"
+    models: ClassVar[Models] = Models("ecp5.v")
+    flash_clock: ClassVar[str | None] = "mclk.mclk"
+    flash_awake: ClassVar[bool] = True
 
     @classmethod
     def on(cls, part: Part, *, package: str, speed: int, memory_words: int, **numbers: Any) -> Self:

@@ -1,7 +1,20 @@
 """What a board offers, in plain numbers: for the planner, the builder and the report."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """What something takes, for the estimate of an inference's energy.
+
+    value : in joules each time it happens; of what is always there in watts.
+    source : with the way from what was published to the value.
+    """
+
+    value: float
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +33,7 @@ class Board:
     synth_opts : of the family's synthesis. nextpnr_opts : that choose the device and its router.
     pack_opts : of the program that makes the bitstream.
     load : the command that puts {folder}'s bitstream and flash.bin, at {offset}, on the board.
+    energy : what the device takes, by what bnnhw.cost.energy asks for; empty if nobody knows.
     """
 
     family: ClassVar[str]
@@ -38,6 +52,7 @@ class Board:
     nextpnr_opts: tuple[str, ...]
     pack_opts: tuple[str, ...]
     load: str
+    energy: Mapping[str, Coefficient] = field(default_factory=dict)
 
 
 BAUDS = (3_000_000, 2_000_000, 1_500_000, 1_000_000, 500_000, 115_200)

@@ -8,10 +8,12 @@ from pathlib import Path
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import Verilator
 
+from bnnhw.boards.bench import Models
+
 HERE = Path(__file__).parent
 SETTINGS = (
-    "-Wno-fatal", "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-DNO_ICE40_DEFAULT_ASSIGNMENTS",
-    "--x-initial", "unique", "-O3", "--output-split", "5000",
+    "-Wno-fatal", "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "--x-initial", "unique", "-O3",
+    "--output-split", "5000",
 )  # fmt: skip
 
 
@@ -54,14 +56,21 @@ def write_if_changed(path, text):
     return path
 
 
-def primitives(library, path, replaced=()):
-    """Copy the iCE40 simulation library without the modules in `replaced`."""
-    text = Path(library).read_text()
-    for name in replaced:
-        text = re.sub(
-            rf"^module {name} ?\(.*?^endmodule$", "", text, flags=re.DOTALL | re.MULTILINE
-        )
-    return write_if_changed(path, text)
+def primitives(models: Models, share: Path, folder: Path) -> list[Path]:
+    """Returns Verilog files of a family's primitives; share : Yosys's folder of that name.
+
+    What the family has in a library is copied to folder/cells.v, but for the modules replaced.
+    """
+    sources = [HERE / "models" / models.file]
+    if models.library:
+        text = (share / models.library).read_text()
+        for name in models.replaced:
+            text = re.sub(
+                rf"^module {name} ?\(.*?^endmodule$", "", text, flags=re.DOTALL | re.MULTILINE
+            )
+        define = f"`define {models.define}\n" if models.define else ""
+        sources.append(write_if_changed(folder / "cells.v", define + text))
+    return sources
 
 
 def simulate(

@@ -12,6 +12,7 @@ from bnnhw.boards.support import BoardSupport
 from bnnhw.cost.netlist import Netlist, read_netlist
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
+from bnnhw.flow.families import FAMILIES
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.sim.board_bench import run_board
@@ -64,7 +65,7 @@ def count_activity(
         UserError if the simulation fails or an answer differs from the golden's.
     """
     tools.check_host()
-    netlist = read_netlist(folder / "top.json")
+    netlist = read_netlist(folder / "top.json", FAMILIES[board.family])
     changed = [net.name for net in netlist.nets]
     high = [access for memory in (*netlist.ebr, *netlist.spram) for access in memory]
     text = instrumented(
@@ -74,7 +75,7 @@ def count_activity(
     source = write_if_changed(folder / "counted.v", text)
     try:
         answers = run_board(
-            [source], board=board.name, library=tools.ice40_library(),
+            [source], bench=board.bench(), share=tools.yosys_share(),
             flash=(folder / "flash.bin").read_bytes(), flash_offset=board.flash_offset,
             images=images, classes=network.spec.classes, divisor=divisor,
             folder=folder / "board", environment=tools.environment(), programs=[PROGRAM],

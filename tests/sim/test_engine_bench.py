@@ -57,7 +57,7 @@ def test_digits_by_the_load_stream_and_with_stalls(tmp_path):
     build.work.mkdir()
     build.write_verilog()
     frames = run_engine(
-        [build.work / "engine.v", tools.ice40_library()], boot=build.plan.image,
+        [build.work / "engine.v"], boot=build.plan.image,
         images=build.images, classes=10, folder=build.work / "sim",
         environment=tools.environment(), load_stream=True, stall=True,
     )  # fmt: skip
