@@ -86,7 +86,7 @@ def test_a_name_of_no_board_is_refused():
 def test_the_bench_has_the_ports_of_the_top(board):
     _, files = prepared(board.name)
     wire = re.compile(r"^  wire width \d+ (?:input|output|inout) \d+ +\\(\w+)$", re.MULTILINE)
-    ports = wire.findall(files["top.il"].partition("\nmodule \\top\n")[2])
+    ports = wire.findall(files["top.il"].partition("\nmodule \\top\n")[2].partition("\nend\n")[0])
     assert len(ports) > 9 and sorted(board.bench().ports) == sorted(ports)
 
 
