@@ -9,6 +9,7 @@ import numpy as np
 
 from bnnhw.boards.numbers import Board
 from bnnhw.compiler import layout
+from bnnhw.compiler.contract import check_contract
 from bnnhw.compiler.layout import groups
 from bnnhw.compiler.passes import averages, needs_passes
 from bnnhw.compiler.program import Program, Step
@@ -219,6 +220,7 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
     table, if anything is too large.
     """
     check_methods(network.spec.repair)
+    check_contract(network)
     for shared, strips in product((False, True), STRIPS):  # maps share memory where they must
         program = Program(network, image_base, strips, shared=shared)
         if program.end <= board.memory_words:

@@ -114,11 +114,18 @@ def gated(u: Tensor, gates: Tensor, formats: NumberFormats) -> Tensor:
     return (sat16(u) * gates) >> (formats.scale_fraction - formats.guard)
 
 
+def moved_point(stream: Tensor, shape: Convolution, formats: NumberFormats) -> Tensor:
+    """Returns residuals as wide numbers of the convolution's own point."""
+    up = formats.guard + shape.fraction - shape.shortcut_fraction
+    return stream << up if up >= 0 else stream >> -up
+
+
 def padded(stream: Tensor, shape: Convolution, formats: NumberFormats) -> Tensor:
     """The stream as the `pad` shortcut adds it, wide."""
     step, front = shape.shortcut_stride, shape.shortcut_offset
     back = shape.out_channels - shape.shortcut_channels - front
-    return F.pad(stream[:, :, ::step, ::step], (0, 0, 0, 0, front, back)) << formats.guard
+    kept = F.pad(stream[:, :, ::step, ::step], (0, 0, 0, 0, front, back))
+    return moved_point(kept, shape, formats)
 
 
 def averaged(stream: Tensor, shape: Convolution, formats: NumberFormats) -> Tensor:
@@ -129,7 +136,7 @@ def averaged(stream: Tensor, shape: Convolution, formats: NumberFormats) -> Tens
     total = even[..., ::2, :] + even[..., 1::2, :]
     total = total[..., ::2] + total[..., 1::2]
     taken = torch.arange(shape.out_channels) % shape.shortcut_channels
-    return (total[:, taken] << formats.guard) >> 2
+    return moved_point(total[:, taken], shape, formats) >> 2
 
 
 def shortcut_acc(stream: Tensor, shape: Convolution, part: IntegerShortcut) -> Tensor:

@@ -20,7 +20,7 @@ from bnnhw.network.integer import (
     saturation,
 )
 from bnnhw.network.operations import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
-from bnnhw.network.spec import NumberFormats
+from bnnhw.network.spec import Convolution, NumberFormats
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
 from bnnhw.nn.quantisers import INT8_MAX
 
@@ -207,20 +207,22 @@ def _int16(values: np.ndarray) -> np.ndarray:
     return np.round(values).clip(*INT16).astype(np.int32)
 
 
-def shortcut_shift(part: FoldedShortcut, formats: NumberFormats) -> int:
-    """Bits that a 1x1 convolution may drop of its sums; those of the stream are of its steps."""
+def shortcut_shift(part: FoldedShortcut, shape: Convolution, formats: NumberFormats) -> int:
+    """Returns the bits that a 1x1 convolution may drop of its sums; those of the stream are of its
+    steps."""
     if part.binary:
         return 1
     row = np.abs(part.weights.astype(np.int64)).sum(1).max()
-    return pre_shift(int(row) << (formats.residual_width - 1), float(np.abs(part.gain).max()))
+    step = float(np.abs(part.gain).max()) * 2.0 ** (shape.fraction - shape.shortcut_fraction)
+    return pre_shift(int(row) << (formats.residual_width - 1), step)
 
 
 def shortcut(
-    where: str, part: FoldedShortcut, shift: int, formats: NumberFormats
+    part: FoldedShortcut, shape: Convolution, shift: int, formats: NumberFormats
 ) -> IntegerShortcut:
-    """A 1x1 convolution that drops `shift` bits; its floor's half a unit is in its bias."""
-    step = 2.0**formats.residual_fraction
-    slope = part.gain * step if part.binary else part.gain
+    """Returns a 1x1 convolution that drops `shift` bits; its floor's half a unit is in its bias."""
+    step, where = 2.0**shape.fraction, f"{shape.name}.shortcut"
+    slope = part.gain * (step if part.binary else step / 2.0**shape.shortcut_fraction)
     lost = 0.0 if part.binary else (1 - 2.0**-shift) / 2
     slope = slope * 2.0**shift
     return IntegerShortcut(

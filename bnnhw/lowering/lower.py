@@ -71,7 +71,8 @@ def _plain(threshold: np.ndarray) -> np.ndarray:
 
 def _stem(folded: FoldedStem | FoldedThermometer, levels: np.ndarray,
           spec: NetworkSpec) -> IntegerStem:  # fmt: skip
-    step = 2.0**spec.formats.residual_fraction
+    formats = spec.formats.at(spec.formats.fraction(0))
+    step = 2.0**formats.residual_fraction
     if isinstance(folded, FoldedThermometer):
         weights, gain, shift, lost = folded.term.weights, folded.term.gain, 1, 0.0
         thermometer = folded.levels.astype(np.uint8)
@@ -80,11 +81,11 @@ def _stem(folded: FoldedStem | FoldedThermometer, levels: np.ndarray,
         greatest = 9 * spec.input[2] * 128 * INT8_MAX
         shift = fixed.pre_shift(greatest, np.abs(gain).max() * step)
         lost = (1 - 2.0**-shift) / 2
-    after = _streamed(levels, spec.formats)
+    after = _streamed(levels, formats)
     slope = gain * 2**shift * step
     requantiser = Requantiser(
-        fixed.scale_of("stem", slope, spec.formats),
-        fixed.wide_of("stem.bias", folded.offset * step + slope * lost, spec.formats, after.last),
+        fixed.scale_of("stem", slope, formats),
+        fixed.wide_of("stem.bias", folded.offset * step + slope * lost, formats, after.last),
         after.threshold,
     )
     return IntegerStem(weights, shift, requantiser, thermometer)
@@ -119,7 +120,8 @@ def _sums_compared(folded: Folded, shape: Convolution, levels: np.ndarray,
 
 def _requantised(folded: Folded, shape: Convolution, after: Comparison,
                  spec: NetworkSpec) -> IntegerConvolution:  # fmt: skip
-    name, formats, parts = shape.name, spec.formats, structure(shape, spec.repair)
+    name, parts = shape.name, structure(shape, spec.repair)
+    formats = spec.formats.at(shape.fraction)
     step, lost, stretch, spatial = 2.0**after.fraction, 0.5 * len(folded.terms), 1.0, None
     if folded.spatial is not None:
         spatial, stretch = fixed.spatial(folded.spatial)
@@ -168,7 +170,7 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
 def _convolution(folded: Folded, shape: Convolution, levels: np.ndarray,
                  spec: NetworkSpec) -> IntegerConvolution:  # fmt: skip
     """levels : (N, C), the least real numbers that the next binarizers make a 1."""
-    formats = spec.formats
+    formats = spec.formats.at(shape.fraction)
     if shape.shortcut:
         return _requantised(folded, shape, _streamed(levels, formats), spec)
     if not structure(shape, spec.repair).requantised:
@@ -190,7 +192,7 @@ def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
     unit = int8_scale(weight, per_channel=False)
     last = spec.convolutions()[-1]
     pixels = last.out_height * last.out_width
-    logit = float(unit) / (pixels * 2.0**spec.formats.residual_fraction)
+    logit = float(unit) / (pixels * 2.0**last.fraction)
     bias = finite("head.bias", model.head.bias) / logit
     shift = 0
     while np.abs(np.round(bias / 2**shift)).max() > INT8_MAX:
@@ -229,12 +231,14 @@ class _Source:
                    formats: NumberFormats) -> tuple[IntegerConvolution, ...]:  # fmt: skip
         """With their 1x1 convolutions, which all drop as many bits."""
         parts = [layer.shortcut for layer in self.layers]
-        shifts = [fixed.shortcut_shift(part, formats) for part in parts if part is not None]
+        shifts = [
+            fixed.shortcut_shift(part, conv.shape, formats)
+            for conv, part in zip(convolutions, parts, strict=True)
+            if part is not None
+        ]
         return tuple(
             conv if part is None else replace(
-                conv, shortcut=fixed.shortcut(
-                    f"{conv.shape.name}.shortcut", part, max(shifts), formats
-                ),
+                conv, shortcut=fixed.shortcut(part, conv.shape, max(shifts), formats)
             )
             for conv, part in zip(convolutions, parts, strict=True)
         )  # fmt: skip
@@ -262,10 +266,10 @@ def _formats(spec: NetworkSpec, width: int | None) -> Iterator[NumberFormats]:
     extra = width - asked.residual_width
     for more in range(extra, min(extra, 0) - 1, -1):
         for fraction in range(asked.scale_fraction, lowest - 1, -1):
+            wider = replace(asked, residual_width=max(width, asked.residual_width)).finer(more)
             yield replace(
-                asked,
+                wider,
                 residual_width=width,
-                residual_fraction=max(0, asked.residual_fraction + more),
                 scale_fraction=fraction,
                 guard=min(guard, fraction - fine),
             )

@@ -4,7 +4,7 @@ Everything the device computes is defined here, in integers; `bnnhw.golden` runs
 
 Features are bits (1 is +1, 0 is -1), of which an ensemble makes N from each value, and a
 residual stream of signed fixed-point numbers of `formats.residual_width` bits (W),
-`formats.residual_fraction` of them (F) after the point. G is formats.guard and S
+`formats.fraction(stage)` of them (F) after the point. G is formats.guard and S
 formats.scale_fraction; wide numbers have F + G bits after the point. sat16 saturates to signed
 16 bits, >> is the floor. What the spec's repair methods do not ask for is left out.
 
@@ -47,10 +47,11 @@ Gate, one per channel and image, S - G bits after the point, so less than 1.0:
     hidden = clamp(layer1(sum x * w1), 0, 2**15 - 1)        over all blocks and channels
     gate = clamp(layer2(sum (hidden >> (D - 2)) * w2), 0, 2**(S - G) - 1)
     layer(sum) = ((sat16(sum >> 8) * scale) >> (S - G)) + bias      D is max(2, W + G - 8)
-Shortcut, r, of the stream before the block:
-    stream << G                                       stride 1, or pad: every other pixel, between
+Shortcut, r, of the stream before the block. g is G + F of the numbers that are made - F of that
+stream, which differ where a stage of another F begins; x << g with g < 0 is x >> -g:
+    stream << g                                       stride 1, or pad: every other pixel, between
                                                       zero channels as spec.Convolution says
-    (sum of 2x2 residuals << G) >> 2                  avgpool-duplicate: channel c takes channel
+    (sum of 2x2 residuals << g) >> 2                  avgpool-duplicate: channel c takes channel
                                                       c % shortcut_channels; past an odd edge the
                                                       edge again
     sat16(((half * scale) >> (S - G)) + bias)         1x1 convolutions of every other pixel;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from bnnhw.errors import UserError
@@ -24,6 +24,8 @@ class NumberFormats:
     """Fixed-point formats of the integer network; bnnhw.network.integer defines how they are used.
 
     residual_width, residual_fraction : bits, and bits after the point, of the residual stream.
+    residual_fractions : bits after the point in each stage; empty where residual_fraction is that
+        of all.
     scale_fraction : bits after the point of a channel's scale, counted in residual steps.
     guard : extra bits after the point while a residual is added, rounded away at the end.
     """
@@ -32,12 +34,31 @@ class NumberFormats:
     residual_fraction: int = 4
     scale_fraction: int = 12
     guard: int = 4
+    residual_fractions: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "residual_fractions", tuple(self.residual_fractions))
         _whole("residual_width", self.residual_width, 8, 16)
-        _whole("residual_fraction", self.residual_fraction, 0, self.residual_width - 1)
+        for fraction in (self.residual_fraction, *self.residual_fractions):
+            _whole("residual_fraction", fraction, 0, self.residual_width - 1)
         _whole("guard", self.guard, 1, 6)
         _whole("scale_fraction", self.scale_fraction, self.guard, 14)
+
+    def fraction(self, stage: int) -> int:
+        """Returns the bits after the point of a stage's residual stream."""
+        return self.residual_fractions[stage] if self.residual_fractions else self.residual_fraction
+
+    def at(self, fraction: int) -> NumberFormats:
+        """Returns these formats where the stream has this one point."""
+        return replace(self, residual_fraction=fraction, residual_fractions=())
+
+    def finer(self, bits: int) -> NumberFormats:
+        """Returns these formats with so many bits more after the stream's point, none below 0."""
+        return replace(
+            self,
+            residual_fraction=max(0, self.residual_fraction + bits),
+            residual_fractions=tuple(max(0, each + bits) for each in self.residual_fractions),
+        )
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,8 @@ class Convolution:
     shortcut : whether the residual stream is added to its output (and so continues here).
     shortcut_stride, shortcut_channels : how the stream that is added was: subsampled by this,
         from this many channels, of which the first lands on output channel `shortcut_offset`.
+    fraction, shortcut_fraction : bits after the point of the numbers it makes, and of the stream
+        that is added.
     """
 
     name: str
@@ -58,6 +81,8 @@ class Convolution:
     shortcut: bool
     shortcut_stride: int
     shortcut_channels: int
+    fraction: int = 0
+    shortcut_fraction: int = 0
 
     @property
     def out_height(self) -> int:
@@ -123,6 +148,11 @@ class NetworkSpec:
             _whole(f"input {name}", size, smallest, 256)
         _whole("input channels", self.input[2], 1, 8)
         _whole("classes", self.classes, 2, 256)
+        fractions = self.formats.residual_fractions
+        if fractions and len(fractions) != len(self.widths):
+            raise UserError(
+                f"residual_fractions={fractions}: give one for each of {len(self.widths)} stages"
+            )
 
     @property
     def blocks(self) -> int:
@@ -133,29 +163,32 @@ class NetworkSpec:
         """The binary convolutions in order of execution."""
         result = []
         height, width, _ = self.input
-        channels = self.widths[0]
+        channels, before = self.widths[0], self.formats.fraction(0)
         for stage, out in enumerate(self.widths):
+            fraction = self.formats.fraction(stage)
             for block in range(self.blocks):
                 stride = 2 if stage and not block else 1
                 name = f"stage{stage}.{block}"
                 double = self.repair.double_residual
                 first = Convolution(
                     f"{name}.conv1", channels, out, height, width, stride,
-                    double, stride, channels,
+                    double, stride, channels, fraction, before,
                 )  # fmt: skip
                 height, width = first.out_height, first.out_width
                 second = Convolution(
                     f"{name}.conv2", out, out, height, width, 1,
-                    True, 1 if double else stride, out if double else channels,
+                    True, 1 if double else stride, out if double else channels, fraction,
+                    fraction if double else before,
                 )  # fmt: skip
                 result += [first, second]
-                channels = out
+                channels, before = out, fraction
         return tuple(result)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, as JSON and model.pt hold them."""
         plain = asdict(self)
         plain["widths"], plain["input"] = list(self.widths), list(self.input)
+        plain["formats"]["residual_fractions"] = list(self.formats.residual_fractions)
         return plain
 
     @classmethod
@@ -165,9 +198,10 @@ class NetworkSpec:
         if "repair" in plain:
             plain["repair"] = Repair(**_known(Repair, plain["repair"], "spec.repair"))
         if "formats" in plain:
-            plain["formats"] = NumberFormats(
-                **_known(NumberFormats, plain["formats"], "spec.formats")
-            )
+            formats = _known(NumberFormats, plain["formats"], "spec.formats")
+            if not isinstance(formats.get("residual_fractions", []), (list, tuple)):
+                raise UserError("spec.formats.residual_fractions: must be a list of numbers")
+            plain["formats"] = NumberFormats(**formats)
         for name in ("widths", "input"):
             if not isinstance(plain.get(name, []), (list, tuple)):
                 raise UserError(f"spec.{name}={plain[name]!r}: must be a list of numbers")

@@ -54,11 +54,12 @@ class BinaryResNet(nn.Module):
     def stages(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the logits, and the residual stream after each stage."""
         formats = self.spec.formats
-        stream = x = quantise_residual(self.stem(self.pixels(pixels)), formats)
+        first = formats.at(formats.fraction(0))
+        stream = x = quantise_residual(self.stem(self.pixels(pixels)), first)
         after = []
         for place, layer in enumerate(self.layers(), 1):
             if layer.shape.shortcut:
-                stream = x = layer(x, stream, formats)
+                stream = x = layer(x, stream, formats.at(layer.shape.fraction))
             else:
                 x = layer(x)
             if place % (2 * self.spec.blocks) == 0:

@@ -71,6 +71,8 @@ SETTINGS = (
             "Bits of the residual stream. [default: 8]"),
     Setting("--residual-fraction", "formats", "residual_fraction", int,
             "How many of them are after the point. [default: 4]"),
+    Setting("--residual-fractions", "formats", "residual_fractions", ",",
+            "The same by stage, such as 3,3,4. [default: one for all]"),
     Setting("--guard", "formats", "guard", int,
             "Further bits after the point while they are added up. [default: 4]"),
     Setting("--epochs", "recipe", "epochs", int, "Epochs; 0 writes an untrained network."),
@@ -174,7 +176,7 @@ def command_line(spec: NetworkSpec, recipe: Recipe) -> str:
     words = ["python -m bnnhw.train"]
     for setting in SETTINGS:
         value = getattr(tables[setting.table], setting.field)
-        if value is not None:
+        if value is not None and value != ():
             words.append(setting.words(value))
     for name, value in asdict(spec.repair).items():
         words.append(f"--repair {name}={_repair_text(value)}")

@@ -27,6 +27,14 @@ def refused(spec: NetworkSpec, board=BOARD) -> DoesNotFit:
     return caught.value
 
 
+def test_what_the_engine_has_no_part_for_is_named():
+    spec = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(3, 4, 4)))
+    with pytest.raises(UserError, match=r"residual_fractions=\(3, 4, 4\): the engine has no such"):
+        make_plan(network_of(spec), BOARD)
+    same = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(4, 4, 4)))
+    assert make_plan(network_of(same), BOARD)
+
+
 def test_what_is_too_wide_names_every_resource():
     error = refused(NetworkSpec(depth=20, widths=(64, 128, 256)))
     assert names_of(error) == {"memory", "weight buffer", "window buffer"}

@@ -161,7 +161,11 @@ class Naive:
                 for dy, dx in np.ndindex(2, 2):
                     at = min(2 * row + dy, height - 1), min(2 * column + dx, width - 1)
                     added[row, column, c] += stream[(*at, c % channels)]
-            return added * self.one // 4
+            return self.moved_point(added, shape) // 4
         front = shape.shortcut_offset
         added[:, :, front : front + shape.shortcut_channels] = stream[::step, ::step]
-        return added * self.one
+        return self.moved_point(added, shape)
+
+    def moved_point(self, stream, shape) -> np.ndarray:
+        power = self.formats.guard + shape.fraction - shape.shortcut_fraction
+        return stream * 2**power if power >= 0 else stream // 2**-power

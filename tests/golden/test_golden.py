@@ -83,7 +83,8 @@ def test_random_combinations_equal_the_definition(seed):
             })  # fmt: skip
     width, guard = int(rng.integers(8, 13)), int(rng.integers(1, 4))
     fraction = int(rng.integers(guard + 8, 15))
-    formats = NumberFormats(width, int(rng.integers(2, 6)), fraction, guard)
+    points = tuple(map(int, rng.integers(2, 6, 2))) if seed % 2 else ()
+    formats = NumberFormats(width, int(rng.integers(2, 6)), fraction, guard, points)
     shape = (int(rng.integers(4, 7)), int(rng.integers(4, 7)), 2)
     spec = NetworkSpec(depth=6, widths=(4, 10), input=shape, classes=3, repair=repair,
                        formats=formats)  # fmt: skip

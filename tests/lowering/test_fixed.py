@@ -9,10 +9,13 @@ import pytest
 
 from bnnhw.errors import UserError
 from bnnhw.lowering import fixed
-from bnnhw.network.spec import NumberFormats
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
 
 FORMATS = NumberFormats()  # 8 bits, 4 of them after the point, guard 4, scales of 12
+
+
+SHAPE = NetworkSpec(8).convolutions()[2]
 
 
 def of(*values: float) -> np.ndarray:
@@ -149,14 +152,14 @@ def test_gates_without_weights_stand_half_open():
 def test_shortcuts_of_either_kind():
     weights = np.array([[1, -1], [1, 1]], np.int8)
     real = FoldedShortcut(weights, of(0.125, -0.1), of(1.0, 0.0), binary=True)
-    part = fixed.shortcut("layer", real, fixed.shortcut_shift(real, FORMATS), FORMATS)
+    part = fixed.shortcut(real, SHAPE, fixed.shortcut_shift(real, SHAPE, FORMATS), FORMATS)
     assert part.pre_shift == 1
     # a unit of half is two of acc, a real unit 16 steps
     assert part.scale.tolist() == [4 * 4096, round(-3.2 * 4096)]
     assert part.bias.tolist() == [256, 0]  # and half a unit, to even
     weights = np.array([[127, -127], [1, 1]], np.int8)
     real = FoldedShortcut(weights, of(0.01, -0.001), of(1.0, 0.0), binary=False)
-    part = fixed.shortcut("layer", real, fixed.shortcut_shift(real, FORMATS), FORMATS)
+    part = fixed.shortcut(real, SHAPE, fixed.shortcut_shift(real, SHAPE, FORMATS), FORMATS)
     assert part.pre_shift == 3  # 0.08 of a step; and sums reach 2 * 127 * 128 < 2**15
     assert part.scale.tolist() == [round(0.08 * 4096), round(-0.008 * 4096)]
     lost = 7 / 16  # of a half, on average
