@@ -62,9 +62,16 @@ SOURCES = {
 }
 
 
+class _Running(ast.NodeTransformer):
+    """Leaves out what only a type checker reads."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+
 def imported(path: Path) -> Iterator[str]:
     """Modules that a file imports anywhere in it: `from a import b` is a, or a.b if that is one."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_Running().visit(ast.parse(path.read_text()))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

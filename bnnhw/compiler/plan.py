@@ -60,6 +60,7 @@ class DoesNotFit(UserError):
 class Plan:
     """Everything the hardware needs to run one network on one board."""
 
+    network: IntegerNetwork
     parameters: EngineParameters
     image_base: int
     image: np.ndarray
@@ -232,6 +233,7 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
     factors = program.schedule.factors.values()
     descriptors = [np.array(step.words, np.uint64) for step in steps]
     return Plan(
+        network=network,
         parameters=_parameters(program),
         image_base=program.image_base,
         image=np.concatenate([*descriptors, *program.contents, *factors]),

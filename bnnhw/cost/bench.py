@@ -19,19 +19,15 @@ from statistics import median
 from typing import Any
 
 from bnnhw import boards, datasets, gateware
-from bnnhw.boards import BOARDS
-from bnnhw.boards.numbers import Board, baud_divisor
-from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan
+from bnnhw.boards.numbers import Board
+from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods
 from bnnhw.compiler.traffic import traffic
 from bnnhw.cost import activity, energy, netlist
 from bnnhw.errors import UserError
-from bnnhw.flow import implement, tools
-from bnnhw.flow.design import write_design
+from bnnhw.flow import implement, stages, tools
 from bnnhw.flow.families import FAMILIES
-from bnnhw.flow.prove import prove
 from bnnhw.jobs.files import read_json, write_text
 from bnnhw.lowering.lower import lower
-from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
 from bnnhw.sim import toggles
@@ -95,7 +91,7 @@ def perform(case: Case) -> None:
         try:
             check_methods(case.spec.repair)
             network = lower(untrained(case.spec))
-            plan = make_plan(network, BOARDS[case.board])
+            plan = stages.make_plan(network, stages.board(case.board))
         except DoesNotFit as fault:
             over = {part.name: part.used - part.available for part in fault.resources}
             over = {name: number for name, number in over.items() if number > 0}
@@ -106,7 +102,7 @@ def perform(case: Case) -> None:
             design = _digest(plan)
             if case.path.exists() and _stands(case.row(), design):
                 return
-            row = head | dict(design=design) | _Bench(case, plan).measure(network)
+            row = head | dict(design=design) | _Bench(case, plan).measure()
         row["measured"] = date.today().isoformat()
         row["seconds"] = round(time.monotonic() - started, 1)
         write_text(case.path, json.dumps(row, indent=2) + "\n")
@@ -138,20 +134,16 @@ class _Bench:
 
     def __init__(self, case: Case, plan: Plan) -> None:
         self.case, self.plan = case, plan
-        self.board = BOARDS[case.board]
-        self.clock_hz = self.board.made_hz()
+        self.board = stages.board(case.board)
         engine = json.dumps([asdict(plan.parameters), plan.image_base, len(plan.image)])
         name = hashlib.sha256(engine.encode()).hexdigest()[:16]
         self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}" / name
 
-    def measure(self, network: IntegerNetwork) -> dict[str, Any]:
+    def measure(self) -> dict[str, Any]:
         """Returns all figures of the row that can be had."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        engine = write_design(self.plan, network.spec, self.board, self.clock_hz, self.folder)
-        images = datasets.random_pixels(network.spec.input, self.case.images)
-        _, divisor = baud_divisor(self.clock_hz, self.board.max_baud)
-        proof = prove(self.plan, network, engine, images, self.folder / "sim",
-                      byte_cycles=10 * divisor)  # fmt: skip
+        self.design = stages.write_design(self.plan, self.board, self.folder)
+        spec = self.plan.network.spec
+        proof = stages.prove(self.design, datasets.random_pixels(spec.input, self.case.images))
         if not proof.bit_exact:
             return dict(status=WRONG, reason=str(proof.mismatch))
         cells = self._cells()
@@ -167,21 +159,24 @@ class _Bench:
             tools=tools.versions(),
         )  # fmt: skip
         row |= self._placed(cells)
-        clock_mhz = min(self.clock_hz / 1e6, row.get("fmax_mhz", {}).get("max", math.inf))
+        fmax = row.get("fmax_mhz", {}).get("max", math.inf)
+        clock_mhz = min(self.design.clocking.hz / 1e6, fmax)
         row |= dict(clock_mhz=clock_mhz, fps=round(1e6 * clock_mhz / proof.busy, 2))
         if self.case.energy and row["status"] == BUILT and self.board.energy:
-            row["energy"] = self._energy(network, divisor, clock_mhz)
+            row["energy"] = self._energy(clock_mhz)
         return row
 
-    def _energy(self, network: IntegerNetwork, divisor: int, clock_mhz: float) -> dict[str, Any]:
+    def _energy(self, clock_mhz: float) -> dict[str, Any]:
         """Returns the estimate. Equal hardware with equal memory contents runs once."""
+        network = self.plan.network
         images, source = activity.choose_images(network.spec, self.case.images, self.case.data)
-        contents = hashlib.sha256((self.folder / "flash.bin").read_bytes() + images.tobytes())
+        contents = hashlib.sha256(self.design.flash.read_bytes() + images.tobytes())
         for file in _COUNTING:
             contents.update(file.read_bytes())
         path = self.shared / f"activity-{contents.hexdigest()}.json"
         if not path.exists():
             self._ensure_netlist()
+            divisor = self.design.clocking.divisor
             counted = activity.count_activity(network, self.board, images, divisor, self.folder)
             write_text(path, json.dumps(asdict(counted)) + "\n")
         known = activity.Activity(**read_json(path))
@@ -211,7 +206,7 @@ class _Bench:
         return cells
 
     def _synthesise(self) -> dict[str, int]:
-        cells = implement.synthesise(self.board, self.folder)
+        cells = stages.synthesise(self.design)
         write_text(self.folder / "netlist", self.hardware)
         return cells
 
@@ -270,7 +265,7 @@ class _Bench:
     def _try(self, seed: int) -> dict[str, Any]:
         self._ensure_netlist()
         try:
-            placed = implement.place(self.board, self.folder, seed, self.clock_hz, PLACE_SECONDS)
+            placed = stages.place(self.design, seed, PLACE_SECONDS)
         except tools.ToolHopeless as fault:
             return dict(seed=seed, fault=str(fault))
         return dict(seed=seed, fmax_mhz=placed.fmax_mhz, utilisation=placed.utilisation)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from bnnhw.flow import tools
 from bnnhw.flow.implement import Placed
 from bnnhw.flow.prove import Proof
 from bnnhw.gateware.parameters import GROUP, LANES, TAPS
+from bnnhw.jobs.files import write_text
 from bnnhw.network.integer import IntegerNetwork
 
 ARRAY_BITOPS = LANES * GROUP * TAPS
@@ -111,9 +111,7 @@ def timing_entry(placed: Placed | None, clock_hz: float) -> dict[str, Any]:
 
 def write(content: dict[str, Any], path: Path) -> None:
     """Write report.json, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def tool_entry() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,20 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         os.replace(partial, path)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be written ({reason}); choose another --out") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text`; leaves either the old file or the whole new one."""
+    """Write `text`, in a folder that is made; leaves either the old file or the whole new one."""
     with replacing(path) as partial:
+        partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text)
 
 

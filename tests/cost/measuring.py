@@ -35,14 +35,14 @@ class Tools:
         self.calls, self.counted = [], []
         self.mismatch, self.luts, self.fault = None, 4000, None
 
-    def write_design(self, plan, spec, board, clock_hz, folder):
+    def write_files(self, plan, board, clock_hz, folder):
         self.calls.append("design")
         (folder / "top.il").write_text(repr(plan.parameters))
         (folder / f"top.{FAMILIES[board.family].pins}").write_text("")
         (folder / "flash.bin").write_bytes(plan.image.tobytes())
         return folder / "engine.v"
 
-    def prove(self, plan, network, verilog, images, folder, *, byte_cycles):
+    def prove(self, plan, network, verilog, images, folder, *, byte_cycles, progress):
         assert images.shape[1:] == network.spec.input
         self.calls.append("prove")
         more = plan.parameters.minus_one

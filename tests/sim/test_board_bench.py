@@ -6,10 +6,10 @@ from rich.console import Console
 
 from bnnhw import golden
 from bnnhw.boards import BOARDS
-from bnnhw.build import Build, Request
 from bnnhw.compiler.traffic import traffic
 from bnnhw.cost.activity import count_activity
 from bnnhw.flow import tools
+from bnnhw.flow.build import Build, Request
 from bnnhw.flow.verilog import rtlil_to_verilog
 from bnnhw.gateware.flash import boot_image
 from bnnhw.gateware.frames import GOOD
@@ -78,7 +78,7 @@ def test_digits_from_flash_to_answer(digits, board):
     answers = run_board(
         [digits.work / "top.v"], bench=digits.board.bench(), share=tools.yosys_share(),
         flash=(digits.work / "flash.bin").read_bytes(), flash_offset=digits.board.flash_offset,
-        images=digits.images, classes=10, divisor=digits.byte_cycles // 10,
+        images=digits.images, classes=10, divisor=digits.clocking.divisor,
         folder=digits.work / "sim-top", environment=tools.environment(),
     )  # fmt: skip
     expected = golden.run(digits.network, digits.images)

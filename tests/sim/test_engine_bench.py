@@ -3,8 +3,8 @@ import pytest
 from rich.console import Console
 
 from bnnhw import golden
-from bnnhw.build import Build, Request
 from bnnhw.flow import tools
+from bnnhw.flow.build import Build, Request
 from bnnhw.flow.prove import compare
 from bnnhw.flow.verilog import to_verilog
 from bnnhw.sim.engine_bench import read_snapshot, run_engine

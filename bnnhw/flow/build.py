@@ -1,0 +1,178 @@
+"""A build: the stages one after the other, told as they go, their products published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from bnnhw import datasets
+from bnnhw.errors import UserError
+from bnnhw.flow import report, stages, tools
+from bnnhw.flow.design import clocking
+from bnnhw.flow.families import FAMILIES
+from bnnhw.flow.implement import Placed
+from bnnhw.flow.progress import Stages
+from bnnhw.flow.prove import Proof
+from bnnhw.jobs.files import replacing
+
+STOPS = {"plan": 0, "verilog": 2, "synth": 3, "pnr": 4}  # how many stages follow the plan
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. model : a path or a bundled name. clock_hz : None is the board's."""
+
+    board: str
+    model: str
+    out: Path | None = None
+    seed: int = 1
+    clock_hz: float | None = None
+    stop_after: str | None = None
+    data: str | None = None
+    images: int = 1
+    residual_width: int | None = None
+
+
+class Build:
+    """A build in its stages, each using what the ones before it left.
+
+    Everything is made in OUT/work, which is kept for the next build; finished files move to OUT,
+    report.json last. Nothing is written before the plan stands.
+    """
+
+    def __init__(self, request: Request, console: Console) -> None:
+        self.request = request
+        self.stages = Stages(console)
+        self.board = stages.board(request.board)
+        self.family = FAMILIES[self.board.family]
+        self.proof: Proof | None = None
+        self.cells: dict[str, int] | None = None
+        self.placed: Placed | None = None
+        self.source = "random"
+
+    def run(self) -> dict[str, Any]:
+        """Run all stages asked for; returns the report."""
+        with self.stages.stage("plan", "integers, memory map and program"):
+            self.plan_network()
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise UserError(f"--out {self.out}: {fault.strerror}; give another directory") from None
+        steps: list[tuple[str, str, Callable[[], None]]] = [
+            ("verilog", "gateware to Verilog", self.write_verilog),
+            ("prove", "compile the simulator, compare with the golden", self.prove),
+            ("synth", "Yosys", self.synthesise),
+            ("pnr", "nextpnr", self.place_and_route),
+            ("pack", "bitstream", self.pack),
+        ]
+        last = STOPS.get(self.request.stop_after or "", len(steps))
+        for name, what, action in steps[:last]:
+            with self.stages.stage(name, what + self._cold(name)):
+                action()
+            if self.proof and not self.proof.bit_exact:
+                break
+        return self.publish()
+
+    def _cold(self, stage: str) -> str:
+        family = self.family
+        used = dict(verilog=tools.YOSYS, pnr=family.nextpnr, pack=family.packer).get(stage)
+        first = used is not None and tools.is_cold(used)
+        return " (its first run compiles it: about a minute)" if first else ""
+
+    def plan_network(self) -> None:
+        """Read the model, lower it, plan it; UserError for all that cannot be."""
+        request = self.request
+        self.clocking = clocking(self.board, request.clock_hz)
+        self.model = stages.load(request.model)
+        self.network = stages.lower(self.model, residual_width=request.residual_width)
+        self.out = request.out or Path("build") / f"{request.board}-{self.model.name}"
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"--out {self.out}: is a file; give a directory")
+        self.work = self.out / "work"
+        self.plan = stages.make_plan(self.network, self.board)
+        self.images = self._images()
+
+    def _images(self) -> np.ndarray:
+        """The proof's images: of the test set given or bundled, else random."""
+        spec, count = self.network.spec, self.request.images
+        bundled = datasets.SHAPES["digits"] == (spec.input, spec.classes)
+        if self.request.data is None and not bundled:
+            return datasets.random_pixels(spec.input, count)
+        self.source = datasets.guess(spec.input, spec.classes)
+        return datasets.load(self.source, self.request.data, "test").first(count).pixels
+
+    def write_verilog(self) -> None:
+        """engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
+        self.design = stages.write_design(
+            self.plan, self.board, self.work, clock_hz=self.request.clock_hz
+        )
+
+    def prove(self) -> None:
+        """Simulate the engine's Verilog on the images."""
+        count = len(self.images)
+        self.proof = stages.prove(
+            self.design, self.images,
+            progress=lambda done: self.stages.tell(f"prove: {done} of {count} images"),
+        )  # fmt: skip
+        verdict = "bit-exact" if self.proof.bit_exact else f"MISMATCH: {self.proof.mismatch}"
+        self.stages.tell(f"prove: {self.proof.tensors} tensors, {verdict}")
+
+    def synthesise(self) -> None:
+        """The netlist."""
+        self.cells = stages.synthesise(self.design)
+
+    def place_and_route(self) -> None:
+        """The placed design that meets the clock."""
+        self.placed = stages.place_and_route(
+            self.design, seed=self.request.seed, tell=lambda line: self.stages.tell(f"pnr: {line}")
+        )
+
+    def pack(self) -> None:
+        """The bitstream."""
+        if self.placed is not None:
+            stages.pack(self.design, self.placed)
+
+    def publish(self) -> dict[str, Any]:
+        """Copy what this build made to OUT, the report last; what it did not make goes."""
+        done = self.stages.seconds
+        products = {"flash.bin": "verilog", "top.v": "verilog"}  # and their stages
+        products[stages.bitstream_name(self.board)] = "pack"
+        made = [self.work / name for name, stage in products.items() if stage in done]
+        logs = [*self.work.glob("*.log"), *self.work.glob("sim/*.log")]
+        made += [log for log in logs if log.stat().st_mtime >= self.stages.started_at]
+        for source in made:
+            with replacing(self.out / source.name) as partial:
+                shutil.copyfile(source, partial)
+        for name in {*products} - {source.name for source in made}:
+            (self.out / name).unlink(missing_ok=True)
+        content = self.report()
+        report.write(content, self.out / "report.json")
+        return content
+
+    def report(self) -> dict[str, Any]:
+        """The content of report.json."""
+        as_trained = self.network.spec.formats.residual_width == (
+            self.model.spec.formats.residual_width
+        )
+        board, clock_hz = self.board, self.clocking.hz
+        return dict(
+            board=board.name,
+            device=f"{board.device}-{board.package}",
+            model=report.model_entry(self.model.name, self.model.sha256, self.network),
+            resources=report.resource_entry(board, self.cells, self.placed),
+            timing=report.timing_entry(self.placed, clock_hz),
+            performance=report.performance_entry(
+                self.plan, self.network, self.proof, clock_hz, self.clocking.baud
+            ),
+            verification=report.verification_entry(self.proof, self.source),
+            accuracy=report.accuracy_entry(self.model.metrics, as_trained=as_trained),
+            flash=dict(file="flash.bin", offset=board.flash_offset),
+            seconds=self.stages.seconds,
+            tools=report.tool_entry(),
+        )

@@ -1,0 +1,220 @@
+"""The stages of a build: each takes what the one before it returned. They are the library.
+
+    model = load("resnet8-digits")                 a trained network
+    network = lower(model)                         its integers: what the device computes
+    plan = make_plan(network, board("icebreaker")) program, memory map and boot image
+    design = write_design(plan, ..., "folder")     Verilog, pins and flash.bin
+    proof = prove(design)                          simulated against the golden model
+    chip = implement(design)                       netlist, placement and bitstream
+
+Every result is frozen. None of them needs a console or the command line. What a user can mend
+raises UserError, a ValueError of one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnnhw import datasets
+from bnnhw.boards import BOARDS
+from bnnhw.boards.support import BoardSupport
+from bnnhw.compiler import plan as planning
+from bnnhw.compiler.plan import Plan
+from bnnhw.errors import UserError
+from bnnhw.flow import design as designing
+from bnnhw.flow import implement as tooling
+from bnnhw.flow import prove as proving
+from bnnhw.flow.design import Clocking, clocking
+from bnnhw.flow.families import FAMILIES
+from bnnhw.flow.implement import Placed
+from bnnhw.flow.prove import Proof
+from bnnhw.lowering import lower as lowering
+from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.spec import NetworkSpec
+from bnnhw.nn import checkpoint
+from bnnhw.nn.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network as its file has it.
+
+    name : of the file, without its suffix. sha256 : of its bytes, hexadecimal.
+    checkpoint : spec, parameters, and `metrics`: what is known of the training and accuracies.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    checkpoint: Checkpoint
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """Shape, repair methods and number formats."""
+        return self.checkpoint.spec
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the file says of its training and accuracies."""
+        return self.checkpoint.metrics
+
+
+@dataclass(frozen=True)
+class Design:
+    """A plan's hardware in files.
+
+    folder : of the files and of all that the tools make of them.
+    engine : Verilog of module `engine`, which the proof simulates.
+    top : Verilog of module `top`, the whole design with the board's pins.
+    flash : the boot image; it belongs at `board.flash_offset` of the board's flash.
+    """
+
+    plan: Plan
+    board: BoardSupport
+    clocking: Clocking
+    folder: Path
+    engine: Path
+
+    @property
+    def top(self) -> Path:
+        return self.folder / "top.v"
+
+    @property
+    def flash(self) -> Path:
+        return self.folder / "flash.bin"
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A design on the chip.
+
+    cells : of each resource, counted in the netlist. placed : clock and utilisation of the
+    placement that met the clock. bitstream : the file that is loaded.
+    """
+
+    cells: dict[str, int]
+    placed: Placed
+    bitstream: Path
+
+
+def load(model: str | Path) -> Model:
+    """Read a model.pt, or a bundled model by its name. No code in the file is run.
+
+    Raises UserError, naming the file, where it is none or is damaged.
+    """
+    path = checkpoint.find(model)
+    return Model(path.stem, path, checkpoint.sha256(path), checkpoint.load(path))
+
+
+def lower(model: Model, *, residual_width: int | None = None) -> IntegerNetwork:
+    """The integer network of a model: every number that the device computes with.
+
+    residual_width : bits of the residual stream in place of the model's.
+    Raises UserError, naming layer, value and rule, for what integers cannot represent.
+    """
+    return lowering.lower(model.checkpoint, residual_width=residual_width)
+
+
+def board(name: str) -> BoardSupport:
+    """A board by name; raises UserError with the names there are."""
+    if name not in BOARDS:
+        raise UserError(f"board={name!r}: choose one of {', '.join(BOARDS)}")
+    return BOARDS[name]
+
+
+def make_plan(network: IntegerNetwork, board: BoardSupport) -> Plan:
+    """Lay a network out for a board: program, memory map, boot image, parameters of the engine.
+
+    Raises DoesNotFit, a UserError with the table of all resources, if anything is too large.
+    """
+    return planning.make_plan(network, board)
+
+
+def write_design(
+    plan: Plan, board: BoardSupport, folder: str | Path, *, clock_hz: float | None = None
+) -> Design:
+    """Generate the hardware of a plan into `folder`, which is made.
+
+    clock_hz : None is the board's own; else the nearest below that its PLL makes.
+    Files that would not change are left as they are. Raises UserError where the folder cannot be
+    made or the clock not be had.
+    """
+    clock, folder = clocking(board, clock_hz), Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise UserError(f"{folder}: {fault.strerror}; give another directory") from None
+    engine = designing.write_files(plan, board, clock.hz, folder)
+    return Design(plan, board, clock, folder, engine)
+
+
+def prove(
+    design: Design, images: np.ndarray | None = None, *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Proof:  # fmt: skip
+    """Simulate the engine's Verilog on images and compare every tensor with the golden model.
+
+    images : uint8 (N, H, W, C); None is one random image. progress : told the images done.
+    Returns a Proof that is `bit_exact` or names the first value that differs.
+    Raises UserError if the simulator cannot be built or gets stuck.
+    """
+    network = design.plan.network
+    if images is None:
+        images = datasets.random_pixels(network.spec.input, 1)
+    return proving.prove(
+        design.plan, network, design.engine, images, design.folder / "sim",
+        byte_cycles=design.clocking.byte_cycles, progress=progress,
+    )  # fmt: skip
+
+
+def synthesise(design: Design) -> dict[str, int]:
+    """Yosys: the netlist of the top; returns how many cells of each resource it takes."""
+    return tooling.synthesise(design.board, design.folder)
+
+
+def place(design: Design, seed: int, seconds: float | None = None) -> Placed:
+    """nextpnr with one seed, whether or not it meets the clock, after `synthesise`.
+
+    Raises ToolError where it fails, ToolStopped after so many seconds or where it is hopeless.
+    """
+    return tooling.place(design.board, design.folder, seed, design.clocking.hz, seconds)
+
+
+def place_and_route(
+    design: Design, *, seed: int = 1, tell: Callable[[str], None] = lambda line: None
+) -> Placed:
+    """nextpnr with some seeds from `seed` on, until one meets the clock, after `synthesise`.
+
+    tell : given a line for each seed that did not. Raises UserError if none meets the clock.
+    """
+    return tooling.place_and_route(
+        design.board, design.folder, seed=seed, clock_hz=design.clocking.hz, tell=tell
+    )
+
+
+def pack(design: Design, placed: Placed) -> Path:
+    """The bitstream of a placement."""
+    return tooling.pack(design.board, design.folder, placed.seed)
+
+
+def implement(
+    design: Design, *, seed: int = 1, tell: Callable[[str], None] = lambda line: None
+) -> Implementation:
+    """Synthesise, place and route, and pack a design.
+
+    seed : the first that nextpnr tries. tell : given a line for each that did not meet the clock.
+    Raises UserError if none does, or where a tool fails.
+    """
+    cells = synthesise(design)
+    placed = place_and_route(design, seed=seed, tell=tell)
+    return Implementation(cells, placed, pack(design, placed))
+
+
+def bitstream_name(board: BoardSupport) -> str:
+    """File name of the board's bitstream."""
+    return f"top.{FAMILIES[board.family].bitstream}"
