@@ -99,7 +99,8 @@ def texts() -> Iterator[tuple[Path, str]]:
 def members(file: Path) -> dict[str, set[str]]:
     """What a module defines at its top, and what each class of it defines."""
     found: dict[str, set[str]] = {}
-    for node in ast.parse(file.read_text()).body:
+    body = ast.parse(file.read_text()).body
+    for node in body + [n for check in body if isinstance(check, ast.If) for n in check.body]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             found |= {alias.asname or alias.name: set() for alias in node.names}
         for name in defined(node):

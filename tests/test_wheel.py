@@ -66,7 +66,8 @@ def test_the_installed_wheel_builds_and_proves_from_another_folder(installed, us
     assert told.returncode == 0, told.stdout + told.stderr
     out = users_folder / "build" / "icebreaker-resnet8-digits"
     assert json.loads((out / "report.json").read_text())["verification"]["bit_exact"] is True
-    where = run(installed / "bin" / "python", "-c", "import bnnhw; print(bnnhw.__file__)")
+    ask = "import sys, bnnhw; print(sys.modules['bnnhw'].__spec__.origin)"
+    where = run(installed / "bin" / "python", "-c", ask, cwd=users_folder)
     assert str(installed) in where.stdout
 
 
