@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bnnhw import datasets
-from bnnhw.boards import BOARDS
+from bnnhw import boards, datasets
 from bnnhw.boards.support import BoardSupport
 from bnnhw.compiler import plan as planning
 from bnnhw.compiler.plan import Plan
@@ -122,9 +121,10 @@ def lower(model: Model, *, residual_width: int | None = None) -> IntegerNetwork:
 
 def board(name: str) -> BoardSupport:
     """A board by name; raises UserError with the names there are."""
-    if name not in BOARDS:
-        raise UserError(f"board={name!r}: choose one of {', '.join(BOARDS)}")
-    return BOARDS[name]
+    try:
+        return boards.board(name)
+    except ValueError as fault:
+        raise UserError(str(fault)) from None
 
 
 def make_plan(network: IntegerNetwork, board: BoardSupport) -> Plan:

@@ -78,7 +78,7 @@ def test_boards_are_found_by_name():
 
 
 def test_a_name_of_no_board_is_refused():
-    with pytest.raises(ValueError, match="board 'icebraker': must be one of icebreaker, ulx3s"):
+    with pytest.raises(ValueError, match="board='icebraker': choose one of icebreaker, ulx3s"):
         boards.board("icebraker")
 
 
