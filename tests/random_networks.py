@@ -25,10 +25,11 @@ class Random:
 
     def __init__(
         self, spec: NetworkSpec, seed: int, loud: float, extremes: float, levels: int,
-        two_sided: float,
+        two_sided: float, exponents: bool,
     ) -> None:  # fmt: skip
         self.spec, self.rng = spec, np.random.default_rng(seed)
         self.extremes, self.levels, self.two_sided = extremes, levels, two_sided
+        self.exponents = exponents
         self.step = loud * 2.0**spec.formats.residual_fraction
         self.wide = self.step * 2.0**spec.formats.guard
 
@@ -56,7 +57,15 @@ class Random:
         threshold.flat[:2] = low, -low  # always, never
         bias = self.normal(self.wide / 2, channels)
         threshold = threshold[0] if features == 1 else threshold
-        return Requantiser(self.scale(half, channels), bias, threshold)
+        scale, exponent = self.scale(half, channels), self.exponent(channels)
+        return Requantiser(scale, bias, threshold, exponent)
+
+    def exponent(self, channels: int) -> np.ndarray | None:
+        """A few of either sign."""
+        if not self.exponents:
+            return None
+        some = self.rng.random(channels) < 0.4
+        return np.where(some, self.rng.integers(-8, 7, channels), 0).astype(np.int32)
 
     def activation(self, bias: np.ndarray) -> IntegerActivation:
         """After this bias: with its shift it stays within 16 bits."""
@@ -90,8 +99,9 @@ class Random:
         half = channels**0.5 / 2 if binary else 64 * self.step * channels**0.5 / 2**6
         shift = 1 if binary else 10
         return IntegerShortcut(
-            weights, shift, self.scale(half, out), self.normal(self.wide / 4, out), binary
-        )
+            weights, shift, self.scale(half, out), self.normal(self.wide / 4, out), binary,
+            self.exponent(out),
+        )  # fmt: skip
 
     def stem(self) -> IntegerStem:
         out, channels = self.spec.widths[0], self.spec.input[2]
@@ -147,13 +157,14 @@ def random_network(
     extremes: float = 0.0,
     levels: int = 6,
     two_sided: float = 0.0,
+    exponents: bool = False,
 ) -> IntegerNetwork:
     """A network of the spec whose every part is random; a `loud` one saturates everywhere.
 
     extremes : how often a constant is the least or the greatest there is, or about zero.
     levels : of a thermometer stem. two_sided : how often an activation before bits rises and falls,
-        so that there are numbers and no thresholds of sums.
+        so that there are numbers and no thresholds of sums. exponents : whether channels have any.
     """
-    random = Random(spec, seed, loud, extremes, levels, two_sided)
+    random = Random(spec, seed, loud, extremes, levels, two_sided, exponents)
     convolutions = tuple(random.convolution(shape) for shape in spec.convolutions())
     return IntegerNetwork(spec, random.stem(), convolutions, random.head())

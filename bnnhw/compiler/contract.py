@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnnhw.errors import UserError
-from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.integer import IntegerNetwork, IntegerShortcut, Requantiser
 
 
 def check_contract(network: IntegerNetwork) -> None:
@@ -19,3 +19,17 @@ def _missing(network: IntegerNetwork) -> Iterator[tuple[str, str]]:
     fractions = network.spec.formats.residual_fractions
     if len(set(fractions)) > 1:
         yield f"residual_fractions={fractions}", "use one residual_fraction for all stages"
+    for name, part in _scaled(network):
+        if part.exponent is not None and part.exponent.any():
+            at = int(part.exponent.argmax() if part.exponent.max() else part.exponent.argmin())
+            yield f"{name}.exponent[{at}]={part.exponent[at]}", "lower it with exponents=False"
+
+
+def _scaled(network: IntegerNetwork) -> Iterator[tuple[str, Requantiser | IntegerShortcut]]:
+    """Every scale of a network."""
+    yield "stem", network.stem.requantiser
+    for conv in network.convolutions:
+        if conv.requantiser is not None:
+            yield conv.shape.name, conv.requantiser
+        if conv.shortcut is not None:
+            yield f"{conv.shape.name}.shortcut", conv.shortcut

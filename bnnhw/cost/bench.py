@@ -90,7 +90,7 @@ def perform(case: Case) -> None:
         )  # fmt: skip
         try:
             check_methods(case.spec.repair)
-            network = lower(untrained(case.spec))
+            network = lower(untrained(case.spec), exponents=False)
             plan = stages.make_plan(network, stages.board(case.board))
         except DoesNotFit as fault:
             over = {part.name: part.used - part.available for part in fault.resources}

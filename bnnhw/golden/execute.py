@@ -74,8 +74,9 @@ def _shortcut(part: IntegerConvolution, stream: Tensor, spec: NetworkSpec, keep:
         acc = parts.shortcut_acc(stream, shape, part.shortcut)
         keep(f"{shape.name}.shortcut.acc", acc)
         half = acc >> part.shortcut.pre_shift
-        wide = parts.scaled(half, part.shortcut.scale, spec.formats)
-        return parts.sat16(wide + parts.channels(part.shortcut.bias))
+        exponent = part.shortcut.exponent
+        wide = parts.scaled(half, part.shortcut.scale, spec.formats, exponent)
+        return parts.sat16(wide + parts.constant(part.shortcut.bias, exponent))
     if structure(shape, spec.repair).averages:
         return parts.averaged(stream, shape, spec.formats)
     return parts.padded(stream, shape, spec.formats)
@@ -89,14 +90,15 @@ def _requantised(
     added = _shortcut(part, stream, spec, keep) if part.shape.shortcut else None
     first = all(step is None for step in (part.spatial, part.before, part.gate))
     assert part.requantiser is not None
-    u = parts.scaled(accs[0] >> 1, part.requantiser.scale, formats)  # acc is even: exact
+    exponent = part.requantiser.exponent
+    u = parts.scaled(accs[0] >> 1, part.requantiser.scale, formats, exponent)  # acc is even: exact
     if added is not None and first:
         u += added
     for acc, term in zip(accs[1:], part.further, strict=True):
-        u = parts.sat16(u) + parts.scaled(acc >> 1, term.scale, formats)
+        u = parts.sat16(u) + parts.scaled(acc >> 1, term.scale, formats, exponent)
     if part.spatial is not None:
         u = parts.spatially_scaled(u, part.spatial)
-    u += parts.channels(part.requantiser.bias)
+    u += parts.constant(part.requantiser.bias, exponent)
     if part.before is not None:
         u = parts.activate(u, part.before, formats)
     if part.gate is not None:

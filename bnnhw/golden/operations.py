@@ -61,9 +61,22 @@ def convolution(bits: Tensor, weights: np.ndarray, stride: int, padding: str) ->
     return F.conv2d(x, kernel, stride=stride).round_().to(torch.int32)
 
 
-def scaled(half: Tensor, scale: np.ndarray, formats: NumberFormats) -> Tensor:
+def scaled(
+    half: Tensor, scale: np.ndarray, formats: NumberFormats, exponent: np.ndarray | None = None
+) -> Tensor:
     """half * scale as a wide number, int32."""
-    return (half * channels(scale)) >> (formats.scale_fraction - formats.guard)
+    product, down = half * channels(scale), formats.scale_fraction - formats.guard
+    if exponent is None:
+        return product >> down
+    power = channels(exponent) - down
+    return (product >> (-power).clamp(min=0)) << power.clamp(min=0)
+
+
+def constant(bias: np.ndarray, exponent: np.ndarray | None) -> Tensor:
+    """A bias as wide numbers (1, C, 1, 1)."""
+    if exponent is None:
+        return channels(bias)
+    return channels(bias) << channels(exponent).clamp(min=0)
 
 
 def spatially_scaled(u: Tensor, spatial: np.ndarray) -> Tensor:
@@ -162,8 +175,8 @@ def requantise(
     half: Tensor, stream: Tensor | None, part: Requantiser, formats: NumberFormats
 ) -> tuple[Tensor, list[Tensor]]:
     """half int32 and the shortcut -> residual int32 and bits uint8, all (B, C, H, W)."""
-    v = scaled(half, part.scale, formats)
-    v += channels(part.bias)
+    v = scaled(half, part.scale, formats, part.exponent)
+    v += constant(part.bias, part.exponent)
     if stream is not None:
         v += stream << formats.guard
     y = residual(v, formats)

@@ -8,6 +8,7 @@ constants and another floor costs nothing: floor(floor(t) + n) = floor(t + n).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,12 +20,14 @@ from bnnhw.network.integer import (
     Requantiser,
     saturation,
 )
-from bnnhw.network.operations import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
+from bnnhw.network.operations import EXPONENTS, GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
 from bnnhw.network.spec import Convolution, NumberFormats
 from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
 from bnnhw.nn.quantisers import INT8_MAX
 
 FINEST_HALF = 1 / 8  # residual steps
+FINE_SCALE = 512  # scales of channels beside one of far greater scale reach half of this
+OUTLIER = 16
 BIAS_LIMIT = 2.0**30
 
 
@@ -39,8 +42,8 @@ def scale_of(where: str, slope: np.ndarray, formats: NumberFormats) -> np.ndarra
         at = int(np.argmax(np.abs(slope)))
         raise Overflow(
             f"{where}.scale[{at}]: half a sum is worth {abs(slope[at]):.6g} residual steps for "
-            f"each unit, must stay below {INT16[1] / 2**formats.scale_fraction:.6g}; train the "
-            f"model anew"
+            f"each unit, must stay below {INT16[1] / 2**formats.scale_fraction:.6g}; a smaller "
+            f"residual_fraction makes it less"
         )
     return scale.astype(np.int32)
 
@@ -53,9 +56,57 @@ def wide_of(where: str, steps: np.ndarray, formats: NumberFormats,
         at = int(np.argmax(np.abs(wide)))
         raise Overflow(
             f"{where}[{at}]: folds to {steps[at]:.6g} residual steps, must stay below "
-            f"{INT16[1] / 2**formats.guard:.6g}; train the model anew"
+            f"{INT16[1] / 2**formats.guard:.6g}; a smaller residual_fraction makes it less"
         )
     return wide.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Which channels may have exponents, so that one of great scale does not coarsen the others.
+
+    share : how many of a layer's channels may have positive ones; always one, unless it is 0.
+    None : no channel has any.
+    """
+
+    share: float | None
+
+
+NO_EXPONENTS = Room(None)
+
+
+def constants(
+    where: str, slopes: list[np.ndarray], steps: np.ndarray, carry: np.ndarray | float,
+    formats: NumberFormats, room: Room, *, of_sums: bool = False,
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:  # fmt: skip
+    """Returns scales, a bias and the exponents of both: int32 (C,). May raise Overflow.
+
+    slopes : steps per half, of each term. steps, carry : as of `wide_of`.
+    of_sums : whether halves lose bits for the sake of the greatest slope, so that scales far below
+        it are made finer.
+    """
+    real = [slope * 2.0**formats.scale_fraction for slope in slopes]
+    wide = steps * 2.0**formats.guard + carry
+    greatest = np.max([*np.abs(real), np.abs(wide)], 0)
+    with np.errstate(divide="ignore"):
+        exponent = np.ceil(np.log2(greatest / INT16[1])).clip(min=0)
+        if of_sums and _stands_out(real[0]):
+            finer = np.floor(np.log2(np.abs(real[0]) / FINE_SCALE))
+            exponent = np.where(real[0] == 0, exponent, exponent + finer.clip(EXPONENTS[0], 0))
+    up = np.count_nonzero(exponent > 0)
+    fits = room.share is not None and up <= max(bool(room.share), room.share * len(exponent))
+    if not exponent.any() or not fits or exponent.max() > EXPONENTS[1]:
+        scales = [scale_of(where, slope, formats) for slope in slopes]
+        return scales, wide_of(f"{where}.bias", steps, formats, carry), None
+    scales = [np.round(each / 2.0**exponent).clip(*INT16).astype(np.int32) for each in real]
+    bias = np.round(wide / 2.0 ** exponent.clip(min=0)).astype(np.int32)
+    return scales, bias, exponent.astype(np.int32)
+
+
+def _stands_out(values: np.ndarray) -> bool:
+    """Whether the greatest magnitude is far beyond the usual one."""
+    magnitudes = np.abs(values[values != 0])
+    return bool(len(magnitudes)) and magnitudes.max() > OUTLIER * np.median(magnitudes)
 
 
 def pre_shift(greatest: int, step: float) -> int:
@@ -193,7 +244,10 @@ def gate(
     unit2 = np.maximum(unit2, (3 + np.abs(part.b2)) / step / 2.0**15)
     scale2 = np.ceil(unit2 * step / 6 * one * one)
     if scale2.max() > INT16[1]:
-        raise Overflow(f"{where}: its weights are too great for its gates; train the model anew")
+        raise Overflow(
+            f"{where}: its weights are too great for its gates; a smaller residual_fraction or "
+            f"weights divided by a power of two fit"
+        )
     w2 = np.round(part.w2 * (step / 6 * one * one / scale2)[:, None])
     bias2 = (part.b2 / 6 + 0.5) * one + 0.5 * scale2 / one + 0.5
     return IntegerGate(
@@ -218,14 +272,16 @@ def shortcut_shift(part: FoldedShortcut, shape: Convolution, formats: NumberForm
 
 
 def shortcut(
-    part: FoldedShortcut, shape: Convolution, shift: int, formats: NumberFormats
-) -> IntegerShortcut:
+    part: FoldedShortcut, shape: Convolution, shift: int, formats: NumberFormats,
+    room: Room = NO_EXPONENTS,
+) -> IntegerShortcut:  # fmt: skip
     """Returns a 1x1 convolution that drops `shift` bits; its floor's half a unit is in its bias."""
     step, where = 2.0**shape.fraction, f"{shape.name}.shortcut"
     slope = part.gain * (step if part.binary else step / 2.0**shape.shortcut_fraction)
     lost = 0.0 if part.binary else (1 - 2.0**-shift) / 2
     slope = slope * 2.0**shift
-    return IntegerShortcut(
-        part.weights, shift, scale_of(where, slope, formats),
-        wide_of(f"{where}.bias", part.offset * step + slope * lost, formats, 0.5), part.binary,
+    (scale,), bias, exponent = constants(
+        where, [slope], part.offset * step + slope * lost, 0.5, formats, room,
+        of_sums=not part.binary,
     )  # fmt: skip
+    return IntegerShortcut(part.weights, shift, scale, bias, part.binary, exponent)

@@ -30,6 +30,8 @@ from bnnhw.nn.checkpoint import Checkpoint
 from bnnhw.nn.folded import Folded, FoldedStem, FoldedThermometer, finite
 from bnnhw.nn.quantisers import INT8_MAX, int8_scale
 
+COARSER = 3  # bits that a scale_fraction may lose before few channels get exponents
+FEW = 1 / 8  # of a layer's channels
 FINER = 2  # bits by which numbers that are only compared may be finer than the stream
 
 
@@ -70,7 +72,7 @@ def _plain(threshold: np.ndarray) -> np.ndarray:
 
 
 def _stem(folded: FoldedStem | FoldedThermometer, levels: np.ndarray,
-          spec: NetworkSpec) -> IntegerStem:  # fmt: skip
+          spec: NetworkSpec, room: fixed.Room) -> IntegerStem:  # fmt: skip
     formats = spec.formats.at(spec.formats.fraction(0))
     step = 2.0**formats.residual_fraction
     if isinstance(folded, FoldedThermometer):
@@ -83,11 +85,11 @@ def _stem(folded: FoldedStem | FoldedThermometer, levels: np.ndarray,
         lost = (1 - 2.0**-shift) / 2
     after = _streamed(levels, formats)
     slope = gain * 2**shift * step
-    requantiser = Requantiser(
-        fixed.scale_of("stem", slope, formats),
-        fixed.wide_of("stem.bias", folded.offset * step + slope * lost, formats, after.last),
-        after.threshold,
-    )
+    (scale,), bias, exponent = fixed.constants(
+        "stem", [slope], folded.offset * step + slope * lost, after.last, formats, room,
+        of_sums=thermometer is None,
+    )  # fmt: skip
+    requantiser = Requantiser(scale, bias, after.threshold, exponent)
     return IntegerStem(weights, shift, requantiser, thermometer)
 
 
@@ -118,8 +120,8 @@ def _sums_compared(folded: Folded, shape: Convolution, levels: np.ndarray,
     return IntegerConvolution(shape, np.ascontiguousarray(weights), None, threshold)
 
 
-def _requantised(folded: Folded, shape: Convolution, after: Comparison,
-                 spec: NetworkSpec) -> IntegerConvolution:  # fmt: skip
+def _requantised(folded: Folded, shape: Convolution, after: Comparison, spec: NetworkSpec,
+                 room: fixed.Room) -> IntegerConvolution:  # fmt: skip
     name, parts = shape.name, structure(shape, spec.repair)
     formats = spec.formats.at(shape.fraction)
     step, lost, stretch, spatial = 2.0**after.fraction, 0.5 * len(folded.terms), 1.0, None
@@ -129,13 +131,15 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
         lost += 0.5
     if not (parts.before or parts.gate or parts.after):
         lost -= 0.5  # the last floor costs nothing
-    scales = [fixed.scale_of(name, t.gain * 2 / stretch * step, formats) for t in folded.terms]
+    slopes = [term.gain * 2 / stretch * step for term in folded.terms]
     last: dict[str, np.ndarray | float] = {"bias": 0.0, "before": 0.0, "after": 0.0}
     if parts.after or not parts.gate:
         last["after" if parts.after else "before" if parts.before else "bias"] = after.last
     else:
         last["before"] = 0.5  # the gate multiplies what the activation has floored
-    bias = fixed.wide_of(f"{name}.bias", folded.offset * step, formats, lost + last["bias"])
+    scales, bias, exponent = fixed.constants(
+        name, slopes, folded.offset * step, lost + last["bias"], formats, room
+    )
     acts = {
         place: fixed.activation(
             f"{name}.{place}", folded.activation, step, formats,
@@ -147,12 +151,13 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
     for place, act in acts.items():
         if act is not None and not (place == "after" and parts.gate):
             total = (bias + act.shift_in) / 2.0**formats.guard
+            total = total if exponent is None else np.where(exponent > 0, 0.0, total)
             fixed.wide_of(f"{name}.{place}.shift_in plus bias", total, formats)
     size = (shape.out_height, shape.out_width)
     return IntegerConvolution(
         shape,
         folded.terms[0].weights,
-        Requantiser(scales[0], bias, after.threshold),
+        Requantiser(scales[0], bias, after.threshold, exponent),
         None,
         further=tuple(
             IntegerTerm(term.weights, scale, term.feature)
@@ -167,12 +172,12 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison,
     )
 
 
-def _convolution(folded: Folded, shape: Convolution, levels: np.ndarray,
-                 spec: NetworkSpec) -> IntegerConvolution:  # fmt: skip
+def _convolution(folded: Folded, shape: Convolution, levels: np.ndarray, spec: NetworkSpec,
+                 room: fixed.Room) -> IntegerConvolution:  # fmt: skip
     """levels : (N, C), the least real numbers that the next binarizers make a 1."""
     formats = spec.formats.at(shape.fraction)
     if shape.shortcut:
-        return _requantised(folded, shape, _streamed(levels, formats), spec)
+        return _requantised(folded, shape, _streamed(levels, formats), spec, room)
     if not structure(shape, spec.repair).requantised:
         return _sums_compared(folded, shape, levels, formats)
     greatest = np.abs(levels[np.isfinite(levels)]).max(initial=0.0)
@@ -180,10 +185,10 @@ def _convolution(folded: Folded, shape: Convolution, levels: np.ndarray,
     for finer in range(FINER, 0, -1):
         if greatest * 2.0**finer <= quarter:
             try:
-                return _requantised(folded, shape, _compared(levels, finer, formats), spec)
+                return _requantised(folded, shape, _compared(levels, finer, formats), spec, room)
             except fixed.Overflow:
                 continue
-    return _requantised(folded, shape, _compared(levels, 0, formats), spec)
+    return _requantised(folded, shape, _compared(levels, 0, formats), spec, room)
 
 
 def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
@@ -201,7 +206,8 @@ def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
             at = int(np.argmax(np.abs(bias)))
             raise UserError(
                 f"head.bias[{at}]={bias[at] * logit:.6g}: must stay below "
-                f"{(INT8_MAX << 14) * logit:.6g} beside these weights; train the model anew"
+                f"{(INT8_MAX << 14) * logit:.6g} beside these weights; take as much from the "
+                f"biases of all classes"
             )
     weights = torch.round(weight / unit).to(torch.int8).numpy()
     return IntegerHead(weights, np.round(bias / 2**shift).astype(np.int8), shift)
@@ -215,20 +221,22 @@ class _Source:
     stem: FoldedStem | FoldedThermometer
     layers: tuple[Folded, ...]
 
-    def lower(self, formats: NumberFormats) -> IntegerNetwork:
+    def lower(self, formats: NumberFormats, room: fixed.Room) -> IntegerNetwork:
         spec = replace(self.model.spec, formats=formats)
         shapes = spec.convolutions()
         unused = np.zeros((spec.repair.features, shapes[-1].out_channels))  # after the last
         levels = [*(layer.thresholds for layer in self.layers), unused]
         convolutions = tuple(
-            _convolution(layer, shape, after, spec)
+            _convolution(layer, shape, after, spec, room)
             for layer, shape, after in zip(self.layers, shapes, levels[1:], strict=True)
         )
-        stem, head = _stem(self.stem, levels[0], spec), _head(self.model, spec)
-        return IntegerNetwork(spec, stem, self._shortcuts(convolutions, formats), head)
+        stem, head = _stem(self.stem, levels[0], spec, room), _head(self.model, spec)
+        return IntegerNetwork(spec, stem, self._shortcuts(convolutions, formats, room), head)
 
-    def _shortcuts(self, convolutions: tuple[IntegerConvolution, ...],
-                   formats: NumberFormats) -> tuple[IntegerConvolution, ...]:  # fmt: skip
+    def _shortcuts(
+        self, convolutions: tuple[IntegerConvolution, ...], formats: NumberFormats,
+        room: fixed.Room,
+    ) -> tuple[IntegerConvolution, ...]:  # fmt: skip
         """With their 1x1 convolutions, which all drop as many bits."""
         parts = [layer.shortcut for layer in self.layers]
         shifts = [
@@ -238,14 +246,19 @@ class _Source:
         ]
         return tuple(
             conv if part is None else replace(
-                conv, shortcut=fixed.shortcut(part, conv.shape, max(shifts), formats)
+                conv, shortcut=fixed.shortcut(part, conv.shape, max(shifts), formats, room)
             )
             for conv, part in zip(convolutions, parts, strict=True)
         )  # fmt: skip
 
 
-def _formats(spec: NetworkSpec, width: int | None) -> Iterator[NumberFormats]:
-    """Formats to try in turn, the finest first."""
+def _formats(
+    spec: NetworkSpec, width: int | None, exponents: bool
+) -> Iterator[tuple[NumberFormats, fixed.Room]]:
+    """Formats to try in turn, the finest first, and how many exponents are better than others.
+
+    As long as few channels need exponents, all others keep a fine scale_fraction.
+    """
     asked = spec.formats
     width = asked.residual_width if width is None else width
     guard = asked.guard
@@ -264,20 +277,27 @@ def _formats(spec: NetworkSpec, width: int | None) -> Iterator[NumberFormats]:
             f"gates or spatial factors"
         )
     extra = width - asked.residual_width
+    fractions = range(asked.scale_fraction, lowest - 1, -1)
+    shares = {0.0: fractions[: COARSER + 1], FEW: fractions, 1.0: fractions[-1:]}
     for more in range(extra, min(extra, 0) - 1, -1):
-        for fraction in range(asked.scale_fraction, lowest - 1, -1):
-            wider = replace(asked, residual_width=max(width, asked.residual_width)).finer(more)
-            yield replace(
-                wider,
-                residual_width=width,
-                scale_fraction=fraction,
-                guard=min(guard, fraction - fine),
-            )
+        wider = replace(asked, residual_width=max(width, asked.residual_width)).finer(more)
+        for share, some in shares.items() if exponents else [(None, fractions)]:
+            if share == 1.0 and more > min(extra, 0):
+                continue
+            for fraction in some:
+                formats = replace(
+                    wider,
+                    residual_width=width,
+                    scale_fraction=fraction,
+                    guard=min(guard, fraction - fine),
+                )
+                yield formats, fixed.Room(share)
 
 
 def lower(
-    source: BinaryResNet | Checkpoint, *, residual_width: int | None = None
-) -> IntegerNetwork:
+    source: BinaryResNet | Checkpoint, *, residual_width: int | None = None,
+    exponents: bool = True,
+) -> IntegerNetwork:  # fmt: skip
     """The integers of a trained (or untrained) network.
 
     residual_width : bits of the residual stream instead of those it was trained with. They come
@@ -285,14 +305,16 @@ def lower(
     Where a scale or bias needs more than 16 bits, the whole network gets the next smaller
     formats.scale_fraction, then (if wider than trained) formats.residual_fraction; where wide
     numbers go from one operation to another, formats.guard shrinks until they fit 16 bits.
+    exponents : whether, rather than much less of a scale_fraction, few channels of a layer get
+        exponents.
     UserError names the layer and value that no format can hold.
     """
     model = source.model() if isinstance(source, Checkpoint) else source
     layers = tuple(layer.folded() for layer in model.layers())
     read = _Source(model, model.stem.folded(), layers)
-    for formats in _formats(model.spec, residual_width):
+    for formats, room in _formats(model.spec, residual_width, exponents):
         try:
-            return read.lower(formats)
+            return read.lower(formats, room)
         except fixed.Overflow as overflow:
             fault = overflow
     raise fault

@@ -20,21 +20,24 @@ tap adds nothing, a minus-one-padded tap is x = -1. Channel counts are even, so 
     half = acc / 2                                    exact
 Requantisation, of the stem (r = 0) and of each convolution with a shortcut, with more than one
 term or with spatial factors (r = 0 where there is no shortcut):
-    u = (half * scale) >> (S - G)                     of the first term
+    u = scaled(half, scale)                           of the first term
     u = u + r                                         unless spatial factors, a gate or an
                                                       activation come before the addition
-    u = sat16(u) + ((half * scale) >> (S - G))        for each further term
+    u = sat16(u) + scaled(half, scale)                for each further term
     u = (sat16(u) * spatial[row, column]) >> 6        spatial factors: 64 is 1.0
-    u = u + bias
+    u = u + (bias << max(e, 0))
     u = act(u)                                        activation before the addition
     u = (sat16(u) * gate) >> (S - G)                  gate below
     v = u + r                                         unless r is in u already
     v = act(v)                                        activation after the addition
     y = saturate_W(v >> G)                            (v + 2**(G-1)) >> G if a gate was the last
     bit_n = y >= threshold_n                          2**(W-1) means never
+    scaled(half, scale) = (half * scale * 2**e) >> (S - G)
+e is the channel's exponent, 0 but where its scale or bias needs more bits than most, or its scale
+less.
 With several terms, spatial factors, activations, gates or shortcuts but pad W + G is at most 15;
 with spatial factors, activations or gates S - G is at least 8.
-Where no gate lies between them, bias + shift_in is within signed 16 bits.
+Where no gate lies between them and e is 0, bias + shift_in is within signed 16 bits.
 The rounding half 2**(G-1) is part of the constant that was added last: an activation's shift_out,
 else the bias. y continues as the residual stream if there is a shortcut, and is used for nothing
 but its bits if not; the bits are the next convolution's features.
@@ -54,7 +57,7 @@ stream, which differ where a stage of another F begins; x << g with g < 0 is x >
     (sum of 2x2 residuals << g) >> 2                  avgpool-duplicate: channel c takes channel
                                                       c % shortcut_channels; past an odd edge the
                                                       edge again
-    sat16(((half * scale) >> (S - G)) + bias)         1x1 convolutions of every other pixel;
+    sat16(scaled(half, scale) + (bias << max(e, 0)))  1x1 convolutions of every other pixel;
                                                       half = acc >> pre_shift, acc = sum x * weight,
                                                       x the residual, or its sign (0 is +1);
                                                       all have the same pre_shift
@@ -83,6 +86,7 @@ from bnnhw.network.operations import (
     IntegerTerm,
     Requantiser,
     check_array,
+    check_product,
     check_range,
     check_signs,
     saturation,
@@ -223,7 +227,11 @@ class IntegerConvolution:
             if self.requantiser is None:
                 why = "a shortcut" if shape.shortcut else "several terms or spatial factors"
                 raise UserError(f"{name}: has {why}, so it needs scale, bias and threshold")
-            self.requantiser.check(name, out, spec.repair.features, spec.formats)
+            numbers = self.requantiser
+            numbers.check(name, out, spec.repair.features, spec.formats)
+            for scale in (numbers.scale, *(term.scale for term in self.further)):
+                halves = 9 * shape.in_channels // 2
+                check_product(name, halves, scale, numbers.exponent, spec.formats)
         else:
             fan_in = 9 * shape.in_channels
             if self.requantiser is not None:
@@ -240,6 +248,8 @@ class IntegerConvolution:
                 act.check(f"{name}.{place}", out)
                 if self.requantiser is not None and not (place == "after" and self.gate):
                     total = self.requantiser.bias + act.shift_in
+                    if self.requantiser.exponent is not None:
+                        total = total[self.requantiser.exponent <= 0]
                     check_range(f"{name}.{place}.shift_in plus bias", total, *saturation(16))
         if self.gate is not None:
             gated = (shape.out_height, shape.out_width, out)

@@ -129,7 +129,7 @@ def finite(where: str, values: Tensor) -> np.ndarray:
     array = values.detach().cpu().numpy().astype(np.float64)
     if not np.isfinite(array).all():
         at = int(np.argmin(np.isfinite(array)))
-        raise UserError(f"{where}[{at}]={array.flat[at]}: must be finite; train the model anew")
+        raise UserError(f"{where}[{at}]={array.flat[at]}: must be finite; correct the model")
     return array
 
 

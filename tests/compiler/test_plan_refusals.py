@@ -12,6 +12,7 @@ from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec, NumberFormats
 from tests.plans import SPECS, names_of, network_of
+from tests.random_networks import random_network
 
 
 def refused(spec: NetworkSpec, board=BOARD) -> DoesNotFit:
@@ -31,6 +32,10 @@ def test_what_the_engine_has_no_part_for_is_named():
     spec = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(3, 4, 4)))
     with pytest.raises(UserError, match=r"residual_fractions=\(3, 4, 4\): the engine has no such"):
         make_plan(network_of(spec), BOARD)
+    spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1))
+    network = random_network(spec, exponents=True)
+    with pytest.raises(UserError, match=r"stem\.exponent\[.\]=.*lower it with exponents=False"):
+        make_plan(network, BOARD)
     same = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(4, 4, 4)))
     assert make_plan(network_of(same), BOARD)
 

@@ -75,7 +75,8 @@ class Naive:
         self.taps["stem.acc"] = acc
         half = acc // 2**part.pre_shift
         stream = self.residual(
-            half * part.requantiser.scale.astype(int) // self.down + part.requantiser.bias
+            self.scaled(half, part.requantiser.scale, part.requantiser)
+            + self.constant(part.requantiser)
         )
         self.taps["stem.residual"] = stream
         thresholds = np.atleast_2d(part.requantiser.threshold)
@@ -98,12 +99,13 @@ class Naive:
             assert (acc % 2 == 0).all()
             if acc is not accs[0]:
                 u = np.clip(u, -32768, 32767)
-            u = u + acc // 2 * scale.astype(int) // self.down
+            u = u + self.scaled(acc // 2, scale, part.requantiser)
+        bias = self.constant(part.requantiser)
         for row, column, c in np.ndindex(*u.shape):
             value = int(u[row, column, c])
             if part.spatial is not None:
                 value = clip(value, 16) * int(part.spatial[row, column]) // 64
-            value += int(part.requantiser.bias[c])
+            value += int(bias[c])
             u[row, column, c] = act(value, part.before, c, self.down) if part.before else value
         if part.gate is not None:
             gates = self.gates(name, u, part.gate)
@@ -153,7 +155,8 @@ class Naive:
             acc = np.stack([(x * row.astype(int)).sum(2) for row in part.shortcut.weights], 2)
             self.taps[f"{part.shape.name}.shortcut.acc"] = acc
             half = acc // 2**part.shortcut.pre_shift
-            r = half * part.shortcut.scale.astype(int) // self.down + part.shortcut.bias
+            r = self.scaled(half, part.shortcut.scale, part.shortcut)
+            r = r + self.constant(part.shortcut)
             return np.clip(r, -32768, 32767)
         if step == 2 and self.spec.repair.downsample == "avgpool-duplicate":
             height, width, channels = stream.shape
@@ -165,6 +168,20 @@ class Naive:
         front = shape.shortcut_offset
         added[:, :, front : front + shape.shortcut_channels] = stream[::step, ::step]
         return self.moved_point(added, shape)
+
+    def scaled(self, half, scale, part) -> np.ndarray:
+        exponent = np.zeros_like(scale) if part.exponent is None else part.exponent
+        half = np.broadcast_to(half, (*half.shape[:-1], len(scale)))
+        result = np.zeros(half.shape, np.int64)
+        for at in np.ndindex(*half.shape):
+            e = int(exponent[at[-1]])
+            product = int(half[at]) * int(scale[at[-1]])
+            result[at] = product * 2**e // self.down if e > 0 else product // (self.down * 2**-e)
+        return result
+
+    def constant(self, part) -> np.ndarray:
+        exponent = np.zeros_like(part.bias) if part.exponent is None else part.exponent
+        return part.bias.astype(int) * 2 ** np.maximum(exponent, 0)
 
     def moved_point(self, stream, shape) -> np.ndarray:
         power = self.formats.guard + shape.fraction - shape.shortcut_fraction

@@ -119,13 +119,43 @@ def test_scale_fraction_shrinks_for_great_scales():
     norm = model.convolutions[2].norm
     with torch.no_grad():
         norm.weight[1], norm.running_var[1] = 8.0, 1.0
-    network = lower(model)
+    network = lower(model, exponents=False)
     assert network.spec.formats.scale_fraction == 6
     assert network.convolutions[2].requantiser.scale[1] == pytest.approx(8 * 2 * 16 * 64, rel=1e-4)
     with torch.no_grad():
         norm.weight[1] = 100.0
     with pytest.raises(UserError, match=r"stage1\.0\.conv1\.scale\[1\]"):
-        lower(model)
+        lower(model, exponents=False)
+
+
+def test_one_great_channel_does_not_coarsen_the_others():
+    model = untrained(NetworkSpec(depth=8, widths=(4, 16, 16), input=(8, 8, 1)))
+    before = lower(model)
+    norm = model.convolutions[3].norm
+    with torch.no_grad():
+        norm.weight[1], norm.running_var[1] = 100.0, 1.0
+    network = lower(model)
+    assert network.spec.formats.scale_fraction >= 10
+    part, plain = network.convolutions[3].requantiser, before.convolutions[3].requantiser
+    exponents = part.exponent.tolist()
+    assert exponents[1] > 0 and not any(exponents[:1] + exponents[2:])
+    real = part.scale * 2.0 ** (part.exponent - network.spec.formats.scale_fraction)
+    assert real[1] == pytest.approx(100 * 2 * 16, rel=1e-4)
+    others = np.arange(16) != 1
+    shifted = plain.scale / 2.0**before.spec.formats.scale_fraction
+    np.testing.assert_allclose(real[others], shifted[others], atol=2.0**-11)
+
+
+def test_one_great_channel_of_the_stem_leaves_the_others_fine():
+    model = untrained(NetworkSpec(depth=8, widths=(16, 16, 16), input=(8, 8, 1)))
+    with torch.no_grad():
+        model.stem.norm.weight[2] *= 60
+    part = lower(model).stem.requantiser
+    others = np.arange(16) != 2
+    assert (part.exponent[others] < 0).any()
+    assert np.abs(part.scale[others]).min() >= 128
+    rough = lower(model, exponents=False).stem.requantiser
+    assert np.abs(rough.scale[others]).max() < 256
 
 
 @pytest.mark.parametrize(
@@ -134,7 +164,7 @@ def test_scale_fraction_shrinks_for_great_scales():
         ("stem.weight", np.nan, r"stem\.weight\[0\]=nan: must be finite"),
         ("stem.norm.running_var", -1.0, r"stem\.norm\.running_var\[0\]=-1\.0: must not be neg"),
         ("convolutions.1.weight", np.inf, r"stage0\.0\.conv2\.weight\[0\]=inf"),
-        ("convolutions.0.norm.bias", 1e4, r"stage0\.0\.conv1\.bias\[0\]: folds to"),
+        ("convolutions.0.norm.bias", 1e7, r"stage0\.0\.conv1\.bias\[0\]: folds to"),
         ("convolutions.3.norm.running_mean", np.nan, r"stage1\.0\.conv2\.norm\.running_mean\[0\]"),
         ("head.bias", 1e9, r"head\.bias\[0\]"),
     ],
