@@ -15,6 +15,7 @@ COMMANDS = {
     "teach": "Train a float ResNet for binary ones to learn from.",
     "study": "Train every repair method alone, or the best of them together.",
     "evaluate": "Print the accuracy of a network, of its floats or its integers.",
+    "pack": "Write a network with its binary weights as bits, a tenth of the size.",
     "data": "Download CIFAR-10 or CIFAR-100.",
 }
 

@@ -12,7 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HARDWARE = ("gateware", "boards", "sim")  # folders of the repository, linked to from bnnhw
 COMMANDS = {
-    f"bnnhw.{name}" for name in ("build", "measure", "train", "teach", "study", "evaluate", "data")
+    f"bnnhw.{name}"
+    for name in (
+        "build",
+        "measure",
+        "train",
+        "teach",
+        "study",
+        "evaluate",
+        "pack",
+        "data",
+    )
 }
 BASE = ("bnnhw.errors",)
 WINGS = {  # what each may import beside itself

@@ -18,6 +18,7 @@ from bnnhw.errors import UserError
 from bnnhw.jobs.files import replacing
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet
+from bnnhw.nn.packed import pack, unpack
 
 FORMAT = "bnnhw-model"
 VERSION = 2
@@ -29,11 +30,13 @@ class Checkpoint:
     """A network: its spec, the state dict of its BinaryResNet, and what is known of it.
 
     metrics : plain numbers, strings, lists and dicts, such as accuracies and the recipe.
+    packed : whether the file has signs in place of latent weights, so that nothing can train on.
     """
 
     spec: NetworkSpec
     state: dict[str, Tensor]
     metrics: dict[str, Any] = field(default_factory=dict)
+    packed: bool = False
 
     def model(self) -> BinaryResNet:
         """Returns the float model with these parameters, in evaluation mode."""
@@ -51,13 +54,22 @@ def write_atomic(content: Any, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error}); choose another --out") from None
 
 
-def save(path: str | Path, model: BinaryResNet, metrics: dict[str, Any] | None = None) -> None:
-    """Write a model as model.pt, whole or not at all."""
-    state = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in model.state_dict().items()
-    }
-    content = dict(format=FORMAT, version=VERSION, spec=model.spec.to_dict(), state=state)
+def save(
+    path: str | Path, model: BinaryResNet, metrics: dict[str, Any] | None = None, *,
+    packed: bool = False,
+) -> None:  # fmt: skip
+    """Write a model as model.pt, whole or not at all.
+
+    packed : binary weights as bits (bnnhw.nn.packed). Raises UserError where signs are not enough.
+    """
+    content: dict[str, Any] = dict(format=FORMAT, version=VERSION, spec=model.spec.to_dict())
+    if packed:
+        content["packed"] = pack(model)
+    else:
+        content["state"] = {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in model.state_dict().items()
+        }
     write_atomic({**content, "metrics": metrics or {}}, Path(path))
 
 
@@ -113,8 +125,17 @@ def load(path: str | Path) -> Checkpoint:
     metrics = content.get("metrics", {})
     if not isinstance(metrics, dict):
         raise UserError(f"{path}: metrics must be a table, not {type(metrics).__name__}")
-    state = _checked_state(path, spec, content.get("state"))
-    return Checkpoint(spec, _as_trained(state) if version == 1 else state, metrics)
+    packed = "packed" in content
+    state = _unpacked(path, spec, content["packed"]) if packed else content.get("state")
+    state = _checked_state(path, spec, state)
+    return Checkpoint(spec, _as_trained(state) if version == 1 else state, metrics, packed)
+
+
+def _unpacked(path: Path, spec: NetworkSpec, packed: Any) -> dict[str, Tensor]:
+    try:
+        return unpack(packed, spec)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; the file does not fit its own spec") from None
 
 
 def _as_trained(state: dict[str, Tensor]) -> dict[str, Tensor]:

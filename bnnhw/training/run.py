@@ -83,6 +83,8 @@ def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
     `start` lacks begin as the identity.
     """
     loaded, spec = checkpoint.load(start), trainer.model.spec
+    if loaded.packed:
+        raise UserError(f"{start}: packed, it has no latent weights to train; give it unpacked")
     if loaded.spec.repair.activation == "none":
         for layer in trainer.model.layers():
             if layer.activation is not None:
