@@ -1,7 +1,7 @@
 """bnnhw: from a trained binary ResNet to a verified bitstream.
 
-The names below are the library, `bnnhw.flow.stages` documents them; they are imported when they
-are first asked for. `python -m bnnhw` and `bnnhw` are the command.
+The names below are the library; `bnnhw.flow.stages` documents them. Each is imported when it is
+first asked for. `python -m bnnhw` and `bnnhw` are the command.
 """
 
 from __future__ import annotations

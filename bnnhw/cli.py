@@ -1,6 +1,6 @@
 """What every command line shares.
 
-A user's fault is one line on stderr and exit code 2; Ctrl-C is one line and exit code 130.
+A user's fault is one line on stderr and exit code 2. Ctrl-C is one line and exit code 130.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 class Command(click.Command):
     """A click command that prints UserError as `error: ...` and exits with 2.
 
-    Use: @click.command(cls=Command). Also where main() is called with standalone_mode=True only.
+    Use: @click.command(cls=Command). It also works where main() is called with
+    standalone_mode=True.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -42,7 +43,7 @@ def interruptible(line: str = "whole epochs are kept, go on with --resume") -> I
 
 
 def numbers(option: str, text: str, separator: str) -> tuple[int, ...]:
-    """Whole numbers between separators, such as 16,32,64 and 32x32x3."""
+    """Returns the whole numbers between separators, such as 16,32,64 and 32x32x3."""
     try:
         return tuple(int(part) for part in text.split(separator))
     except ValueError:

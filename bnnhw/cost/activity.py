@@ -61,8 +61,10 @@ def count_activity(
 ) -> Activity:
     """Simulate the netlist top.json of `folder`, from its flash.bin to the last answer.
 
-    divisor : cycles a bit of the serial port. Keeps the compiled simulator in folder/board. Raises
-        UserError if the simulation fails or an answer differs from the golden's.
+    divisor : cycles a bit of the serial port.
+
+    Keeps the compiled simulator in folder/board. Raises UserError if the simulation fails or an
+    answer differs from the golden's.
     """
     tools.check_host()
     netlist = read_netlist(folder / "top.json", FAMILIES[board.family])

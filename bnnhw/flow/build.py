@@ -1,4 +1,4 @@
-"""A build: the stages one after the other, told as they go, their products published."""
+"""A build: runs the stages one after the other, tells of each, and publishes what they made."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ STOPS = {"plan": 0, "verilog": 2, "synth": 3, "pnr": 4}  # how many stages follo
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for. model : a path or a bundled name. clock_hz : None is the board's."""
+    """What the user asked for.
+
+    model : a path or a bundled name. clock_hz : None is the board's own.
+    """
 
     board: str
     model: str
@@ -40,9 +43,9 @@ class Request:
 
 
 class Build:
-    """A build in its stages, each using what the ones before it left.
+    """A build in its stages. Each uses what the stages before it left.
 
-    Everything is made in OUT/work, which is kept for the next build; finished files move to OUT,
+    Everything is made in OUT/work, which is kept for the next build. Finished files move to OUT,
     report.json last. Nothing is written before the plan stands.
     """
 
@@ -57,7 +60,7 @@ class Build:
         self.source = "random"
 
     def run(self) -> dict[str, Any]:
-        """Run all stages asked for; returns the report."""
+        """Run all stages asked for. Returns the report."""
         with self.stages.stage("plan", "integers, memory map and program"):
             self.plan_network()
         try:
@@ -86,7 +89,7 @@ class Build:
         return " (its first run compiles it: about a minute)" if first else ""
 
     def plan_network(self) -> None:
-        """Read the model, lower it, plan it; UserError for all that cannot be."""
+        """Read the model, lower it and plan it. Raises UserError for all that cannot be."""
         request = self.request
         self.clocking = clocking(self.board, request.clock_hz)
         self.model = stages.load(request.model)
@@ -99,7 +102,7 @@ class Build:
         self.images = self._images()
 
     def _images(self) -> np.ndarray:
-        """The proof's images: of the test set given or bundled, else random."""
+        """Returns the proof's images: of a test set that was given or is bundled, else random."""
         spec, count = self.network.spec, self.request.images
         bundled = datasets.SHAPES["digits"] == (spec.input, spec.classes)
         if self.request.data is None and not bundled:
@@ -108,7 +111,7 @@ class Build:
         return datasets.load(self.source, self.request.data, "test").first(count).pixels
 
     def write_verilog(self) -> None:
-        """engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
+        """Write engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
         self.design = stages.write_design(
             self.plan, self.board, self.work, clock_hz=self.request.clock_hz
         )
@@ -124,22 +127,22 @@ class Build:
         self.stages.tell(f"prove: {self.proof.tensors} tensors, {verdict}")
 
     def synthesise(self) -> None:
-        """The netlist."""
+        """Make the netlist."""
         self.cells = stages.synthesise(self.design)
 
     def place_and_route(self) -> None:
-        """The placed design that meets the clock."""
+        """Make the placed design that meets the clock."""
         self.placed = stages.place_and_route(
             self.design, seed=self.request.seed, tell=lambda line: self.stages.tell(f"pnr: {line}")
         )
 
     def pack(self) -> None:
-        """The bitstream."""
+        """Make the bitstream."""
         if self.placed is not None:
             stages.pack(self.design, self.placed)
 
     def publish(self) -> dict[str, Any]:
-        """Copy what this build made to OUT, the report last; what it did not make goes."""
+        """Copy what this build made to OUT, the report last. Remove there what it did not make."""
         done = self.stages.seconds
         products = {"flash.bin": "verilog", "top.v": "verilog"}  # and their stages
         products[stages.bitstream_name(self.board)] = "pack"
@@ -156,7 +159,7 @@ class Build:
         return content
 
     def report(self) -> dict[str, Any]:
-        """The content of report.json."""
+        """Returns the content of report.json."""
         as_trained = self.network.spec.formats.residual_width == (
             self.model.spec.formats.residual_width
         )

@@ -30,9 +30,11 @@ class Clocking:
 
 
 def clocking(board: BoardSupport, wanted_hz: float | None = None) -> Clocking:
-    """The nearest clock that the board's PLL makes without passing `wanted_hz`, and its port.
+    """Returns the nearest clock that the board's PLL makes without passing `wanted_hz`, and its
+    port.
 
-    wanted_hz : None is the board's own. Raises UserError where the PLL or the port cannot.
+    wanted_hz : None is the board's own.
+    Raises UserError where the PLL or the port cannot.
     """
     try:
         made = float(board.pll(board.clock_hz if wanted_hz is None else wanted_hz).output_hz)
@@ -42,7 +44,7 @@ def clocking(board: BoardSupport, wanted_hz: float | None = None) -> Clocking:
 
 
 def write_files(plan: Plan, board: BoardSupport, clock_hz: float, folder: Path) -> Path:
-    """Write engine.v, top.il, top.v, the pins and flash.bin; returns the path of engine.v.
+    """Write engine.v, top.il, top.v, the pins and flash.bin. Returns the path of engine.v.
 
     Files whose content would not change are left as they are.
     """

@@ -23,7 +23,7 @@ ARRAY_BITOPS = LANES * GROUP * TAPS
 
 
 def model_entry(name: str, sha256: str, network: IntegerNetwork) -> dict[str, Any]:
-    """The report's `model`; weight_bits counts the binary weights."""
+    """Returns the report's `model`. weight_bits counts the binary weights."""
     shapes = network.spec.convolutions()
     return dict(
         name=name,
@@ -37,8 +37,11 @@ def model_entry(name: str, sha256: str, network: IntegerNetwork) -> dict[str, An
 def resource_entry(
     board: Board, cells: dict[str, int] | None, placed: Placed | None
 ) -> dict[str, dict[str, int]] | None:
-    """Used and total of each resource, of synthesis before there is a placement: then iCE40's `lut`
-    stands for the logic cells."""
+    """Returns used and total of each resource, or None before synthesis.
+
+    Before there is a placement the figures are those of synthesis. iCE40's `lut` then stands for
+    the logic cells.
+    """
     if cells is None:
         return None
     total = {"lut": board.budget["lc"]} if "lc" in board.budget else {}
@@ -52,12 +55,14 @@ def resource_entry(
 def performance_entry(
     plan: Plan, network: IntegerNetwork, proof: Proof | None, clock_hz: float, baud: int
 ) -> dict[str, Any] | None:
-    """Cycles counted in the simulation of the generated Verilog, and what follows from them.
+    """Returns the cycles that the simulation counted, and what follows from them.
 
-    cycles_per_inference, latency_us : from an image's last byte to its class, bytes coming over the
-    board's link; the stem works as they come. busy_cycles : all cycles the engine needs for an
-    image, the stem with them, which are those of `layers`; fps is the clock over them, and
-    link_fps what the link brings. A bitop is a binary multiply-accumulate, a padded tap too.
+    cycles_per_inference, latency_us : from an image's last byte to its class. Bytes come over the
+        board's link, and the stem works as they come.
+    busy_cycles : all cycles that the engine needs for an image, those of the stem too; `layers` has
+        its parts.
+    fps, link_fps : images a second by busy_cycles, and by what the link brings.
+    bitops_per_cycle : binary multiply-accumulates a cycle, those of padded taps too.
     """
     if proof is None or not proof.latency:
         return None
@@ -80,7 +85,7 @@ def performance_entry(
 
 
 def verification_entry(proof: Proof | None, source: str) -> dict[str, Any] | None:
-    """What was proved. source : `random` or the data set that the images are of."""
+    """Returns what was proved. source : `random`, or the data set that the images are of."""
     if proof is None:
         return None
     entry = dict(
@@ -91,7 +96,10 @@ def verification_entry(proof: Proof | None, source: str) -> dict[str, Any] | Non
 
 
 def accuracy_entry(metrics: dict[str, Any], *, as_trained: bool) -> dict[str, Any]:
-    """The accuracies that the checkpoint records; the integer one only of the trained formats."""
+    """Returns the accuracies that the checkpoint records.
+
+    The integer accuracy is only there where the formats are those of the training.
+    """
     known = metrics.get("accuracy")
     known = known if isinstance(known, dict) else {}
     entry = {name: known.get(name) for name in ("dataset", "split", "images", "float", "integer")}
@@ -99,7 +107,7 @@ def accuracy_entry(metrics: dict[str, Any], *, as_trained: bool) -> dict[str, An
 
 
 def timing_entry(placed: Placed | None, clock_hz: float) -> dict[str, Any]:
-    """The placed design's clock; nulls before it is placed."""
+    """Returns the placed design's clock, nulls before it is placed."""
     return dict(
         fmax_mhz=placed and placed.fmax_mhz,
         clock_mhz=clock_hz / 1e6,
@@ -115,7 +123,7 @@ def write(content: dict[str, Any], path: Path) -> None:
 
 
 def tool_entry() -> dict[str, str]:
-    """Name and version of everything that made the result."""
+    """Returns name and version of everything that made the result."""
     return tools.versions()
 
 

