@@ -18,6 +18,7 @@ from bnnhw.network.spec import Convolution, NetworkSpec
 
 Keep = Callable[[str, Tensor], None]
 ALWAYS = ("head.logits", "class")
+UNSATURATED = ".unsaturated"  # the stream before it saturates: kept for golden.streams, no tap
 BATCH = 100
 
 
@@ -63,8 +64,12 @@ def _stem(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> tuple[Tensor, 
         keep("input.bits", bits)
         acc = parts.convolution(bits, stem.weights, 1, network.spec.repair.padding)
     keep("stem.acc", acc)
-    half = acc >> stem.pre_shift
-    return parts.requantise(half, None, stem.requantiser, network.spec.formats)
+    formats, part = network.spec.formats, stem.requantiser
+    v = parts.scaled(acc >> stem.pre_shift, part.scale, formats, part.exponent)
+    v += parts.constant(part.bias, part.exponent)
+    keep(f"stem{UNSATURATED}", v >> formats.guard)
+    y = parts.residual(v, formats)
+    return y, parts.compare(y, part.thresholds)
 
 
 def _shortcut(part: IntegerConvolution, stream: Tensor, spec: NetworkSpec, keep: Keep) -> Tensor:
@@ -112,6 +117,7 @@ def _requantised(
         u = parts.activate(u, part.after, formats)
     elif part.gate is not None:
         u += 1 << (formats.guard - 1)
+    keep(f"{name}{UNSATURATED}", u >> formats.guard)
     return parts.residual(u, formats)
 
 
@@ -134,7 +140,7 @@ def _convolution(
     return (y if shape.shortcut else stream), parts.compare(y, part.requantiser.thresholds)
 
 
-def _forward(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> None:
+def forward(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> None:
     """One batch, uint8 (B, C, H, W); `keep` is given every tensor."""
     spec = network.spec
 
@@ -165,6 +171,19 @@ def _wanted(spec: NetworkSpec, taps: Iterable[str] | None) -> set[str]:
     return wanted | set(ALWAYS)
 
 
+def checked(network: IntegerNetwork, images: np.ndarray | Tensor) -> Tensor:
+    """Returns uint8 images (N, H, W, C) of the network's size, or raises UserError."""
+    pixels = torch.as_tensor(np.ascontiguousarray(images))
+    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != network.spec.input:
+        raise UserError(
+            f"images: needs uint8 (N, {', '.join(map(str, network.spec.input))}), has "
+            f"{str(pixels.dtype).removeprefix('torch.')} {tuple(pixels.shape)}"
+        )
+    if not len(pixels):
+        raise UserError("images: there are none; give at least one")
+    return pixels
+
+
 @torch.inference_mode()
 def run(
     network: IntegerNetwork,
@@ -179,14 +198,7 @@ def run(
     progress : called with the number of images done after every batch.
     """
     wanted = _wanted(network.spec, taps)
-    pixels = torch.as_tensor(np.ascontiguousarray(images))
-    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != network.spec.input:
-        raise UserError(
-            f"images: needs uint8 (N, {', '.join(map(str, network.spec.input))}), has "
-            f"{str(pixels.dtype).removeprefix('torch.')} {tuple(pixels.shape)}"
-        )
-    if not len(pixels):
-        raise UserError("images: there are none; give at least one")
+    pixels = checked(network, images)
     kept: dict[str, list[np.ndarray]] = {name: [] for name in tap_names(network.spec)}
 
     def keep(name: str, tensor: Tensor) -> None:
@@ -196,6 +208,6 @@ def run(
 
     for start in range(0, len(pixels), BATCH):
         batch = pixels[start : start + BATCH]
-        _forward(network, batch.permute(0, 3, 1, 2), keep)
+        forward(network, batch.permute(0, 3, 1, 2), keep)
         progress(start + len(batch))
     return {name: np.concatenate(parts) for name, parts in kept.items() if parts}

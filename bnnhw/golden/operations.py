@@ -22,7 +22,6 @@ from bnnhw.network.integer import (
     IntegerHead,
     IntegerShortcut,
     IntegerStem,
-    Requantiser,
     saturation,
 )
 from bnnhw.network.operations import GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
@@ -169,18 +168,6 @@ def residual(v: Tensor, formats: NumberFormats) -> Tensor:
 def compare(y: Tensor, thresholds: tuple[np.ndarray, ...]) -> list[Tensor]:
     """y >= threshold for each of them, uint8."""
     return [(y >= channels(threshold)).to(torch.uint8) for threshold in thresholds]
-
-
-def requantise(
-    half: Tensor, stream: Tensor | None, part: Requantiser, formats: NumberFormats
-) -> tuple[Tensor, list[Tensor]]:
-    """half int32 and the shortcut -> residual int32 and bits uint8, all (B, C, H, W)."""
-    v = scaled(half, part.scale, formats, part.exponent)
-    v += constant(part.bias, part.exponent)
-    if stream is not None:
-        v += stream << formats.guard
-    y = residual(v, formats)
-    return y, compare(y, part.thresholds)
 
 
 def head(stream: Tensor, part: IntegerHead) -> Tensor:

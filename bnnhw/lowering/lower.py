@@ -253,7 +253,7 @@ class _Source:
 
 
 def _formats(
-    spec: NetworkSpec, width: int | None, exponents: bool
+    spec: NetworkSpec, width: int | None, points: tuple[int, ...], exponents: bool
 ) -> Iterator[tuple[NumberFormats, fixed.Room]]:
     """Formats to try in turn, the finest first, and how many exponents are better than others.
 
@@ -261,6 +261,8 @@ def _formats(
     """
     asked = spec.formats
     width = asked.residual_width if width is None else width
+    if points:
+        asked = replace(asked, residual_width=width, residual_fractions=points)
     guard = asked.guard
     if keeps_wide(spec.repair):
         guard = min(guard, WIDE_LIMIT - width)
@@ -296,12 +298,14 @@ def _formats(
 
 def lower(
     source: BinaryResNet | Checkpoint, *, residual_width: int | None = None,
-    exponents: bool = True,
+    residual_fractions: tuple[int, ...] = (), exponents: bool = True,
 ) -> IntegerNetwork:  # fmt: skip
     """The integers of a trained (or untrained) network.
 
     residual_width : bits of the residual stream instead of those it was trained with. They come
     or go behind the point, so the stream saturates where it did in training.
+    residual_fractions : bits after the point by stage, in place of those it was trained with and of
+        what follows from another width.
     Where a scale or bias needs more than 16 bits, the whole network gets the next smaller
     formats.scale_fraction, then (if wider than trained) formats.residual_fraction; where wide
     numbers go from one operation to another, formats.guard shrinks until they fit 16 bits.
@@ -312,7 +316,7 @@ def lower(
     model = source.model() if isinstance(source, Checkpoint) else source
     layers = tuple(layer.folded() for layer in model.layers())
     read = _Source(model, model.stem.folded(), layers)
-    for formats, room in _formats(model.spec, residual_width, exponents):
+    for formats, room in _formats(model.spec, residual_width, residual_fractions, exponents):
         try:
             return read.lower(formats, room)
         except fixed.Overflow as overflow:

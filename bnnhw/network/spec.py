@@ -48,6 +48,12 @@ class NumberFormats:
         """Returns the bits after the point of a stage's residual stream."""
         return self.residual_fractions[stage] if self.residual_fractions else self.residual_fraction
 
+    def wider(self, width: int) -> NumberFormats:
+        """Returns these formats for a stream of other bits, which come or go behind its point."""
+        greatest = max(width, self.residual_width)
+        more = width - self.residual_width
+        return replace(replace(self, residual_width=greatest).finer(more), residual_width=width)
+
     def at(self, fraction: int) -> NumberFormats:
         """Returns these formats where the stream has this one point."""
         return replace(self, residual_fraction=fraction, residual_fractions=())
@@ -69,7 +75,7 @@ class Convolution:
     shortcut_stride, shortcut_channels : how the stream that is added was: subsampled by this,
         from this many channels, of which the first lands on output channel `shortcut_offset`.
     fraction, shortcut_fraction : bits after the point of the numbers it makes, and of the stream
-        that is added.
+        that is added. stage : of the network, from 0.
     """
 
     name: str
@@ -83,6 +89,7 @@ class Convolution:
     shortcut_channels: int
     fraction: int = 0
     shortcut_fraction: int = 0
+    stage: int = 0
 
     @property
     def out_height(self) -> int:
@@ -172,13 +179,13 @@ class NetworkSpec:
                 double = self.repair.double_residual
                 first = Convolution(
                     f"{name}.conv1", channels, out, height, width, stride,
-                    double, stride, channels, fraction, before,
+                    double, stride, channels, fraction, before, stage,
                 )  # fmt: skip
                 height, width = first.out_height, first.out_width
                 second = Convolution(
                     f"{name}.conv2", out, out, height, width, 1,
                     True, 1 if double else stride, out if double else channels, fraction,
-                    fraction if double else before,
+                    fraction if double else before, stage,
                 )  # fmt: skip
                 result += [first, second]
                 channels, before = out, fraction
@@ -206,6 +213,21 @@ class NetworkSpec:
             if not isinstance(plain.get(name, []), (list, tuple)):
                 raise UserError(f"spec.{name}={plain[name]!r}: must be a list of numbers")
         return cls(**plain)
+
+
+def stage_fractions(text: str, spec: NetworkSpec) -> tuple[int, ...]:
+    """Returns the bits after the point of each stage: of a text such as stage0=3,stage2=4, and of
+    the spec where it does not say."""
+    points = [spec.formats.fraction(stage) for stage in range(len(spec.widths))]
+    for setting in text.split(","):
+        name, _, value = setting.partition("=")
+        stage = name.removeprefix("stage")
+        if not (stage.isdecimal() and value.isdecimal() and int(stage) < len(points)):
+            raise UserError(
+                f"--fraction {setting}: give stageN=BITS with N from 0 to {len(points) - 1}"
+            )
+        points[int(stage)] = int(value)
+    return tuple(points)
 
 
 def _known(kind: type, plain: Any, where: str) -> dict[str, Any]:

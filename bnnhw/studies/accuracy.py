@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 from bnnhw import datasets, golden
 from bnnhw.errors import UserError
 from bnnhw.lowering.lower import lower
+from bnnhw.lowering.report import changes
 from bnnhw.network.integer import IntegerNetwork
+from bnnhw.network.spec import NumberFormats
 from bnnhw.nn import BinaryResNet, checkpoint
 from bnnhw.training.inference import classify
 
 Step = Callable[[int], None]
+SAMPLE = 200  # images, for the ranges of the stream
 
 
 def integer_classes(network: IntegerNetwork, pixels: np.ndarray, step: Step) -> np.ndarray:
@@ -27,10 +31,13 @@ def top1(
     model: BinaryResNet,
     images: datasets.Images,
     *,
-    integer: bool = False,
+    integer: bool | IntegerNetwork = False,
     step: Step = lambda done: None,
 ) -> float:
-    """Returns the percentage of images whose class the model, or its integer network, finds."""
+    """Returns the percentage of images whose class the model, or its integer network, finds.
+
+    integer : whether to lower the model, or the integers that it was lowered to.
+    """
     if images.pixels.shape[1:] != model.spec.input:
         raise UserError(
             f"images are {'x'.join(map(str, images.pixels.shape[1:]))}, the model takes "
@@ -42,10 +49,23 @@ def top1(
             f"its data set with --dataset"
         )
     if integer:
-        classes = integer_classes(lower(model), images.pixels, step)
+        network = integer if isinstance(integer, IntegerNetwork) else lower(model)
+        classes = integer_classes(network, images.pixels, step)
     else:
         classes = classify(model, images.pixels, step)
     return 100.0 * float((classes == images.labels).mean())
+
+
+def integer_report(
+    asked: NumberFormats, network: IntegerNetwork, pixels: np.ndarray
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the formats of an integer network and its stream's ranges, and what to say of both.
+
+    asked : the formats that the network was to have. The ranges are of the first images.
+    """
+    found = golden.streams(network, pixels[:SAMPLE])
+    entry = dict(formats=asdict(network.spec.formats), streams=[asdict(each) for each in found])
+    return entry, (*changes(asked, network), *golden.advice(found))
 
 
 def record(

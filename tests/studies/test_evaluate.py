@@ -34,7 +34,8 @@ def test_bundled_digits_reach_their_recorded_accuracy():
         result = invoke("resnet8-digits", *words)
         assert result.exit_code == 0
         printed = json.loads(result.stdout)
-        assert list(printed) == KEYS and printed["integer"] is (kind == "integer")
+        keys = [*KEYS, "formats", "streams"] if kind == "integer" else KEYS
+        assert list(printed) == keys and printed["integer"] is (kind == "integer")
         assert (printed["dataset"], printed["split"], printed["images"]) == ("digits", "test", 360)
         assert printed["top1"] == recorded[kind] >= 97
     assert abs(recorded["float"] - recorded["integer"]) <= 0.3
@@ -63,6 +64,37 @@ def test_bundled_resnet20_records_what_is_claimed(name, column, least):
     }
     assert claimed == {kind: accuracy[kind] for kind in ("float", "integer")}
     assert accuracy["integer"] >= least and abs(accuracy["float"] - accuracy["integer"]) <= 0.3
+
+
+def test_integers_tell_their_formats_and_what_saturates():
+    words = ("resnet8-digits", "--integer", "--images", 100)
+    result = invoke(*words, "--fraction", "stage1=3,stage2=6")
+    printed = json.loads(result.stdout)
+    assert printed["formats"]["residual_fractions"] == [4, 3, 6]
+    streams = {each["layer"]: each for each in printed["streams"]}
+    assert list(streams) == ["stem", *(f"stage{s}.0.conv{c}" for s in (0, 1, 2) for c in (1, 2))]
+    worst = streams["stage2.0.conv2"]
+    assert worst["saturated"] > 0.01 and worst["holds"] < worst["fraction"] == 6
+    assert "stage2.0.conv2 (stage 2): " in result.stderr
+    assert f"residual_fraction {worst['holds']} would hold them" in result.stderr
+    assert "became" not in result.stderr and "stage1.0.conv1" not in result.stderr
+    fine = invoke(*words, "--residual-width", 16)
+    assert "scale_fraction: 12 became" in fine.stderr and "saturate" not in fine.stderr
+    assert json.loads(fine.stdout)["formats"]["residual_width"] == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--fraction", "stage3=4"], "--fraction stage3=4: give stageN=BITS with N from 0 to 2"),
+        (["--fraction", "stage0=9"], "residual_fraction=9: must be a whole number from 0 to 7"),
+    ],
+)
+def test_wrong_formats_are_one_line(words, fault):
+    result = invoke("resnet8-digits", "--integer", *words)
+    assert result.exit_code == 2 and result.stderr.endswith(f"error: {fault}\n")
+    real = invoke("resnet8-digits", "--residual-width", 9)
+    assert real.exit_code == 2 and "formats are of integers; give --integer" in real.stderr
 
 
 def test_cifar_directory_and_record(tmp_path, cifar_model):
