@@ -17,6 +17,7 @@ from bnnhw.nn.folded import (
     finite,
     fold_norm,
 )
+from bnnhw.nn.kernels import binary_conv
 from bnnhw.nn.quantisers import PIXEL_UNITS, int8_scale, quantise_weight
 from bnnhw.nn.weights import latent
 
@@ -70,14 +71,23 @@ class ThermometerStem(nn.Module):
         self.norm = nn.BatchNorm2d(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        above = x[:, :, None] >= self.levels[:, None, None]
-        features = above.flatten(1, 2).to(x.dtype) * 2 - 1
-        if self.minus_one:
-            features = F.pad(features, (1, 1, 1, 1), value=-1.0)
         weight = self.weight_binarizer(self.weight)
-        sums = F.conv2d(features, weight, padding=0 if self.minus_one else 1)
-        normed: Tensor = self.norm(sums)
+        normed: Tensor = self.norm(self._convolved(self._features(x), weight))
         return normed
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Returns +-1 (B, C * L, H, W), channels last; bfloat16 where the training is."""
+        above = x.permute(0, 2, 3, 1).unsqueeze(-1) >= self.levels
+        half = torch.is_autocast_enabled(x.device.type)
+        features = above.flatten(3).to(torch.bfloat16 if half else x.dtype)
+        return features.mul_(2).sub_(1).permute(0, 3, 1, 2)
+
+    def _convolved(self, features: Tensor, weight: Tensor) -> Tensor:
+        if self.minus_one:
+            return F.conv2d(F.pad(features, (1, 1, 1, 1), value=-1.0), weight)
+        if not self.weight_binarizer.real and binary_conv.takes(features, len(weight), 1):
+            return binary_conv.convolve(features, weight)
+        return F.conv2d(features, weight, padding=1)
 
     @torch.no_grad()
     def folded(self) -> FoldedThermometer:
