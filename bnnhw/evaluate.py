@@ -53,7 +53,7 @@ def main(
     result: dict[str, Any] = dict(
         model=Path(model).name, dataset=chosen, split=split, images=len(images)
     )
-    network: IntegerNetwork | bool = False
+    network: IntegerNetwork | None = None
     with click.progressbar(length=len(images), label=f"{chosen} {split}", file=sys.stderr) as bar:
 
         def step(done: int) -> None:
@@ -64,12 +64,13 @@ def main(
             result |= dict(top1=accuracy["integer"], integer=True, float_top1=accuracy["float"])
         else:
             float_model = loaded.model()
-            network = integer and lower(
-                float_model, residual_width=residual_width, residual_fractions=fractions
-            )
-            percent = top1(float_model, images, integer=network, step=step)
+            if integer:
+                network = lower(
+                    float_model, residual_width=residual_width, residual_fractions=fractions
+                )
+            percent = top1(float_model, images, integer=network or False, step=step)
             result |= dict(top1=round(percent, 2), integer=integer)
-    if integer and network:
+    if network is not None:
         asked = spec.formats.wider(residual_width) if residual_width else spec.formats
         asked = replace(asked, residual_fractions=fractions or asked.residual_fractions)
         entry, said = integer_report(asked, network, images.pixels)

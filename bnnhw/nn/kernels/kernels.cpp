@@ -71,7 +71,8 @@ void back_all(Grad grad, const bf16* x, const float* threshold, bool triangle, c
   for (long n = 0; n < images; n++, x += before) {
     const bf16* g = grad.g + n * count;
     if (grad.norm)
-      dispatch<Affine>(rows.width, g, grad.y + n * count, of_sums.data(), rows.count, norm.data());
+      dispatch<Affine>(rows.width, g, grad.y + n * count, of_sums.data(), rows.count,
+                       norm.data());
     gradient.fill(grad.norm ? of_sums.data() : g, seed + uint32_t(n) * 0x85EBCA6B);
     of_weights.add(walk.signs_of(x), gradient);
     if (!of_x) continue;
@@ -197,7 +198,8 @@ void convolve(const bf16* x, const float* threshold, const float* w, bf16* y, do
 }
 
 // Gradients of the features (unless of_x is null), the weights, and where there are any the
-// thresholds: then of x, with the slope of the triangle or of ste. g, y, norm, around: see Grad. seed: of the rounding.
+// thresholds: then of x, with the slope of the triangle or of ste. g, y, norm, around: see Grad.
+// seed: of the rounding.
 void convolve_back(const bf16* g, const bf16* y, const float* norm, long around, const bf16* x,
                    const float* threshold, long triangle, const float* w, bf16* of_x, float* of_w,
                    double* of_threshold, long images, long before, long height, long width,
