@@ -45,7 +45,7 @@ class Dot(wiring.Component):
     centre: In(1)
     sum: Out(signed(8))
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         taps = []
         for ky in range(3):
@@ -101,7 +101,7 @@ class Array(wiring.Component):
     acc : Out(4 x signed acc_width)     registered; in t + 5
     """
 
-    def __init__(self, *, acc_width):
+    def __init__(self, *, acc_width: int) -> None:
         self.acc_width = acc_width
         super().__init__(
             {
@@ -113,7 +113,7 @@ class Array(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         outside = [self.outside]
         for delay in (1, 2):

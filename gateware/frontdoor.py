@@ -1,11 +1,11 @@
 """Bytes from outside into the memory: the boot image, then the pixels of frames."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, WriteRequest
-from bnnhw.gateware.parameters import LANES
+from bnnhw.gateware.parameters import LANES, EngineParameters
 from bnnhw.gateware.thermometer import Thermometer
 
 
@@ -30,7 +30,7 @@ class ByteWriter(wiring.Component):
     memory : Out(WriteRequest)          held until its grant
     """
 
-    def __init__(self, parameters, *, image_base):
+    def __init__(self, parameters: EngineParameters, *, image_base: int) -> None:
         self._parameters, self._image_base = parameters, image_base
         super().__init__(
             {
@@ -44,7 +44,7 @@ class ByteWriter(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
         address, byte = self.memory.address, Signal(3)
@@ -86,7 +86,15 @@ class ByteWriter(wiring.Component):
             m.d.sync += [address.eq(self._image_base), byte.eq(0), column.eq(0)]
         return m
 
-    def _bits(self, m, held, stored, final, column, row_end):
+    def _bits(
+        self,
+        m: Module,
+        held: Signal,
+        stored: Signal,
+        final: Signal,
+        column: Signal,
+        row_end: Signal,
+    ) -> tuple[Value, Value]:
         """A byte's bits in place of it, a group a word; returns when and how far to go on."""
         p = self._parameters
         group = Signal(range(p.byte_groups))

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.memory import ADDRESS_WIDTH
+from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import WALK_WIDTH, Geometry
 
 
@@ -31,7 +32,7 @@ class HeadWalker(wiring.Component):
     grant : In(1)                       of the memory, in the cycle of `request`
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._words_per_group = 16 // parameters.word_channels
         self._pointwise = parameters.pointwise
         super().__init__(
@@ -52,7 +53,7 @@ class HeadWalker(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         busy = Signal()
         left = Signal(WALK_WIDTH)

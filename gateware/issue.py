@@ -1,6 +1,6 @@
 """Walks a binary convolution: which window, which weights, which channel in each cycle."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from bnnhw.gateware.array import Outside
 from bnnhw.gateware.buffers import ROWS
 from bnnhw.gateware.lane import Token
-from bnnhw.gateware.parameters import GROUP
+from bnnhw.gateware.parameters import GROUP, EngineParameters
 from bnnhw.gateware.program import Geometry
 
 AROUND_CENTRE = 0b1101  # all rows, or columns, of a window but the upper left pixel's own
@@ -49,7 +49,7 @@ class ConvolutionIssue(wiring.Component):
     token : Out(Token)                  valid with a channel's last fold, in t
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         column = unsigned(exact_log2(parameters.window_depth // ROWS))
         super().__init__(
@@ -73,7 +73,7 @@ class ConvolutionIssue(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         g = self.geometry
         row, column = Signal(8), Signal(8)
@@ -134,7 +134,7 @@ class ConvolutionIssue(wiring.Component):
         ]
         return m
 
-    def _pause(self, group_end):
+    def _pause(self, group_end: Signal) -> Value:
         """Idle cycles after a channel."""
         folds = self.geometry.folds
         if self._parameters.word_channels == 2:
@@ -142,7 +142,15 @@ class ConvolutionIssue(wiring.Component):
         odd = ~folds[0]
         return Mux(group_end & (folds <= 1), 2, 0) + odd
 
-    def _addresses(self, m, issue, fold_end, position_end, row_end, slot):
+    def _addresses(
+        self,
+        m: Module,
+        issue: Signal,
+        fold_end: Signal,
+        position_end: Signal,
+        row_end: Signal,
+        slot: Value,
+    ) -> None:
         """Window columns advance by fold, back to the block's first for each channel."""
         step, advance = self.geometry.folds + 1, 1
         if self._parameters.spatial:  # one word a block, however many folds
@@ -170,7 +178,7 @@ class ConvolutionIssue(wiring.Component):
             self.columns[2].eq(self.columns[1] + step),
         ]
 
-    def _borders(self, m, row, column):
+    def _borders(self, m: Module, row: Signal, column: Signal) -> None:
         g = self.geometry
         top, bottom, right = row == 0, row == g.rows, column == g.columns
         odd_row, lowest = bottom & g.odd_rows, bottom

@@ -1,12 +1,12 @@
 """Fills the window buffer with a feature map, row of blocks by row of blocks."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from bnnhw.gateware.buffers import ROWS
-from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
 from bnnhw.gateware.program import Geometry
 
 
@@ -41,7 +41,7 @@ class WindowLoader(wiring.Component):
     write_lanes : Out(4)                lanes inside the map, the others count as 0; with `write`
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         column = unsigned(exact_log2(parameters.window_depth // ROWS))
         super().__init__(
@@ -62,7 +62,7 @@ class WindowLoader(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         g = self.geometry
         busy, known, filled = Signal(), Signal(), Signal()
@@ -121,6 +121,6 @@ class WindowLoader(wiring.Component):
         return m
 
 
-def mask_lanes(word, lanes):
+def mask_lanes(word: Value, lanes: Value) -> Value:
     """`word`, four lanes of 16 channels, with the lanes of which `lanes` is 0 zeroed."""
     return Cat(word.word_select(i, GROUP) & lanes[i].replicate(GROUP) for i in range(LANES))

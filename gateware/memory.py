@@ -24,7 +24,7 @@ class MemorySignature(wiring.Signature):
     read_data : In(64)                  the word of the cycle before, unless that wrote
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             {
                 "address": Out(unsigned(ADDRESS_WIDTH)),
@@ -47,7 +47,7 @@ class FetchRequest(wiring.Signature):
     data : In(64)                       the word, in the cycle after `grant`
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             {
                 "request": Out(1),
@@ -69,7 +69,7 @@ class WriteRequest(wiring.Signature):
     mask : Out(16)                      a bit for each nibble, 1 writes it; with `request`
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             {
                 "request": Out(1),

@@ -31,7 +31,7 @@ class OperandReader(wiring.Component):
     operand: Out(data.ArrayLayout(signed(16), LANES))
     memory: Out(FetchRequest())
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.comb += [
             self.memory.request.eq(self.token.valid),
@@ -66,7 +66,7 @@ class Factors(wiring.Component):
     window: In(WINDOW)
     factors: Out(data.ArrayLayout(unsigned(FACTOR_WIDTH), LANES))
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         opens, upper = Signal(init=1), Signal()
         with m.If(self.load):

@@ -63,7 +63,7 @@ class EngineParameters:
     gaps: tuple[int, int, int] | None = None
     gates: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 8 <= self.residual_width <= 16:
             raise ValueError(f"residual_width={self.residual_width} is not in [8, 16]")
         if self.passes and self.residual_width + self.guard > 15:
@@ -89,36 +89,36 @@ class EngineParameters:
                 raise ValueError(f"{name}={depth} is not a power of two from 16")
 
     @property
-    def slot_width(self):
+    def slot_width(self) -> int:
         """Bits a residual takes in memory."""
         return 8 if self.residual_width <= 8 and not self.passes else 16
 
     @property
-    def stream_width(self):
+    def stream_width(self) -> int:
         """Signed bits of what is read from a slot."""
         return 16 if self.passes else self.residual_width
 
     @property
-    def pointwise(self):
+    def pointwise(self) -> bool:
         """Whether there are 8-bit 1x1 convolutions of the stream."""
         return self.shortcut_shift is not None
 
     @property
-    def byte_groups(self):
+    def byte_groups(self) -> int:
         """Groups of 16 bits that are stored of a byte of the image."""
         return -(-self.levels // GROUP)
 
     @property
-    def slot_fraction(self):
+    def slot_fraction(self) -> int:
         """Guard bits in a slot, below a residual; with passes residuals lie as wide numbers do."""
         return self.guard if self.passes else 0
 
     @property
-    def gate_drop(self):
+    def gate_drop(self) -> int:
         """Bits dropped of the sum of four numbers that a gate's layer takes."""
         return max(2, self.residual_width + self.guard - 8)
 
     @property
-    def word_channels(self):
+    def word_channels(self) -> int:
         """Channels of a block in one 64-bit word."""
         return 64 // (LANES * self.slot_width)

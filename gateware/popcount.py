@@ -5,14 +5,14 @@ fold in the third, so three synapses become a 2-bit number in four LUTs. The num
 pairwise on carry chains, each of which takes one single match as its carry-in for one cell.
 """
 
-from amaranth import Cat, Module, Signal, unsigned
+from amaranth import Cat, Module, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.parameters import GROUP
 
 
-def add(a, b, carry=0):
+def add(a: Value, b: Value, carry: Value | int = 0) -> Value:
     """a + b + carry, unsigned, one bit wider than the wider operand, on one carry chain.
 
     The carry enters through a bit below the sum, so that synthesis sees a plain addition and
@@ -23,7 +23,7 @@ def add(a, b, carry=0):
     return (Cat(carry, a) + Cat(carry, b))[1:]
 
 
-def full_adder(a, b, c):
+def full_adder(a: Value, b: Value, c: Value) -> Value:
     """a + b + c of three bits, as a 2-bit number."""
     half = a ^ b
     return Cat(half ^ c, (a & b) | (half & c))
@@ -50,7 +50,7 @@ class TapMatches(wiring.Component):
     count: Out(unsigned(4))
     spare: Out(1)
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         match = Signal(GROUP)
         m.d.comb += match.eq(~(self.a ^ self.b))

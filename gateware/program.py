@@ -11,7 +11,7 @@ WALK_WIDTH = 14  # bits: as many words as a map that the multipliers walk may ha
 LOAD_WIDTH = 10  # bits: as many words as the entries of the weight buffer have
 
 
-class Kind(enum.Enum, shape=2):
+class Kind(enum.Enum, shape=2):  # type: ignore[call-arg]
     """What a step does: the stem, 8-bit or a binary convolution that waits for the image's bits; a
     binary convolution; pooling and the head; an 8-bit 1x1 convolution of every other pixel of the
     residual stream.

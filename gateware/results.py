@@ -20,7 +20,7 @@ class Results(wiring.Component):
     timing : Out(1)                     a frame's cycles are counted
     """
 
-    def __init__(self, *, classes):
+    def __init__(self, *, classes: int) -> None:
         self._classes = classes
         super().__init__(
             {
@@ -31,7 +31,7 @@ class Results(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         best, label, index = Signal(signed(32)), Signal(8), Signal(8)
         cycles = Signal(32)

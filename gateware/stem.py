@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.memory import ADDRESS_WIDTH
+from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import Geometry
 
 SIGNATURE = wiring.Signature(
@@ -53,11 +54,11 @@ class StemWalker(wiring.Component):
     grant : In(1)                       of the memory, in the cycle of `request`
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         super().__init__(SIGNATURE)
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p, g = self._parameters, self.geometry
         row, column, quad = Signal(8), Signal(8), Signal(8)

@@ -22,13 +22,13 @@ class Thermometer(wiring.Component):
     bits : Out(16)                      combinational
     """
 
-    def __init__(self, *, levels):
+    def __init__(self, *, levels: int) -> None:
         self._levels = levels
         super().__init__(
             {"byte": In(8), "group": In(range(-(-levels // GROUP))), "bits": Out(GROUP)}
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         factor = self._levels + 1
         total = sum(self.byte << bit for bit in range(8) if factor >> bit & 1) + self._levels // 2

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import ADDRESS_WIDTH, NIBBLES, WriteRequest
-from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
 
 
 class BlockAddress(wiring.Component):
@@ -41,11 +41,11 @@ class BlockAddress(wiring.Component):
     address: Out(unsigned(ADDRESS_WIDTH))
     lane: Out(range(LANES))
 
-    def __init__(self, *, gap=0, steps=False):
+    def __init__(self, *, gap: int = 0, steps: bool = False) -> None:
         self._gap, self._steps = gap, steps
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         block, row = Signal.like(self.address), Signal.like(self.address)
         after = Signal.like(self.address)
@@ -93,7 +93,7 @@ class ResidualWriter(wiring.Component):
     memory : Out(WriteRequest)          combinational in the cycle of `fresh`, then held
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         super().__init__(
             {
@@ -110,7 +110,7 @@ class ResidualWriter(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
         m.submodules.address = address = BlockAddress(gap=p.gaps[2] if p.gaps else 0, steps=p.gates)
@@ -171,11 +171,11 @@ class BitWriter(wiring.Component):
     base: In(unsigned(ADDRESS_WIDTH))
     memory: Out(WriteRequest())
 
-    def __init__(self, *, gap=0):
+    def __init__(self, *, gap: int = 0) -> None:
         self._gap = gap
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.address = address = BlockAddress(gap=self._gap)
         collected = Signal(data.ArrayLayout(unsigned(GROUP), LANES))

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,17 +27,17 @@ class Answer:
 
 
 def run_board(
-    sources, *, bench, share, flash, flash_offset, images, classes, divisor, folder, environment,
-    cycle_limit=4_000_000, programs=(),
-):  # fmt: skip
-    """Boot from `flash` (bytes at flash_offset), send images, return an Answer for each.
+    sources: Sequence[Path], *, bench: Bench, share: Path, flash: bytes, flash_offset: int,
+    images: np.ndarray, classes: int, divisor: int, folder: Path, environment: Mapping[str, str],
+    cycle_limit: int = 4_000_000, programs: Sequence[Path] = (),
+) -> list[Answer]:  # fmt: skip
+    """Returns an Answer for each image, sent after a boot from `flash` (bytes at flash_offset).
 
     sources : Verilog files, with the board's module `top`, or a netlist of it where its family has
         a library.
     bench : the board's. share : Yosys's share folder. programs : C++ files that the sources call.
     Raises SimulationError where the device does not get ready or does not answer.
     """
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "flash.bin").write_bytes(flash)
     (folder / "answers.json").unlink(missing_ok=True)
@@ -70,6 +71,6 @@ def instance(bench: Bench) -> str:
     return "\n  ".join(lines)
 
 
-def _answer(fields):
+def _answer(fields: tuple[int, ...]) -> Answer:
     marker, *logits, label, cycles = fields
     return Answer(marker, np.array(logits, np.int64), label, cycles)

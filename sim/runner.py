@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cocotb_tools.check_results import get_results
@@ -28,7 +29,7 @@ class _Simulator(Verilator):
     simulation runs at half the speed.
     """
 
-    def _build_command(self):
+    def _build_command(self) -> list[list[str]]:
         return [
             [word for word in command if word != "--public-flat-rw"]
             for command in super()._build_command()
@@ -36,7 +37,7 @@ class _Simulator(Verilator):
 
 
 @contextlib.contextmanager
-def _environment(variables):
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Replace this process's environment; without pytest's mark, which cocotb would heed."""
     before = dict(os.environ)
     os.environ.clear()
@@ -49,7 +50,7 @@ def _environment(variables):
         os.environ.update(before)
 
 
-def write_if_changed(path, text):
+def write_if_changed(path: Path, text: str) -> Path:
     """Write a file unless it already has this text, so that what is made from it is kept."""
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
@@ -74,9 +75,11 @@ def primitives(models: Models, share: Path, folder: Path) -> list[Path]:
 
 
 def simulate(
-    *, sources, top, test_module, folder, environment, parameters=None, plusargs=(),
-    variables=None, programs=(),
-):  # fmt: skip
+    *, sources: Sequence[Path], top: str, test_module: str, folder: Path,
+    environment: Mapping[str, str], parameters: Mapping[str, object] | None = None,
+    plusargs: Sequence[str] = (), variables: Mapping[str, str] | None = None,
+    programs: Sequence[Path] = (),
+) -> None:  # fmt: skip
     """Build `top` in folder/build, run the tests of `test_module` in `folder`.
 
     environment : the variables under which Verilator and make work.
@@ -84,14 +87,14 @@ def simulate(
     variables : added to the tests' environment. programs : C++ files that the sources call.
     Raises SimulationError, naming the log, if anything fails.
     """
-    folder = Path(folder).resolve()
+    folder = folder.resolve()
     results = folder / "results.xml"
     with _environment(environment):
         runner = _Simulator()
         step = folder / "build.log"
         try:
             runner.build(
-                sources=[Path(source).resolve() for source in sources],
+                sources=[source.resolve() for source in sources],
                 hdl_toplevel=top, build_dir=folder / "build",
                 build_args=[*SETTINGS, *map(str, programs)],
                 parameters=parameters or {}, timescale=("1ns", "1ns"), log_file=step,
@@ -109,8 +112,8 @@ def simulate(
         raise SimulationError(f"{top}: {_reason(step)} (log: {step})")
 
 
-def _reason(log):
-    """The line of a log that says what went wrong, without the names of modules before it."""
+def _reason(log: Path) -> str:
+    """Returns the line of a log that says what went wrong, without names of modules."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
     pattern = re.compile(r"%Error.*|error: .*|(?<=SimulationStuck: ).*|\w+(Error|Exception): .*")
     found = filter(None, map(pattern.search, lines))

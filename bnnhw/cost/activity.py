@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,10 +87,11 @@ def count_activity(
     except SimulationError as fault:
         raise UserError(f"activity: {fault}") from None
     expected = golden.run(network, images)
-    for name, got in {
+    found: dict[str, Sequence[Any]] = {
         "head.logits": [answer.logits for answer in answers],
         "class": [answer.label for answer in answers],
-    }.items():
+    }
+    for name, got in found.items():
         if not np.array_equal(expected[name], got):
             raise UserError(f"activity: {name} of the netlist is not the golden's")
     counts = read_counts(folder / "board", changed=len(changed), high=len(high))
