@@ -1,6 +1,5 @@
 """What boards with an iCE40UP have in common: device, PLL, large memory and clock."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -9,7 +8,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance
 from amaranth.lib import cdc
 
 from bnnhw.boards.bench import Models
-from bnnhw.boards.numbers import Coefficient
+from bnnhw.boards.numbers import Coefficient, Part
 from bnnhw.boards.support import BoardSupport
 from bnnhw.gateware.device import Device
 from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
@@ -22,22 +21,8 @@ _CALIBRATED = f"scripts/calibrate_energy.py from {_CURRENTS}"
 _HOROWITZ = "Horowitz, ISSCC 2014, 64 bits of a cache at 45 nm and 0.9 V"
 _SCALED = "x (1.219 / 0.9)^2 x 40 / 45 for voltage and process"
 
-
-@dataclass(frozen=True)
-class Part:
-    """A device.
-
-    name : as its maker writes it. option : nextpnr's. budget, energy : as in bnnhw.boards.numbers.
-    """
-
-    name: str
-    option: str
-    budget: dict[str, int]
-    energy: Mapping[str, Coefficient]
-
-
 UP5K = Part(
-    name="iCE40UP5K",
+    device="iCE40UP5K",
     option="--up5k",
     budget=dict(lc=5280, ff=5280, ebr=30, spram=4, dsp=8),
     energy=dict(
@@ -182,7 +167,7 @@ class ICE40Board(BoardSupport):
     def on(cls, part: Part, *, package: str, **numbers: Any) -> Self:
         """Returns a board with a part; numbers : all that the part and the family leave open."""
         return cls(
-            device=part.name,
+            device=part.device,
             package=package,
             budget=part.budget,
             energy=part.energy,

@@ -17,11 +17,22 @@ class Coefficient:
     source: str
 
 
+@dataclass(frozen=True)
+class Part:
+    """A device. option : nextpnr's. The others are as a Board has them."""
+
+    device: str
+    option: str
+    budget: dict[str, int]
+    energy: Mapping[str, Coefficient] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Board:
     """A board.
 
     family : of the device, which says what tools build for it (bnnhw.flow.families).
+    constraints : suffix of the pins' file, and nextpnr's option for it.
     name : of its module in boards/ and on the command line.
     device, package : as its maker writes them.
     crystal_hz, clock_hz : of the input clock; of the design unless the user asks for another.
@@ -37,6 +48,7 @@ class Board:
     """
 
     family: ClassVar[str]
+    constraints: ClassVar[str]
     name: str
     device: str
     package: str

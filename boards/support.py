@@ -44,11 +44,10 @@ class BoardSupport(Board, ABC):
     """A board that designs can be made for; families derive from it, boards are objects of those.
 
     platform : makes Amaranth's platform, with the board's resources. pins : which of them are used.
-    constraints : suffix of the pins' file. models : of the family's primitives.
+    models : of the family's primitives.
     flash_clock, flash_awake : as in bnnhw.boards.bench.
     """
 
-    constraints: ClassVar[str]
     models: ClassVar[Models]
     flash_clock: ClassVar[str | None] = None
     flash_awake: ClassVar[bool] = False

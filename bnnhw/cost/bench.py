@@ -187,7 +187,11 @@ class _Bench:
         """The digest of the generated design and the tools. Memory contents have no part in it."""
         family = FAMILIES[self.board.family]
         result = hashlib.sha256(json.dumps([tools.versions(), repr(family)]).encode())
-        for file in (self.folder / "top.il", self.folder / f"top.{family.pins}", _PLACING):
+        for file in (
+            self.folder / "top.il",
+            self.folder / f"top.{self.board.constraints}",
+            _PLACING,
+        ):
             result.update(file.read_bytes())
         return result.hexdigest()
 

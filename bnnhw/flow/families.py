@@ -36,8 +36,8 @@ class Family:
     pins_of_cells : to count what a netlist does; None if Yosys cannot simulate one.
     sites : {resource: what nextpnr calls it}.
     pnr_seconds : after which place and route is given up.
-    pins, placed, bitstream : suffixes of the pins' constraints, of the placed design as text and of
-        what is loaded; the first two are also nextpnr's options for these files.
+    placed, bitstream : suffixes of the placed design as text, which is also nextpnr's option for
+        it, and of what is loaded.
     """
 
     nextpnr: Tool
@@ -47,7 +47,6 @@ class Family:
     pins_of_cells: CellPins | None
     sites: dict[str, str]
     pnr_seconds: float
-    pins: str
     placed: str
     bitstream: str
 
@@ -79,7 +78,7 @@ ICE40 = Family(
     sites=dict(
         lc="ICESTORM_LC", ebr="ICESTORM_RAM", spram="ICESTORM_SPRAM", dsp="ICESTORM_DSP"
     ),
-    pnr_seconds=300, pins="pcf", placed="asc", bitstream="bin",
+    pnr_seconds=300, placed="asc", bitstream="bin",
 )  # fmt: skip
 
 ECP5 = Family(
@@ -96,7 +95,7 @@ ECP5 = Family(
     ),
     pins_of_cells=None,
     sites=dict(lut="TRELLIS_COMB", ff="TRELLIS_FF", ebr="DP16KD", dsp="MULT18X18D"),
-    pnr_seconds=600, pins="lpf", placed="textcfg", bitstream="bit",
+    pnr_seconds=600, placed="textcfg", bitstream="bit",
 )  # fmt: skip
 
 FAMILIES = dict(ice40=ICE40, ecp5=ECP5)

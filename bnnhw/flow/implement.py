@@ -110,12 +110,12 @@ def place(
     seconds : after which it is given up; None is the family's time.
     Raises ToolStopped then or in a livelock, ToolError where nextpnr fails.
     """
-    family = FAMILIES[board.family]
+    family, pins = FAMILIES[board.family], board.constraints
     report = folder / f"pnr-{seed}.json"
     report.unlink(missing_ok=True)
     tools.run(
         family.nextpnr,
-        [*board.nextpnr_opts, "--json", "top.json", f"--{family.pins}", f"top.{family.pins}",
+        [*board.nextpnr_opts, "--json", "top.json", f"--{pins}", f"top.{pins}",
          f"--{family.placed}", f"top-{seed}.{family.placed}", "--freq", f"{clock_hz / 1e6:g}",
          "--seed", str(seed), "--timing-allow-fail", "--report", report.name],
         cwd=folder, log=f"nextpnr-{seed}.log", timeout=seconds or family.pnr_seconds,

@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 from amaranth.build import Attrs, Clock, Pins, PinsN, Resource, Subsignal
@@ -14,6 +15,7 @@ from bnnhw.boards.support import Pins as BoardPins
 from bnnhw.sim.board_bench import instance
 from tests.flow.fakes import FakeEngine
 
+PACKAGES = ("boards", "gateware", "sim")  # folders beside bnnhw
 IO = Attrs(IO_TYPE="LVCMOS33")
 
 
@@ -109,3 +111,15 @@ def test_the_bench_of_a_second_ecp5_board():
     lines = instance(MADE_UP.bench()).splitlines()
     assert "      .flash_0__cs__io(select_n)," in lines
     assert "  assign led_ready = !ready;" in lines and "  assign clock = dut.mclk.mclk;" in lines
+
+
+def test_families_are_named_in_their_own_files_alone():
+    """Nothing else asks of what family a board is; the tools that build for them are in two."""
+    own = {"boards/ice40.py", "boards/ecp5.py", "flow/families.py", "flow/tools.py"}
+    root = Path(__file__).parents[2]
+    files = [*root.glob("bnnhw/**/*.py"), *(f for p in PACKAGES for f in root.glob(f"{p}/*.py"))]
+    assert len(files) > 100
+    name = re.compile(r"ice40_|_ice40|\"ice40|\"ecp5|ecp5_|ICE40|ECP5|\bSB_[A-Z]|iCE40UP")
+    found = {f.relative_to(root).as_posix() for f in files if name.search(f.read_text())}
+    boards_of_families = {f"boards/{board}.py" for board in boards.BOARDS}
+    assert {n.removeprefix("bnnhw/") for n in found} == own | boards_of_families

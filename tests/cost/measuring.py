@@ -12,7 +12,6 @@ from bnnhw.cost import bench
 from bnnhw.cost.activity import Activity
 from bnnhw.cost.tables import entries
 from bnnhw.flow import tools
-from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
 from bnnhw.flow.prove import Proof
 from bnnhw.network.methods import isolated
@@ -38,7 +37,7 @@ class Tools:
     def write_files(self, plan, board, clock_hz, folder):
         self.calls.append("design")
         (folder / "top.il").write_text(repr(plan.parameters))
-        (folder / f"top.{FAMILIES[board.family].pins}").write_text("")
+        (folder / f"top.{board.constraints}").write_text("")
         (folder / "flash.bin").write_bytes(plan.image.tobytes())
         return folder / "engine.v"
 

@@ -13,6 +13,7 @@ from bnnhw.gateware.frames import COMMAND, GOOD
 from tests.flow.fakes import FakeEngine
 from tests.gateware.bench import simulate
 from tests.gateware.test_flash import model
+from tests.gateware.test_uart import put_byte
 
 DIVISOR, FRAME, CLASSES = 4, 6, 2
 RESULTS = CLASSES + 2
@@ -60,12 +61,6 @@ def surroundings(dut, image):
     return [flash, memory]
 
 
-async def put(ctx, line, value):
-    for bit in [0, *((value >> index) & 1 for index in range(8)), 1]:
-        ctx.set(line, bit)
-        await ctx.tick().repeat(DIVISOR)
-
-
 async def get(ctx, line):
     await ctx.tick().until(~line)
     await ctx.tick().repeat(DIVISOR // 2)
@@ -85,7 +80,7 @@ def test_boots_and_answers():
     async def host(ctx):
         await ctx.tick().until(dut.ready)
         for value in bytes([COMMAND]) + image:
-            await put(ctx, dut.rx, value)
+            await put_byte(ctx, dut.rx, DIVISOR, value)
         assert ctx.get(dut.busy) and not ctx.get(dut.ready) and not ctx.get(dut.error)
 
     async def listen(ctx):
@@ -104,7 +99,7 @@ def test_a_wrong_image_is_an_error_and_nothing_runs():
     async def host(ctx):
         await ctx.tick().until(dut.error)
         for value in bytes([COMMAND]) + bytes(FRAME):
-            await put(ctx, dut.rx, value)
+            await put_byte(ctx, dut.rx, DIVISOR, value)
             assert not ctx.get(dut.busy) and not ctx.get(dut.ready) and ctx.get(dut.tx)
 
     simulate(dut, host, background=surroundings(dut, bytes(image)))
