@@ -23,7 +23,7 @@ BATCH = 100
 
 
 def _numbered(name: str, count: int) -> list[str]:
-    """NAME, NAME1, NAME2, ..."""
+    """Returns NAME, NAME1, NAME2, ..."""
     return [f"{name}{at or ''}" for at in range(count)]
 
 
@@ -36,14 +36,18 @@ def _convolution_taps(shape: Convolution, structure: Structure, features: int) -
 
 
 def tap_names(spec: NetworkSpec) -> tuple[str, ...]:
-    """Every tensor's name in order of computation.
+    """Returns every tensor's name in order of computation. All maps are NHWC.
 
-    input uint8 (N, H, W, C); input.bits uint8 (N, H, W, C * L) of a thermometer stem;
-    stem.acc, NAME.acc int32, NAME.acc1, ... of further terms; NAME.shortcut.acc int32 of a 1x1
-    convolution; stem.residual, NAME.residual int32 (where there is a shortcut) and stem.bits,
-    NAME.bits uint8 of 0 and 1, NAME.bits1, ... of further thresholds, all NHWC; of gates
-    NAME.hidden (N, 1, 1, hidden) and NAME.gate (N, 1, 1, C) int32; head.logits int64
-    (N, classes); class int64 (N,).
+    input                uint8 (N, H, W, C)
+    input.bits           uint8 (N, H, W, C * L), of a thermometer stem
+    stem.acc, NAME.acc   int32; NAME.acc1, ... of further terms
+    NAME.shortcut.acc    int32, of a 1x1 convolution
+    NAME.hidden          int32 (N, 1, 1, hidden), of a gate
+    NAME.gate            int32 (N, 1, 1, C), of a gate
+    stem.residual        int32; NAME.residual where there is a shortcut
+    stem.bits, NAME.bits uint8 of 0 and 1; NAME.bits1, ... of further thresholds
+    head.logits          int64 (N, classes)
+    class                int64 (N,)
     """
     features = spec.repair.features
     names = ["input"]
@@ -55,7 +59,7 @@ def tap_names(spec: NetworkSpec) -> tuple[str, ...]:
 
 
 def _stem(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> tuple[Tensor, list[Tensor]]:
-    """The residual stream and its bits."""
+    """Returns the residual stream and its bits."""
     stem = network.stem
     if stem.levels is None:
         acc = parts.stem(pixels, stem)
@@ -73,7 +77,7 @@ def _stem(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> tuple[Tensor, 
 
 
 def _shortcut(part: IntegerConvolution, stream: Tensor, spec: NetworkSpec, keep: Keep) -> Tensor:
-    """What is added to the convolution's output, wide."""
+    """Returns what is added to the convolution's output, wide."""
     shape = part.shape
     if part.shortcut is not None:
         acc = parts.shortcut_acc(stream, shape, part.shortcut)
@@ -90,7 +94,7 @@ def _shortcut(part: IntegerConvolution, stream: Tensor, spec: NetworkSpec, keep:
 def _requantised(
     part: IntegerConvolution, accs: list[Tensor], stream: Tensor, spec: NetworkSpec, keep: Keep
 ) -> Tensor:
-    """The sums of the terms -> residuals, int32 (B, C, H, W)."""
+    """Returns residuals int32 (B, C, H, W), from the sums of the terms."""
     name, formats = part.shape.name, spec.formats
     added = _shortcut(part, stream, spec, keep) if part.shape.shortcut else None
     first = all(step is None for step in (part.spatial, part.before, part.gate))
@@ -124,7 +128,7 @@ def _requantised(
 def _convolution(
     part: IntegerConvolution, bits: list[Tensor], stream: Tensor, spec: NetworkSpec, keep: Keep
 ) -> tuple[Tensor, list[Tensor]]:
-    """The residual stream and the bits after a convolution."""
+    """Returns the residual stream and the bits after a convolution."""
     shape, padding = part.shape, spec.repair.padding
     terms = [(part.weights, 0), *((term.weights, term.feature) for term in part.further)]
     accs = [
@@ -141,7 +145,7 @@ def _convolution(
 
 
 def forward(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> None:
-    """One batch, uint8 (B, C, H, W); `keep` is given every tensor."""
+    """Run one batch, uint8 (B, C, H, W). `keep` gets every tensor."""
     spec = network.spec
 
     def keep_maps(name: str, stream: Tensor | None, bits: list[Tensor]) -> None:
@@ -192,10 +196,10 @@ def run(
     *,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, np.ndarray]:
-    """Run uint8 images (N, H, W, C) and return the tensors named by `taps` ("all": every one).
+    """Run uint8 images (N, H, W, C). Returns the tensors that `taps` names ("all": every one).
 
-    "head.logits" and "class" are always among them; names, types and shapes: `tap_names`.
-    progress : called with the number of images done after every batch.
+    "head.logits" and "class" are always among them. `tap_names` has names, types and shapes.
+    progress : is called after every batch with the number of images done.
     """
     wanted = _wanted(network.spec, taps)
     pixels = checked(network, images)

@@ -1,4 +1,4 @@
-"""What range of the residual stream sample images need, layer by layer."""
+"""Finds what range of the residual stream sample images need, layer by layer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Real numbers of a folded layer -> integers of one operation, as bnnhw.network.integer uses them.
+"""Real numbers of a folded layer as the integers of one operation of bnnhw.network.integer.
 
-Steps are units of the numbers that an operation makes, 2**-fraction; residual steps in the stream.
-A floor loses half a unit on average; the next constant makes up for it. The floor before whole
-constants and another floor costs nothing: floor(floor(t) + n) = floor(t + n).
+A step is the unit of the numbers that an operation makes, 2**-fraction. In the stream it is a
+residual step. A floor loses half a unit on average, and the next constant makes up for it. The
+floor before whole constants and another floor costs nothing: floor(floor(t) + n) = floor(t + n).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ BIAS_LIMIT = 2.0**30
 
 
 class Overflow(UserError):
-    """A scale or constant needs more than 16 bits; with a smaller fraction it may fit."""
+    """A scale or constant that needs more than 16 bits. With a smaller fraction it may fit."""
 
 
 def scale_of(where: str, slope: np.ndarray, formats: NumberFormats) -> np.ndarray:
-    """Scales int32 (C,) of slopes in steps per half; may raise Overflow."""
+    """Returns scales int32 (C,) of slopes in steps per half. Raises Overflow."""
     scale = np.round(slope * 2.0**formats.scale_fraction)
     if np.abs(scale).max() > INT16[1]:
         at = int(np.argmax(np.abs(slope)))
@@ -50,7 +50,10 @@ def scale_of(where: str, slope: np.ndarray, formats: NumberFormats) -> np.ndarra
 
 def wide_of(where: str, steps: np.ndarray, formats: NumberFormats,
             carry: np.ndarray | float = 0.0) -> np.ndarray:  # fmt: skip
-    """Constants (C,) in steps, `carry` wide units more, as int32 wide ones; may raise Overflow."""
+    """Returns constants (C,) in steps as int32 wide ones, plus `carry`. Raises Overflow.
+
+    carry : wide units.
+    """
     wide = np.round(steps * 2.0**formats.guard + carry)
     if np.abs(wide).max() > INT16[1]:
         at = int(np.argmax(np.abs(wide)))
@@ -104,16 +107,16 @@ def constants(
 
 
 def _stands_out(values: np.ndarray) -> bool:
-    """Whether the greatest magnitude is far beyond the usual one."""
+    """Returns whether the greatest magnitude is far beyond the usual one."""
     magnitudes = np.abs(values[values != 0])
     return bool(len(magnitudes)) and magnitudes.max() > OUTLIER * np.median(magnitudes)
 
 
 def pre_shift(greatest: int, step: float) -> int:
-    """Bits to drop of sums up to `greatest`, each unit worth so many steps.
+    """Returns how many bits to drop of sums up to `greatest`, each unit worth `step` steps.
 
-    Enough for half to fit, and while a half stays a small part of a step: dropping bits that do
-    not matter makes the scale greater, and so its rounding finer.
+    Enough bits go for half to fit. More go while a half stays a small part of a step: dropping bits
+    that do not matter makes the scale greater, and so its rounding finer.
     """
     shift = 0
     while greatest >> shift >> 15 or (shift < 16 and step * 2 ** (shift + 1) <= FINEST_HALF):
@@ -122,7 +125,7 @@ def pre_shift(greatest: int, step: float) -> int:
 
 
 def stream_threshold(levels: np.ndarray, formats: NumberFormats) -> np.ndarray:
-    """The least residuals, in steps, that are at or above real levels: int32, of their shape."""
+    """Returns the least residuals, in steps, at or above real levels: int32, of their shape."""
     low, high = saturation(formats.residual_width)
     steps = np.ceil(levels * 2.0**formats.residual_fraction)
     return np.clip(steps, low, high + 1).astype(np.int32)
@@ -131,10 +134,11 @@ def stream_threshold(levels: np.ndarray, formats: NumberFormats) -> np.ndarray:
 def sum_threshold(
     value: Callable[[np.ndarray], np.ndarray], level: np.ndarray, fan_in: int
 ) -> np.ndarray:
-    """The least acc in [-fan_in, fan_in] with value(acc) >= level, else fan_in + 1: int32 (C,).
+    """Returns the least acc in [-fan_in, fan_in] with value(acc) >= level, int32 (C,).
 
-    value : per channel, nowhere falling. By bisection: rounding keeps the comparison monotone, so
-    the answer is that of trying every acc.
+    value : per channel, nowhere falling. Where no acc reaches the level the result is fan_in + 1.
+    The search is by bisection. Rounding keeps the comparison monotone, so the answer is that of
+    trying every acc.
     """
     low = np.full(level.shape, -fan_in, np.int64)
     high = np.full(level.shape, fan_in + 1, np.int64)
@@ -147,12 +151,15 @@ def sum_threshold(
 
 
 def two_sided(bits: np.ndarray, formats: NumberFormats) -> tuple[Requantiser, IntegerActivation]:
-    """What makes these bits of halves from -n to n: bool (2n + 1, C).
+    """Returns what makes these bits, bool (2n + 1, C), of halves from -n to n.
 
-    A channel's are alike but for those up to some half, from some half, or between two, as an
-    activation of two slopes makes them. With A and B the halves on either side of the change,
-    t = 2 * half - A - B; |t| or -|t|, t or -t is compared with a constant. All of it is exact:
-    scale and slopes are powers of two.
+    A channel's bits are alike but for those up to some half, from some half, or between two. An
+    activation of two slopes makes them so. A and B are the halves on either side of the change, and
+
+        t = 2 * half - A - B
+
+    One of |t|, -|t|, t and -t is compared with a constant. All of it is exact: scale and slopes are
+    powers of two.
     """
     shift = formats.scale_fraction - formats.guard
     middle, (size, channels) = len(bits) // 2, bits.shape
@@ -176,7 +183,7 @@ def two_sided(bits: np.ndarray, formats: NumberFormats) -> tuple[Requantiser, In
 
 
 def activated(x: np.ndarray, part: FoldedActivation | None) -> np.ndarray:
-    """The activation of real x (C,)."""
+    """Returns the activation of real x (C,)."""
     if part is None:
         return x
     slope = np.where(x >= part.shift_in, part.positive, part.negative)
@@ -186,7 +193,10 @@ def activated(x: np.ndarray, part: FoldedActivation | None) -> np.ndarray:
 
 def activation(where: str, part: FoldedActivation, step: float, formats: NumberFormats, *,
                carry_in: float, carry_out: np.ndarray | float) -> IntegerActivation:  # fmt: skip
-    """carry_in, carry_out : wide units more in the shifts; step : 2**fraction."""
+    """Returns the activation in integers.
+
+    step : 2**fraction. carry_in, carry_out : wide units more in the shifts.
+    """
     one = 2.0 ** (formats.scale_fraction - formats.guard)
     slopes = [np.round(slope * one) for slope in (part.positive, part.negative)]
     for kind, slope in zip(("positive", "negative"), slopes, strict=True):
@@ -206,7 +216,7 @@ def activation(where: str, part: FoldedActivation, step: float, formats: NumberF
 
 
 def spatial(factors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Factors as uint8, the greatest 255, and by how much the terms' gains must shrink for it."""
+    """Returns factors as uint8, the greatest 255, and by what the terms' gains must shrink."""
     greatest = factors.max()
     if greatest <= 0:
         return np.zeros(factors.shape, np.uint8), 1.0
@@ -217,10 +227,10 @@ def spatial(factors: np.ndarray) -> tuple[np.ndarray, float]:
 def gate(
     where: str, part: FoldedGate, size: tuple[int, int], formats: NumberFormats
 ) -> IntegerGate:
-    """A gate of maps (height, width); may raise Overflow.
+    """Returns a gate of maps (height, width). Raises Overflow.
 
     Hidden numbers have room for means that are all an eighth of the stream's range, with the signs
-    of their weights. Scales are whole by choice of the weights' units, row by row.
+    of their weights. The weights' units are chosen row by row so that scales are whole.
     """
     pixels, blocks = size[0] * size[1], -(-size[0] // 2) * -(-size[1] // 2)
     one = 2.0 ** (formats.scale_fraction - formats.guard)
@@ -257,7 +267,7 @@ def gate(
 
 
 def _int16(values: np.ndarray) -> np.ndarray:
-    """Rounded to int32 in signed 16 bits; what is beyond lies beyond a clamp anyway."""
+    """Returns values rounded to int32 in signed 16 bits. A clamp would cut off what is beyond."""
     return np.round(values).clip(*INT16).astype(np.int32)
 
 

@@ -1,4 +1,4 @@
-"""Trained model -> IntegerNetwork."""
+"""A trained model as an IntegerNetwork."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Comparison:
     """What becomes of an operation's numbers.
 
     fraction : their bits after the point. threshold : of the Requantiser.
-    last : wide units, number or (C,), for the constant that is added last.
+    last : wide units, a number or (C,), for the constant that is added last.
     """
 
     fraction: int
@@ -49,14 +49,20 @@ class Comparison:
 
 
 def _streamed(levels: np.ndarray, formats: NumberFormats) -> Comparison:
-    """Numbers that continue as the stream; levels (N, C) of the next binarizer."""
+    """Returns the Comparison of numbers that continue as the stream.
+
+    levels : (N, C), of the next binarizer.
+    """
     threshold = fixed.stream_threshold(levels, formats)
     half = 2.0 ** (formats.guard - 1)
     return Comparison(formats.residual_fraction, _plain(threshold), half)
 
 
 def _compared(levels: np.ndarray, finer: int, formats: NumberFormats) -> Comparison:
-    """Numbers that are compared and forgotten: shifted so that the first threshold is whole."""
+    """Returns the Comparison of numbers that are only compared.
+
+    They are shifted so that the first threshold is whole.
+    """
     fraction = formats.residual_fraction + finer
     steps = levels * 2.0**fraction
     first = np.where(np.isfinite(steps[0]), steps[0], 0.0)
@@ -67,7 +73,7 @@ def _compared(levels: np.ndarray, finer: int, formats: NumberFormats) -> Compari
 
 
 def _plain(threshold: np.ndarray) -> np.ndarray:
-    """(N, C), or (C,) where N is 1."""
+    """Returns (N, C), or (C,) where N is 1."""
     return threshold[0] if len(threshold) == 1 else threshold
 
 
@@ -95,10 +101,10 @@ def _stem(folded: FoldedStem | FoldedThermometer, levels: np.ndarray,
 
 def _sums_compared(folded: Folded, shape: Convolution, levels: np.ndarray,
                    formats: NumberFormats) -> IntegerConvolution:  # fmt: skip
-    """One term, no shortcut: all that follows becomes a threshold of the sum, exactly; the weights
-    of a channel that falls with its sum are negated.
+    """Returns a convolution of one term without shortcut: all that follows is a threshold.
 
-    Where an activation rises and falls, that makes two thresholds.
+    That is exact. The weights of a channel that falls with its sum are negated. Where an activation
+    rises and falls, there are two thresholds.
     """
     (term,), act, fan_in = folded.terms, folded.activation, 9 * shape.in_channels
     signs = np.where(term.gain < 0, -1.0, 1.0)
@@ -174,7 +180,10 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison, spec: Ne
 
 def _convolution(folded: Folded, shape: Convolution, levels: np.ndarray, spec: NetworkSpec,
                  room: fixed.Room) -> IntegerConvolution:  # fmt: skip
-    """levels : (N, C), the least real numbers that the next binarizers make a 1."""
+    """Returns a convolution in integers.
+
+    levels : (N, C), the least real numbers that the next binarizers make a 1.
+    """
     formats = spec.formats.at(shape.fraction)
     if shape.shortcut:
         return _requantised(folded, shape, _streamed(levels, formats), spec, room)
@@ -215,7 +224,7 @@ def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
 
 @dataclass(frozen=True)
 class _Source:
-    """A model read once, whatever formats are tried."""
+    """A model that is read once, whatever formats are tried."""
 
     model: BinaryResNet
     stem: FoldedStem | FoldedThermometer
@@ -237,7 +246,7 @@ class _Source:
         self, convolutions: tuple[IntegerConvolution, ...], formats: NumberFormats,
         room: fixed.Room,
     ) -> tuple[IntegerConvolution, ...]:  # fmt: skip
-        """With their 1x1 convolutions, which all drop as many bits."""
+        """Returns the convolutions with their 1x1 convolutions, which all drop as many bits."""
         parts = [layer.shortcut for layer in self.layers]
         shifts = [
             fixed.shortcut_shift(part, conv.shape, formats)
@@ -255,7 +264,7 @@ class _Source:
 def _formats(
     spec: NetworkSpec, width: int | None, points: tuple[int, ...], exponents: bool
 ) -> Iterator[tuple[NumberFormats, fixed.Room]]:
-    """Formats to try in turn, the finest first, and how many exponents are better than others.
+    """Yields the formats to try in turn, the finest first, and which channels may have exponents.
 
     As long as few channels need exponents, all others keep a fine scale_fraction.
     """
@@ -300,18 +309,19 @@ def lower(
     source: BinaryResNet | Checkpoint, *, residual_width: int | None = None,
     residual_fractions: tuple[int, ...] = (), exponents: bool = True,
 ) -> IntegerNetwork:  # fmt: skip
-    """The integers of a trained (or untrained) network.
+    """Returns the integers of a trained (or untrained) network.
 
-    residual_width : bits of the residual stream instead of those it was trained with. They come
-    or go behind the point, so the stream saturates where it did in training.
-    residual_fractions : bits after the point by stage, in place of those it was trained with and of
+    residual_width : bits of the residual stream instead of those of its training. They come or go
+        behind the point, so the stream saturates where it did in training.
+    residual_fractions : bits after the point by stage, in place of those of the training and of
         what follows from another width.
+    exponents : whether few channels of a layer get exponents, rather than all a much smaller
+        scale_fraction.
+
     Where a scale or bias needs more than 16 bits, the whole network gets the next smaller
-    formats.scale_fraction, then (if wider than trained) formats.residual_fraction; where wide
-    numbers go from one operation to another, formats.guard shrinks until they fit 16 bits.
-    exponents : whether, rather than much less of a scale_fraction, few channels of a layer get
-        exponents.
-    UserError names the layer and value that no format can hold.
+    formats.scale_fraction, then (if wider than trained) formats.residual_fraction. Where wide
+    numbers go from one operation to another, formats.guard shrinks until they fit 16 bits. Raises
+    UserError with the layer and value that no format can hold.
     """
     model = source.model() if isinstance(source, Checkpoint) else source
     layers = tuple(layer.folded() for layer in model.layers())

@@ -36,13 +36,13 @@ class Activation(nn.Module):
         self.negative.fill_(1.0)
 
     def slopes(self) -> tuple[Tensor, Tensor]:
-        """Those below zero and above it, both (C,)."""
+        """Returns the slopes below zero and above it, both (C,)."""
         if self.kind == "maxout":
             return self.negative, self.positive
         return self.negative, torch.ones_like(self.negative)
 
     def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Slopes below zero and above it, shift before and after; all (C,)."""
+        """Returns slopes below zero and above it, shift before and after; all (C,)."""
         negative, positive = self.slopes()
         if self.kind == "rprelu":
             return negative, positive, self.shift_in, self.shift_out
@@ -63,7 +63,7 @@ class Activation(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> FoldedActivation:
-        """The same function, in float64."""
+        """Returns the same function, in float64."""
 
         def plain(values: Tensor) -> np.ndarray:
             return values.cpu().double().numpy()

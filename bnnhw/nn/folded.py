@@ -1,6 +1,6 @@
 """What a trained layer computes in evaluation mode, as plain numpy: all that lowering reads.
 
-Every array is float64 but for the weights; nothing here knows gradients or batch norm.
+Every array is float64, except the weights. Nothing here knows gradients or batch norm.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class FoldedThermometer:
 
 
 def finite(where: str, values: Tensor) -> np.ndarray:
-    """The values as float64, or UserError naming the first that is infinite or no number."""
+    """Returns the values as float64. Raises UserError with the first that is not finite."""
     array = values.detach().cpu().numpy().astype(np.float64)
     if not np.isfinite(array).all():
         at = int(np.argmin(np.isfinite(array)))
@@ -136,9 +136,9 @@ def finite(where: str, values: Tensor) -> np.ndarray:
 def fold_norm(
     name: str, norm: nn.BatchNorm2d, unit: np.ndarray | float = 1.0, *, rising: bool = False
 ) -> Affine:
-    """Batch norm of acc * unit, as a function of acc; `unit` is a number or (C,).
+    """Returns batch norm of acc * unit, as a function of acc. `unit` is a number or (C,).
 
-    name : of the norm, in errors. rising : its gain is the magnitude of its weight.
+    name : of the norm, in errors. rising : whether its gain is the magnitude of its weight.
     """
     gamma, beta, mean, var = (
         finite(f"{name}.{part}", getattr(norm, part))
@@ -152,5 +152,5 @@ def fold_norm(
 
 
 def bits(binary: Tensor) -> np.ndarray:
-    """Binary weights (O, I, kh, kw) of -1 and +1 as int8 (O, kh, kw, I)."""
+    """Returns binary weights (O, I, kh, kw) of -1 and +1 as int8 (O, kh, kw, I)."""
     return np.ascontiguousarray(binary.detach().cpu().permute(0, 2, 3, 1).to(torch.int8).numpy())

@@ -44,7 +44,7 @@ class Stem(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> FoldedStem:
-        """This layer in evaluation mode, in float64."""
+        """Returns this layer in evaluation mode, in float64."""
         finite("stem.weight", self.weight)
         unit = int8_scale(self.weight, per_channel=True)
         scale = unit.cpu().double().flatten().numpy() / PIXEL_UNITS
@@ -91,7 +91,7 @@ class ThermometerStem(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> FoldedThermometer:
-        """This layer in evaluation mode, in float64."""
+        """Returns this layer in evaluation mode, in float64."""
         finite("stem.weight", self.weight)
         affine = fold_norm("stem.norm", self.norm)
         term = Term(bits(self.weight_binarizer(self.weight)), affine.slope, 0)
@@ -99,5 +99,5 @@ class ThermometerStem(nn.Module):
 
 
 def stem(spec: NetworkSpec) -> Stem | ThermometerStem:
-    """The stem that spec.repair names."""
+    """Returns the stem that spec.repair names."""
     return ThermometerStem(spec) if spec.repair.stem == "thermometer" else Stem(spec)
