@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HOUSE = ("bnnhw", "gateware", "boards", "sim")  # whose files ARCHITECTURE.md lists
 NO_MODULES = {"bnnhw.lock"}
+WINGS = ("cost", "datasets", "flow", "golden", "jobs", "lowering", "nn", "studies", "training")
+WORDS = 25  # of a sentence
 WIDTH = 100  # columns, as pyproject.toml has it for Python
 PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/*.md", "results/README.md")
 SOURCES = ("recipes/*.toml", "sim/**/*.v", "bnnhw/nn/kernels/*.h", "bnnhw/nn/kernels/*.cpp")
@@ -144,3 +146,23 @@ def test_names_exist():
         if unknown:
             gone[page.relative_to(ROOT).as_posix()] = unknown
     assert not gone
+
+
+def sentences(docstring: str) -> Iterator[str]:
+    """The parts between stops, without tables and formulas, which have several spaces."""
+    lines = [line for line in docstring.splitlines() if not re.search(r"\S {2,}\S", line)]
+    for paragraph in re.split(r"\n\s*\n|\n(?=\S[^\n]{0,60} : )|\n(?= {4})", "\n".join(lines)):
+        yield from re.split(r"(?<=[.;:!?])\s+|\s:\s", paragraph)
+
+
+def test_sentences_are_short():
+    long, seen = [], 0
+    for file in [file for wing in WINGS for file in (ROOT / "bnnhw" / wing).rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                for sentence in sentences(ast.get_docstring(node) or ""):
+                    seen += 1
+                    if len(sentence.split()) > WORDS:
+                        long.append(f"{file}: {' '.join(sentence.split())}")
+    assert seen > 1000
+    assert not long, "\n".join(long)
