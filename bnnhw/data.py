@@ -14,7 +14,7 @@ from bnnhw.datasets.download import ARCHIVES, SOURCE, Step, download
 
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[Step]:
-    """A progress bar on stderr with bytes, speed and time left."""
+    """Shows a progress bar on stderr with bytes, speed and time left; yields what moves it."""
     from rich import progress
     from rich.console import Console
 

@@ -23,7 +23,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 
 def repeated(context: click.Context) -> str:
-    """The command that measures the same, but for where it runs and what it leaves where."""
+    """Returns the command that measures the same, without where it runs and leaves its files."""
     words = ["python -m bnnhw.measure"]
     for option in context.command.params:
         given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE

@@ -80,7 +80,7 @@ def main(
 
 
 def _absolute(path: str | None) -> str | None:
-    """The same file or directory for a worker that runs elsewhere."""
+    """Returns the same file or directory for a worker that runs elsewhere."""
     return None if path is None else str(Path(path).resolve())
 
 

@@ -29,7 +29,7 @@ from bnnhw.training.trainer import Recipe
 
 
 def _print_speed(processes: int, *work: Any) -> None:
-    """The benchmark of a team, as JSON."""
+    """Print the benchmark of a team as JSON."""
     with interruptible(), compilable(), team(processes, benchmark, *work) as place:
         result = benchmark(*work, team=place)
     if place.rank == 0:
@@ -38,7 +38,7 @@ def _print_speed(processes: int, *work: Any) -> None:
 
 @contextmanager
 def compilable() -> Iterator[None]:
-    """That a machine cannot compile is one line."""
+    """Turn a machine's failure to compile into one line."""
     try:
         yield
     except torch._dynamo.exc.BackendCompilerFailed as error:

@@ -15,7 +15,7 @@ def _whole(name: str, value: Any, low: int, high: int) -> None:
 
 
 def thermometer_levels(count: int) -> list[int]:
-    """The byte from which each of `count` bits is 1: 256 in count + 1 equal parts, rounded."""
+    """Returns the byte from which each of `count` bits is 1: 256 in count + 1 parts, rounded."""
     return [round(256 * (level + 1) / (count + 1)) for level in range(count)]
 
 
@@ -101,8 +101,11 @@ class Convolution:
 
     @property
     def shortcut_offset(self) -> int:
-        """Half of the missing channels go in front: an even count of them, and no more than
-        leaves room for the shortcut's last, possibly incomplete, group of 16 channels."""
+        """How many of the missing channels go in front: half of them, rounded to an even count.
+
+        It is no more than leaves room for the shortcut's last, possibly incomplete, group of 16
+        channels.
+        """
         room = -(-self.out_channels // 16) - -(-self.shortcut_channels // 16)
         return min((self.out_channels - self.shortcut_channels) // 4 * 2, 16 * room)
 
@@ -167,7 +170,7 @@ class NetworkSpec:
         return (self.depth - 2) // (2 * len(self.widths))
 
     def convolutions(self) -> tuple[Convolution, ...]:
-        """The binary convolutions in order of execution."""
+        """Returns the binary convolutions in order of execution."""
         result = []
         height, width, _ = self.input
         channels, before = self.widths[0], self.formats.fraction(0)
@@ -192,7 +195,7 @@ class NetworkSpec:
         return tuple(result)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts, as JSON and model.pt hold them."""
+        """Returns plain numbers, strings, lists and dicts, as JSON and model.pt hold them."""
         plain = asdict(self)
         plain["widths"], plain["input"] = list(self.widths), list(self.input)
         plain["formats"]["residual_fractions"] = list(self.formats.residual_fractions)
@@ -200,7 +203,7 @@ class NetworkSpec:
 
     @classmethod
     def from_dict(cls, plain: Any) -> NetworkSpec:
-        """Inverse of `to_dict`; raises UserError where a key or value is not ours."""
+        """Returns the inverse of `to_dict`. Raises UserError where a key or value is not ours."""
         plain = _known(cls, plain, "spec")
         if "repair" in plain:
             plain["repair"] = Repair(**_known(Repair, plain["repair"], "spec.repair"))
