@@ -166,3 +166,14 @@ def test_sentences_are_short():
                         long.append(f"{file}: {' '.join(sentence.split())}")
     assert seen > 1000
     assert not long, "\n".join(long)
+
+
+def test_components_are_in_the_files_that_the_way_of_a_pixel_names():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    way = " ".join(text.split("## The way of a pixel")[1].split("\n## ")[0].split())
+    named = re.findall(r"`([A-Z]\w+)`(?: and `([A-Z]\w+)`)? \(`([\w/]+\.py)`\)", way)
+    assert len(named) > 12
+    for *classes, path in named:
+        source = (ROOT / path).read_text()
+        for name in filter(None, classes):
+            assert re.search(rf"^class {name}\b", source, re.MULTILINE), f"{name} is not in {path}"
