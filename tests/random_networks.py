@@ -108,15 +108,16 @@ class Random:
         if self.spec.repair.stem == "8-bit":
             shift = 9
             half = 75 * 73 * (9 * channels) ** 0.5 / 2**shift
-            return IntegerStem(
-                self.bytes(out, 3, 3, channels), shift, self.requantiser(half, out)
-            )  # fmt: skip
-        levels = np.array(thermometer_levels(self.levels), np.uint8)
-        channels *= self.levels
-        return IntegerStem(
-            self.signs(out, 3, 3, channels), 1,
-            self.requantiser((9 * channels) ** 0.5, out), levels,
-        )  # fmt: skip
+            weights, part = self.bytes(out, 3, 3, channels), self.requantiser(half, out)
+            return IntegerStem(weights, shift, part, None, self.stem_activation(part.bias))
+        levels = np.array(self.spec.levels or thermometer_levels(self.levels), np.uint8)
+        channels *= len(levels)
+        weights = self.signs(out, 3, 3, channels)
+        part = self.requantiser((9 * channels) ** 0.5, out)
+        return IntegerStem(weights, 1, part, levels, self.stem_activation(part.bias))
+
+    def stem_activation(self, bias: np.ndarray) -> IntegerActivation | None:
+        return None if self.spec.stem_activation == "none" else self.activation(bias)
 
     def convolution(self, shape: Convolution) -> IntegerConvolution:
         parts, out = structure(shape, self.spec.repair), shape.out_channels
@@ -143,7 +144,13 @@ class Random:
             self.gate(shape) if parts.gate else None,
             self.shortcut(shape) if parts.shortcut else None,
             self.activation(part.bias) if parts.after else None,
+            self.border(out) if self.spec.adabin_padding == "zero" else None,
         )  # fmt: skip
+
+    def border(self, channels: int) -> np.ndarray:
+        border = self.normal(self.wide / 2, 3, 3, channels)
+        border[1, 1] = 0
+        return border
 
     def head(self) -> IntegerHead:
         classes = self.spec.classes

@@ -62,15 +62,20 @@ def _stem(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> tuple[Tensor, 
     """Returns the residual stream and its bits."""
     stem = network.stem
     if stem.levels is None:
-        acc = parts.stem(pixels, stem)
+        acc = parts.stem(pixels, stem, network.spec.pad)
     else:
         bits = parts.pixel_bits(pixels, stem.levels)
         keep("input.bits", bits)
-        acc = parts.convolution(bits, stem.weights, 1, network.spec.repair.padding)
+        if network.spec.pad:
+            acc = parts.thermometer(pixels, stem, network.spec.pad)
+        else:
+            acc = parts.convolution(bits, stem.weights, 1, network.spec.repair.padding)
     keep("stem.acc", acc)
     formats, part = network.spec.formats, stem.requantiser
     v = parts.scaled(acc >> stem.pre_shift, part.scale, formats, part.exponent)
     v += parts.constant(part.bias, part.exponent)
+    if stem.activation is not None:
+        v = parts.activate(v, stem.activation, formats)
     keep(f"stem{UNSATURATED}", v >> formats.guard)
     y = parts.residual(v, formats)
     return y, parts.compare(y, part.thresholds)
@@ -108,6 +113,8 @@ def _requantised(
     if part.spatial is not None:
         u = parts.spatially_scaled(u, part.spatial)
     u += parts.constant(part.requantiser.bias, exponent)
+    if part.border is not None:
+        u += parts.border(part.border, part.shape)
     if part.before is not None:
         u = parts.activate(u, part.before, formats)
     if part.gate is not None:

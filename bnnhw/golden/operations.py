@@ -44,11 +44,42 @@ def pixel_bits(x: Tensor, levels: np.ndarray) -> Tensor:
     return reached.flatten(1, 2).to(torch.uint8)
 
 
-def stem(x: Tensor, part: IntegerStem) -> Tensor:
-    """Returns acc int32 (B, out_channels, H, W) of the 8-bit stem, from pixels uint8."""
+def bordered(x: Tensor, pad: tuple[int, ...]) -> Tensor:
+    """Pixels uint8 (B, C, H, W) with the bytes `pad` around them; 128 where it is empty."""
+    around = torch.tensor(pad or (128,) * x.shape[1], dtype=torch.uint8)[:, None, None]
+    result = around.expand(len(x), -1, x.shape[2] + 2, x.shape[3] + 2).clone()
+    result[:, :, 1:-1, 1:-1] = x
+    return result
+
+
+def stem(x: Tensor, part: IntegerStem, pad: tuple[int, ...]) -> Tensor:
+    """Pixels uint8 (B, C, H, W) -> acc int32 (B, out_channels, H, W), of the 8-bit stem."""
     weights = torch.from_numpy(part.weights).permute(0, 3, 1, 2)
-    acc = F.conv2d(x.to(torch.float64) - 128, weights.to(torch.float64), padding=1)
+    acc = F.conv2d(bordered(x, pad).to(torch.float64) - 128, weights.to(torch.float64))
     return acc.round_().to(torch.int32)
+
+
+def thermometer(x: Tensor, part: IntegerStem, pad: tuple[int, ...]) -> Tensor:
+    """Pixels uint8 (B, C, H, W) -> acc int32 of the binary stem whose padded taps are bits, too."""
+    assert part.levels is not None
+    kernel = torch.from_numpy(part.weights).permute(0, 3, 1, 2).to(torch.float32)
+    signs = pixel_bits(bordered(x, pad), part.levels).to(torch.float32) * 2 - 1
+    return F.conv2d(signs, kernel).round_().to(torch.int32)
+
+
+def border(part: np.ndarray, shape: Convolution) -> Tensor:
+    """What is added at each position, (1, C, out_H, out_W)."""
+
+    def cases(size: int, out: int) -> Tensor:
+        at = torch.ones(out, dtype=torch.long)
+        at[0] = 0
+        if shape.stride * (out - 1) + 1 >= size:
+            at[-1] = 2
+        return at
+
+    rows = cases(shape.height, shape.out_height)
+    columns = cases(shape.width, shape.out_width)
+    return torch.from_numpy(part)[rows][:, columns].permute(2, 0, 1)[None]
 
 
 def convolution(bits: Tensor, weights: np.ndarray, stride: int, padding: str) -> Tensor:

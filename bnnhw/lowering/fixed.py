@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnnhw.errors import UserError
+from bnnhw.network.folded import FoldedActivation, FoldedGate, FoldedShortcut
 from bnnhw.network.integer import (
     IntegerActivation,
     IntegerGate,
@@ -20,10 +21,15 @@ from bnnhw.network.integer import (
     Requantiser,
     saturation,
 )
-from bnnhw.network.operations import EXPONENTS, GATE_SHIFT, INT16, SPATIAL_FRACTION, gate_coarse
+from bnnhw.network.operations import (
+    EXPONENTS,
+    GATE_SHIFT,
+    INT8_MAX,
+    INT16,
+    SPATIAL_FRACTION,
+    gate_coarse,
+)
 from bnnhw.network.spec import Convolution, NumberFormats
-from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
-from bnnhw.nn.quantisers import INT8_MAX
 
 FINEST_HALF = 1 / 8  # residual steps
 FINE_SCALE = 512  # scales of channels beside one of far greater scale reach half of this

@@ -1,15 +1,22 @@
-"""A trained model as an IntegerNetwork."""
+"""FoldedNetwork -> IntegerNetwork: real numbers become integers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from bnnhw.errors import UserError
 from bnnhw.lowering import fixed
+from bnnhw.network.folded import (
+    Folded,
+    FoldedHead,
+    FoldedNetwork,
+    FoldedStem,
+    FoldedThermometer,
+)
 from bnnhw.network.integer import (
     FINE_SLOPES,
     WIDE_LIMIT,
@@ -24,15 +31,18 @@ from bnnhw.network.integer import (
     saturation,
     structure,
 )
+from bnnhw.network.operations import INT8_MAX
 from bnnhw.network.spec import Convolution, NetworkSpec, NumberFormats
-from bnnhw.nn import BinaryResNet
-from bnnhw.nn.checkpoint import Checkpoint
-from bnnhw.nn.folded import Folded, FoldedStem, FoldedThermometer, finite
-from bnnhw.nn.quantisers import INT8_MAX, int8_scale
 
 COARSER = 3  # bits that a scale_fraction may lose before few channels get exponents
 FEW = 1 / 8  # of a layer's channels
 FINER = 2  # bits by which numbers that are only compared may be finer than the stream
+
+
+class Folds(Protocol):
+    """A FoldedNetwork, or what becomes one."""
+
+    def folded(self) -> FoldedNetwork: ...
 
 
 @dataclass(frozen=True)
@@ -90,13 +100,19 @@ def _stem(folded: FoldedStem | FoldedThermometer, levels: np.ndarray,
         shift = fixed.pre_shift(greatest, np.abs(gain).max() * step)
         lost = (1 - 2.0**-shift) / 2
     after = _streamed(levels, formats)
+    last, act = after.last, None
+    if folded.activation is not None:
+        act = fixed.activation(
+            "stem.activation", folded.activation, step, formats, carry_in=0.0, carry_out=last
+        )
+        last = 0.5
     slope = gain * 2**shift * step
     (scale,), bias, exponent = fixed.constants(
-        "stem", [slope], folded.offset * step + slope * lost, after.last, formats, room,
+        "stem", [slope], folded.offset * step + slope * lost, last, formats, room,
         of_sums=thermometer is None,
     )  # fmt: skip
     requantiser = Requantiser(scale, bias, after.threshold, exponent)
-    return IntegerStem(weights, shift, requantiser, thermometer)
+    return IntegerStem(weights, shift, requantiser, thermometer, act)
 
 
 def _sums_compared(folded: Folded, shape: Convolution, levels: np.ndarray,
@@ -175,6 +191,9 @@ def _requantised(folded: Folded, shape: Convolution, after: Comparison, spec: Ne
         else fixed.gate(f"{name}.gate", folded.gate, size, formats),
         before=acts["before"],
         after=acts["after"],
+        border=None
+        if folded.border is None
+        else fixed.wide_of(f"{name}.border", folded.border * step, formats),
     )
 
 
@@ -200,15 +219,10 @@ def _convolution(folded: Folded, shape: Convolution, levels: np.ndarray, spec: N
     return _requantised(folded, shape, _compared(levels, 0, formats), spec, room)
 
 
-def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
-    weight = model.head.weight.detach()
-    finite("head.weight", weight)
-    unit = int8_scale(weight, per_channel=False)
+def _head(part: FoldedHead, spec: NetworkSpec) -> IntegerHead:
     last = spec.convolutions()[-1]
-    pixels = last.out_height * last.out_width
-    logit = float(unit) / (pixels * 2.0**last.fraction)
-    bias = finite("head.bias", model.head.bias) / logit
-    shift = 0
+    logit = part.unit / (last.out_height * last.out_width * 2.0**last.fraction)
+    bias, shift = part.bias / logit, 0
     while np.abs(np.round(bias / 2**shift)).max() > INT8_MAX:
         shift += 1
         if shift > 14:
@@ -218,47 +232,41 @@ def _head(model: BinaryResNet, spec: NetworkSpec) -> IntegerHead:
                 f"{(INT8_MAX << 14) * logit:.6g} beside these weights; take as much from the "
                 f"biases of all classes"
             )
-    weights = torch.round(weight / unit).to(torch.int8).numpy()
-    return IntegerHead(weights, np.round(bias / 2**shift).astype(np.int8), shift)
+    return IntegerHead(part.weights, np.round(bias / 2**shift).astype(np.int8), shift)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A model that is read once, whatever formats are tried."""
+def _lowered(source: FoldedNetwork, formats: NumberFormats, room: fixed.Room) -> IntegerNetwork:
+    """Returns the network in these formats; may raise Overflow."""
+    spec = replace(source.spec, formats=formats)
+    shapes = spec.convolutions()
+    unused = np.zeros((spec.repair.features, shapes[-1].out_channels))  # after the last
+    levels = [*(layer.thresholds for layer in source.layers), unused]
+    convolutions = tuple(
+        _convolution(layer, shape, after, spec, room)
+        for layer, shape, after in zip(source.layers, shapes, levels[1:], strict=True)
+    )
+    convolutions = _shortcuts(source.layers, convolutions, formats, room)
+    stem, head = _stem(source.stem, levels[0], spec, room), _head(source.head, spec)
+    return IntegerNetwork(spec, stem, convolutions, head)
 
-    model: BinaryResNet
-    stem: FoldedStem | FoldedThermometer
-    layers: tuple[Folded, ...]
 
-    def lower(self, formats: NumberFormats, room: fixed.Room) -> IntegerNetwork:
-        spec = replace(self.model.spec, formats=formats)
-        shapes = spec.convolutions()
-        unused = np.zeros((spec.repair.features, shapes[-1].out_channels))  # after the last
-        levels = [*(layer.thresholds for layer in self.layers), unused]
-        convolutions = tuple(
-            _convolution(layer, shape, after, spec, room)
-            for layer, shape, after in zip(self.layers, shapes, levels[1:], strict=True)
+def _shortcuts(
+    layers: tuple[Folded, ...], convolutions: tuple[IntegerConvolution, ...],
+    formats: NumberFormats, room: fixed.Room,
+) -> tuple[IntegerConvolution, ...]:  # fmt: skip
+    """With their 1x1 convolutions, which all drop as many bits."""
+    parts = [layer.shortcut for layer in layers]
+    shifts = [
+        fixed.shortcut_shift(part, conv.shape, formats)
+        for conv, part in zip(convolutions, parts, strict=True)
+        if part is not None
+    ]
+    return tuple(
+        conv if part is None else replace(
+            conv, shortcut=fixed.shortcut(part, conv.shape, max(shifts), formats, room)
         )
-        stem, head = _stem(self.stem, levels[0], spec, room), _head(self.model, spec)
-        return IntegerNetwork(spec, stem, self._shortcuts(convolutions, formats, room), head)
-
-    def _shortcuts(
-        self, convolutions: tuple[IntegerConvolution, ...], formats: NumberFormats,
-        room: fixed.Room,
-    ) -> tuple[IntegerConvolution, ...]:  # fmt: skip
-        """Returns the convolutions with their 1x1 convolutions, which all drop as many bits."""
-        parts = [layer.shortcut for layer in self.layers]
-        shifts = [
-            fixed.shortcut_shift(part, conv.shape, formats)
-            for conv, part in zip(convolutions, parts, strict=True)
-            if part is not None
-        ]
-        return tuple(
-            conv if part is None else replace(
-                conv, shortcut=fixed.shortcut(part, conv.shape, max(shifts), formats, room)
-            )
-            for conv, part in zip(convolutions, parts, strict=True)
-        )  # fmt: skip
+        for conv, part in zip(convolutions, parts, strict=True)
+    )  # fmt: skip
 
 
 def _formats(
@@ -273,14 +281,14 @@ def _formats(
     if points:
         asked = replace(asked, residual_width=width, residual_fractions=points)
     guard = asked.guard
-    if keeps_wide(spec.repair):
+    if keeps_wide(spec):
         guard = min(guard, WIDE_LIMIT - width)
         if guard < 1:
             raise UserError(
                 f"residual_width={width}: must be less than {WIDE_LIMIT} where a repair method "
                 f"keeps sums between passes"
             )
-    fine = FINE_SLOPES if multiplies_wide(spec.repair) else 0
+    fine = FINE_SLOPES if multiplies_wide(spec) else 0
     lowest = fine + 1 if fine else guard
     if lowest > asked.scale_fraction:
         raise UserError(
@@ -306,10 +314,12 @@ def _formats(
 
 
 def lower(
-    source: BinaryResNet | Checkpoint, *, residual_width: int | None = None,
+    source: Folds, *, residual_width: int | None = None,
     residual_fractions: tuple[int, ...] = (), exponents: bool = True,
 ) -> IntegerNetwork:  # fmt: skip
-    """Returns the integers of a trained (or untrained) network.
+    """Returns the integers of a network.
+
+    source : a FoldedNetwork, or a model or checkpoint that folds to one.
 
     residual_width : bits of the residual stream instead of those of its training. They come or go
         behind the point, so the stream saturates where it did in training.
@@ -323,12 +333,10 @@ def lower(
     numbers go from one operation to another, formats.guard shrinks until they fit 16 bits. Raises
     UserError with the layer and value that no format can hold.
     """
-    model = source.model() if isinstance(source, Checkpoint) else source
-    layers = tuple(layer.folded() for layer in model.layers())
-    read = _Source(model, model.stem.folded(), layers)
-    for formats, room in _formats(model.spec, residual_width, residual_fractions, exponents):
+    network = source.folded()
+    for formats, room in _formats(network.spec, residual_width, residual_fractions, exponents):
         try:
-            return read.lower(formats, room)
+            return _lowered(network, formats, room)
         except fixed.Overflow as overflow:
             fault = overflow
     raise fault

@@ -8,24 +8,26 @@ residual stream of signed fixed-point numbers of `formats.residual_width` bits (
 formats.scale_fraction; wide numbers have F + G bits after the point. sat16 saturates to signed
 16 bits, >> is the floor. What the spec's repair methods do not ask for is left out.
 
-Stem. Pixels are bytes; x = byte - 128 is in [-128, 127], padded taps are x = 0:
+Stem. Pixels are bytes; x = byte - 128 is in [-128, 127]. Padded taps are the bytes spec.pad, or
+x = 0 where it is empty:
     acc = sum x * weight                              exact
     half = acc >> pre_shift                           floor; |half| < 2**15
-Thermometer stem. Bit l of colour c is byte >= levels[l], levels[l] = 256 * (l + 1) / (L + 1)
-rounded, L even, and input channel c * L + l of a binary convolution, padded as the others:
+Thermometer stem. Bit l of colour c is byte >= levels[l], L even, and input channel c * L + l of a
+binary convolution. Its padded taps are the bits of spec.pad, or as in the others where it is empty.
+levels are spec.levels, or 256 * (l + 1) / (L + 1) rounded where there are none:
     half = acc / 2                                    exact
 Binary convolution, of each term its own weights and feature. x and weight are +-1; a zero-padded
 tap adds nothing, a minus-one-padded tap is x = -1. Channel counts are even, so acc is even:
     acc = sum x * weight                              exact
     half = acc / 2                                    exact
-Requantisation, of the stem (r = 0) and of each convolution with a shortcut, with more than one
-term or with spatial factors (r = 0 where there is no shortcut):
+Requantisation, of the stem (r = 0, its activation is before the addition), and of each convolution
+with a shortcut, with more than one term or with spatial factors (r = 0 where there is no shortcut):
     u = scaled(half, scale)                           of the first term
     u = u + r                                         unless spatial factors, a gate or an
                                                       activation come before the addition
     u = sat16(u) + scaled(half, scale)                for each further term
     u = (sat16(u) * spatial[row, column]) >> 6        spatial factors: 64 is 1.0
-    u = u + (bias << max(e, 0))
+    u = u + (bias << max(e, 0)) + border
     u = act(u)                                        activation before the addition
     u = (sat16(u) * gate) >> (S - G)                  gate below
     v = u + r                                         unless r is in u already
@@ -35,6 +37,9 @@ term or with spatial factors (r = 0 where there is no shortcut):
     scaled(half, scale) = (half * scale * 2**e) >> (S - G)
 e is the channel's exponent, 0 but where its scale or bias needs more bits than most, or its scale
 less.
+border is 0, but with adabin_padding=zero border[i, j] of a channel, in wide units: i is 0 in the
+first row, whose window begins above the map, 2 in the last row where its window ends below the map,
+else 1; j the same of columns; border[1, 1] is 0.
 With several terms, spatial factors, activations, gates or shortcuts but pad W + G is at most 15;
 with spatial factors, activations or gates S - G is at least 8.
 Where no gate lies between them and e is 0, bias + shift_in is within signed 16 bits.
@@ -164,20 +169,23 @@ def structure(shape: Convolution, repair: Repair) -> Structure:
     )
 
 
-def keeps_wide(repair: Repair) -> bool:
+def keeps_wide(spec: NetworkSpec) -> bool:
     """Whether wide numbers go from one operation to another, so that they must fit 16 bits."""
+    repair = spec.repair
     return (
-        multiplies_wide(repair)
+        multiplies_wide(spec)
         or repair.ensemble != "none"
         or repair.binary_sets == "adabin"
         or repair.downsample != "pad"
     )
 
 
-def multiplies_wide(repair: Repair) -> bool:
+def multiplies_wide(spec: NetworkSpec) -> bool:
     """Whether wide numbers are multiplied, by factors that need bits after the point."""
+    repair = spec.repair
     return (
-        repair.scaling == "spatial"
+        spec.stem_activation != "none"
+        or repair.scaling == "spatial"
         or repair.activation != "none"
         or repair.squeeze_excitation != "none"
     )
@@ -191,6 +199,7 @@ class IntegerConvolution:
     elsewhere `threshold`: int32 (C,) in [-fan_in, fan_in+1]. Where an activation lies before such
     bits, a requantiser and `before` may stand in place of `threshold`.
     further : the other terms. spatial : uint8 (out_height, out_width), 64 is 1.0.
+    border : int32 (3, 3, C) in signed 16 bits, wide units, only with adabin_padding=zero.
     before, after : the activation, before or after the shortcut is added.
     shortcut : a 1x1 convolution on it.
     """
@@ -205,6 +214,7 @@ class IntegerConvolution:
     gate: IntegerGate | None = None
     shortcut: IntegerShortcut | None = None
     after: IntegerActivation | None = None
+    border: np.ndarray | None = None
 
     def parts(self, repair: Repair) -> Structure:
         """What it consists of, numbers compared in place of sums too."""
@@ -240,6 +250,10 @@ class IntegerConvolution:
                 raise UserError(f"{name}: has no shortcut, so it needs thresholds of its sums")
             check_array(f"{name}.threshold", self.threshold, np.int32, (out,))
             check_range(f"{name}.threshold", self.threshold, -fan_in, fan_in + 1)
+        if (self.border is not None) != (spec.adabin_padding == "zero"):
+            raise UserError(f"{name}.border: not that of adabin_padding={spec.adabin_padding}")
+        if self.border is not None:
+            self._check_border(self.border)
         if self.spatial is not None:
             image = (shape.out_height, shape.out_width)
             check_array(f"{name}.spatial", self.spatial, np.uint8, image)
@@ -259,6 +273,15 @@ class IntegerConvolution:
                 raise UserError(f"{name}.shortcut: is not the spec's {spec.repair.downsample}")
             size = (out, shape.shortcut_channels)
             self.shortcut.check(f"{name}.shortcut", size, spec.formats)
+
+    def _check_border(self, border: np.ndarray) -> None:
+        shape, name = self.shape, f"{self.shape.name}.border"
+        check_array(name, border, np.int32, (3, 3, shape.out_channels))
+        check_range(name, border, *saturation(16))
+        if border[1, 1].any():
+            raise UserError(f"{name}[1, 1]: must be 0")
+        if 1 in (shape.height, shape.width):
+            raise UserError(f"{name}: a map of one row or column has no such border")
 
     def _check_terms(self, parts: Structure) -> None:
         shape, name = self.shape, self.shape.name
@@ -285,13 +308,13 @@ class IntegerNetwork:
     def __post_init__(self) -> None:
         formats = self.spec.formats
         wide = formats.residual_width + formats.guard
-        if keeps_wide(self.spec.repair) and wide > WIDE_LIMIT:
+        if keeps_wide(self.spec) and wide > WIDE_LIMIT:
             raise UserError(
                 f"residual_width + guard = {wide}: must be at most {WIDE_LIMIT} where a repair "
                 f"method keeps sums between passes"
             )
         fine = formats.scale_fraction - formats.guard
-        if multiplies_wide(self.spec.repair) and fine < FINE_SLOPES:
+        if multiplies_wide(self.spec) and fine < FINE_SLOPES:
             raise UserError(
                 f"scale_fraction - guard = {fine}: must be at least {FINE_SLOPES} with "
                 f"activations, gates or spatial factors"

@@ -80,6 +80,7 @@ def saturation(width: int) -> tuple[int, int]:
 
 
 INT16 = saturation(16)
+INT8_MAX = 127  # of weights, whose least is its negative
 EXPONENTS = (-8, 12)
 PRODUCT_LIMIT = 1 << 30  # magnitudes of scaled halves, where they have exponents
 SPATIAL_FRACTION = 6
@@ -231,16 +232,22 @@ class IntegerShortcut:
 class IntegerStem:
     """weights : int8 (out_channels, 3, 3, in_channels) in [-127, 127].
 
-    levels : None; for the binary stem uint8 (L,), spec.thermometer_levels(L) of an even L, weights
-        being -1 and +1 for in_channels * L bits and pre_shift 1.
+    levels : None; for the binary stem uint8 (L,), spec.levels or spec.thermometer_levels(L) of an
+        even L, weights being -1 and +1 for in_channels * L bits and pre_shift 1.
+    activation : where spec.stem_activation has one.
     """
 
     weights: np.ndarray
     pre_shift: int
     requantiser: Requantiser
     levels: np.ndarray | None = None
+    activation: IntegerActivation | None = None
 
     def check(self, spec: NetworkSpec) -> None:
+        if (self.activation is not None) != (spec.stem_activation != "none"):
+            raise UserError(f"stem.activation: not that of stem_activation={spec.stem_activation}")
+        if self.activation is not None:
+            self.activation.check("stem.activation", spec.widths[0])
         out, channels = spec.widths[0], spec.input[2]
         if (self.levels is not None) != (spec.repair.stem == "thermometer"):
             raise UserError(f"stem.levels: not those of a stem={spec.repair.stem}")
@@ -255,7 +262,9 @@ class IntegerStem:
             count = len(self.levels)
             if count % 2 or not 2 <= count <= 254:
                 raise UserError(f"stem.levels: has {count}, must be an even number from 2 to 254")
-            if self.levels.tolist() != thermometer_levels(count):
+            if spec.levels and self.levels.tolist() != list(spec.levels):
+                raise UserError(f"stem.levels: are not the spec's {spec.levels}")
+            if not spec.levels and self.levels.tolist() != thermometer_levels(count):
                 raise UserError(f"stem.levels: must cut bytes in {count + 1} equal parts")
             check_signs("stem.weights", self.weights, (out, 3, 3, channels * len(self.levels)))
             if self.pre_shift != 1:

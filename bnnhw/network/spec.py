@@ -124,6 +124,13 @@ class NetworkSpec:
     widths : channels of each stage; even, never falling.
     input : (height, width, channels) of the 8-bit image.
     classes : 2 to 256.
+    pad : the byte of padded pixels, for each colour. Empty is 128, and for a thermometer stem what
+        repair.padding says.
+    levels : of a thermometer stem, the bytes from which its bits are 1; an even number of rising
+        ones. Empty is thermometer_levels of as many as its stem has.
+    stem_activation : the repair's kinds of activations; after the stem.
+    adabin_padding : what binary_sets=adabin pads features with: the centre of their values, which
+        leaves a padded tap out, or zero as the published code does.
     """
 
     depth: int = 20
@@ -132,10 +139,14 @@ class NetworkSpec:
     classes: int = 10
     repair: Repair = field(default_factory=Repair)
     formats: NumberFormats = field(default_factory=NumberFormats)
+    pad: tuple[int, ...] = ()
+    levels: tuple[int, ...] = ()
+    stem_activation: str = "none"
+    adabin_padding: str = "centre"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
-        object.__setattr__(self, "input", tuple(self.input))
+        for name in LISTS:
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 1 <= len(self.widths) <= 5:
             raise UserError(f"widths={self.widths}: give one to five stages")
         for width in self.widths:
@@ -158,11 +169,35 @@ class NetworkSpec:
             _whole(f"input {name}", size, smallest, 256)
         _whole("input channels", self.input[2], 1, 8)
         _whole("classes", self.classes, 2, 256)
+        self._check_stem()
+        self._check_sets()
         fractions = self.formats.residual_fractions
         if fractions and len(fractions) != len(self.widths):
             raise UserError(
                 f"residual_fractions={fractions}: give one for each of {len(self.widths)} stages"
             )
+
+    def _check_stem(self) -> None:
+        _choose("stem_activation", self.stem_activation, ACTIVATIONS)
+        if self.pad and len(self.pad) != self.input[2]:
+            raise UserError(f"pad={self.pad}: give a byte for each of {self.input[2]} colours")
+        for byte in self.pad:
+            _whole("pad", byte, 0, 255)
+        for level in self.levels:
+            _whole("levels", level, 1, 255)
+        if self.levels and self.repair.stem != "thermometer":
+            raise UserError(f"levels: only stem=thermometer has them, not {self.repair.stem}")
+        if len(self.levels) % 2 or list(self.levels) != sorted(set(self.levels)):
+            raise UserError(f"levels={self.levels}: give an even number of rising bytes")
+
+    def _check_sets(self) -> None:
+        _choose("adabin_padding", self.adabin_padding, ("centre", "zero"))
+        if self.adabin_padding == "zero" and self.repair.binary_sets != "adabin":
+            raise UserError(
+                "adabin_padding=zero: only features of binary_sets=adabin have a centre"
+            )
+        if self.adabin_padding == "zero" and self.repair.scaling == "spatial":
+            raise UserError("adabin_padding=zero: cannot be had with scaling=spatial")
 
     @property
     def blocks(self) -> int:
@@ -197,7 +232,7 @@ class NetworkSpec:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers, strings, lists and dicts, as JSON and model.pt hold them."""
         plain = asdict(self)
-        plain["widths"], plain["input"] = list(self.widths), list(self.input)
+        plain |= {name: list(getattr(self, name)) for name in LISTS}
         plain["formats"]["residual_fractions"] = list(self.formats.residual_fractions)
         return plain
 
@@ -212,10 +247,19 @@ class NetworkSpec:
             if not isinstance(formats.get("residual_fractions", []), (list, tuple)):
                 raise UserError("spec.formats.residual_fractions: must be a list of numbers")
             plain["formats"] = NumberFormats(**formats)
-        for name in ("widths", "input"):
+        for name in LISTS:
             if not isinstance(plain.get(name, []), (list, tuple)):
                 raise UserError(f"spec.{name}={plain[name]!r}: must be a list of numbers")
         return cls(**plain)
+
+
+LISTS = ("widths", "input", "pad", "levels")  # fields that are tuples of numbers
+ACTIVATIONS = ("none", "prelu", "rprelu", "maxout")
+
+
+def _choose(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{name}={value!r}: choose one of {', '.join(allowed)}")
 
 
 def stage_fractions(text: str, spec: NetworkSpec) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnnhw.nn.folded import FoldedActivation
+from bnnhw.network.folded import FoldedActivation
 
 NEGATIVE_START = 0.25
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bnnhw.errors import UserError
 from bnnhw.jobs.files import replacing
+from bnnhw.network.folded import FoldedNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet
 from bnnhw.nn.packed import pack, unpack
@@ -43,6 +44,10 @@ class Checkpoint:
         model = BinaryResNet(self.spec)
         model.load_state_dict(self.state)
         return model.eval()
+
+    def folded(self) -> FoldedNetwork:
+        """Returns the same network as plain numbers, for lowering."""
+        return self.model().folded()
 
 
 def write_atomic(content: Any, path: Path) -> None:

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bnnhw.network.folded import Folded, Term, padded_taps
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import Convolution, NetworkSpec, NumberFormats
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.binarizers import WeightBinarizer
 from bnnhw.nn.features import FeatureBinarizer
-from bnnhw.nn.folded import Folded, Term, bits, finite, fold_norm
+from bnnhw.nn.folded import bits, finite, fold_norm
 from bnnhw.nn.gates import Gate
 from bnnhw.nn.kernels import binary_conv, fused, walks
 from bnnhw.nn.quantisers import quantise_residual, rounding
@@ -48,6 +49,7 @@ class BinaryConvolution(nn.Module):
         repair, channels = spec.repair, shape.out_channels
         kind, _, count = repair.ensemble.partition("-")
         self.shape, self.repair = shape, repair
+        self.pads_zero = spec.adabin_padding == "zero"
         self.bases = int(count) if kind == "weights" else 1
         self.groups = int(count) if kind == "group" else 1
         self.blended = repair.features if kind == "features" else 1
@@ -149,6 +151,8 @@ class BinaryConvolution(nn.Module):
             rising = {"weight": self.norm_before.weight.abs()}  # no threshold may flip
             x = functional_call(self.norm_before, rising, x)
         features: list[Tensor] = self.binarizer(x)
+        if self.pads_zero:  # the two values, so that a padded tap differs from their centre
+            features = [bits + self._centre().to(bits.dtype) for bits in features]
         if self.repair.padding == "minus-one":
             features = [F.pad(bits, (1, 1, 1, 1), value=-1.0) for bits in features]
         if self.blended == 1:
@@ -269,11 +273,14 @@ class BinaryConvolution(nn.Module):
         constant: Tensor | None = None
         if self.repair.feature_normalization == "shift":
             constant = self.shift
-        if self.repair.binary_sets == "adabin":
-            centre = self.binarizer.centre / self.binarizer.positive_distance()
-            centred = centre * weight.sum((1, 2, 3))
+        if self.repair.binary_sets == "adabin" and not self.pads_zero:
+            centred = self._centre() * weight.sum((1, 2, 3))
             constant = centred if constant is None else constant + centred
         return constant
+
+    def _centre(self) -> Tensor:
+        """Returns that of adabin's two values, in units of their distance from it."""
+        return self.binarizer.centre / self.binarizer.positive_distance()
 
     @torch.no_grad()
     def folded(self) -> Folded:
@@ -285,6 +292,11 @@ class BinaryConvolution(nn.Module):
         for key, parameter in self.named_parameters():
             finite(f"{name}.{key}", parameter)
         slope, offset = self._after()
+        border = None
+        if self.pads_zero:
+            centre, weight = float(self._centre()), _plain(self.factored_weights())
+            offset = offset + slope * centre * weight.sum((1, 2, 3))
+            border = -centre * slope * padded_taps(weight)
         return Folded(
             thresholds=self._folded_thresholds(),
             terms=tuple(self._terms(slope)),
@@ -293,6 +305,7 @@ class BinaryConvolution(nn.Module):
             activation=None if self.activation is None else self.activation.folded(),
             gate=None if self.gate is None else self.gate.folded(),
             shortcut=None if self.shortcut is None else self.shortcut.folded(f"{name}.shortcut"),
+            border=border,
         )
 
     def _folded_thresholds(self) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnhw.nn.folded import FoldedGate
+from bnnhw.network.folded import FoldedGate
 
 REDUCTION, LEAST_HIDDEN = 4, 2
 

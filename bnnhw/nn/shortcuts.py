@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnhw.network.folded import FoldedShortcut
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import Convolution
 from bnnhw.nn.binarizers import SurrogateSign, WeightBinarizer
-from bnnhw.nn.folded import FoldedShortcut, bits, fold_norm
+from bnnhw.nn.folded import bits, fold_norm
 from bnnhw.nn.quantisers import int8_scale, quantise_weight
 from bnnhw.nn.weights import latent
 

@@ -123,6 +123,8 @@ def untrained(spec: NetworkSpec, seed: int = 0) -> BinaryResNet:
         dice.normal(model.head.bias)
         fan_in = model.stem.weight[0].numel()
         dice.norm(model.stem.norm, 1.15 * fan_in**0.5, 1.0)
+        if model.stem.activation is not None:
+            _randomise_activation(model.stem.activation, dice)
         for layer in model.layers():
             _randomise(layer, STREAM_SIGMA * (1 + adds) ** -0.5, dice)
     return model

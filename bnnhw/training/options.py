@@ -20,7 +20,7 @@ from bnnhw import datasets
 from bnnhw.cli import numbers
 from bnnhw.errors import UserError
 from bnnhw.network.repair import CATEGORIES, Repair
-from bnnhw.network.spec import NetworkSpec, NumberFormats
+from bnnhw.network.spec import ACTIVATIONS, NetworkSpec, NumberFormats
 from bnnhw.training.recipe import Recipe
 
 Tables = dict[str, dict[str, Any]]
@@ -67,6 +67,13 @@ SETTINGS = (
     Setting("--widths", "spec", "widths", ",", "Channels per stage. [default: 16,32,64]"),
     Setting("--classes", "spec", "classes", int, "Classes; the data set's if not given."),
     Setting("--input", "spec", "input", "x", "HEIGHTxWIDTHxCHANNELS; the data set's if not given."),
+    Setting("--pad", "spec", "pad", ",", "Bytes around the image, by colour. [default: 128]"),
+    Setting("--levels", "spec", "levels", ",",
+            "Bytes from which a thermometer stem's bits are 1. [default: 32 equal parts]"),
+    Setting("--stem-activation", "spec", "stem_activation", click.Choice(ACTIVATIONS),
+            "After the stem. [default: none]"),
+    Setting("--adabin-padding", "spec", "adabin_padding", click.Choice(("centre", "zero")),
+            "Of features with a centre. [default: centre]"),
     Setting("--residual-width", "formats", "residual_width", int,
             "Bits of the residual stream. [default: 8]"),
     Setting("--residual-fraction", "formats", "residual_fraction", int,

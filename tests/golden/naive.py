@@ -15,6 +15,7 @@ def clip(value: int, width: int) -> int:
 def window_sum(x: np.ndarray, weights: np.ndarray, stride: int, outside: int) -> np.ndarray:
     """3x3 convolution of whole numbers (H, W, C) by its definition."""
     height, width, _ = x.shape
+    outside = np.broadcast_to(outside, x.shape[2:])
     out = np.zeros((-(-height // stride), -(-width // stride), len(weights)), np.int64)
     for row, column in np.ndindex(*out.shape[:2]):
         total = np.zeros(len(weights), np.int64)
@@ -22,7 +23,7 @@ def window_sum(x: np.ndarray, weights: np.ndarray, stride: int, outside: int) ->
             at_y, at_x = row * stride + dy - 1, column * stride + dx - 1
             inside = 0 <= at_y < height and 0 <= at_x < width
             for c in range(x.shape[2]):
-                total += (x[at_y, at_x, c] if inside else outside) * weights[:, dy, dx, c]
+                total += (x[at_y, at_x, c] if inside else outside[c]) * weights[:, dy, dx, c]
         out[row, column] = total
     return out
 
@@ -66,18 +67,22 @@ class Naive:
     def stem(self, network, image):
         part = network.stem
         if part.levels is None:
-            acc = window_sum(image.astype(int) - 128, part.weights, 1, 0)
+            pad = np.array(self.spec.pad or 128) - 128
+            acc = window_sum(image.astype(int) - 128, part.weights, 1, pad)
         else:
             bits = [pixel >= level for pixel in np.moveaxis(image, 2, 0) for level in part.levels]
             bits = np.stack(bits, 2).astype(int)
             self.taps["input.bits"] = bits
-            acc = window_sum(bits * 2 - 1, part.weights, 1, self.outside)
+            pad = [2 * (p >= level) - 1 for p in self.spec.pad for level in part.levels]
+            acc = window_sum(bits * 2 - 1, part.weights, 1, pad or self.outside)
         self.taps["stem.acc"] = acc
         half = acc // 2**part.pre_shift
-        stream = self.residual(
-            self.scaled(half, part.requantiser.scale, part.requantiser)
-            + self.constant(part.requantiser)
-        )
+        v = self.scaled(half, part.requantiser.scale, part.requantiser)
+        v = v + self.constant(part.requantiser)
+        if part.activation is not None:
+            for at in np.ndindex(*v.shape):
+                v[at] = act(int(v[at]), part.activation, at[2], self.down)
+        stream = self.residual(v)
         self.taps["stem.residual"] = stream
         thresholds = np.atleast_2d(part.requantiser.threshold)
         return stream, self.keep_bits("stem", stream, thresholds)
@@ -106,6 +111,11 @@ class Naive:
             if part.spatial is not None:
                 value = clip(value, 16) * int(part.spatial[row, column]) // 64
             value += int(bias[c])
+            if part.border is not None:
+                at = shape.stride * row, shape.stride * column
+                ends = at[0] + 1 >= shape.height, at[1] + 1 >= shape.width
+                i, j = (0 if not a else 1 + b for a, b in zip(at, ends, strict=True))
+                value += int(part.border[i, j, c])
             u[row, column, c] = act(value, part.before, c, self.down) if part.before else value
         if part.gate is not None:
             gates = self.gates(name, u, part.gate)

@@ -71,7 +71,7 @@ def test_every_method_equals_the_definition(method):
         check_against_loops(random_network(spec, seed, loud, two_sided=0.5), images)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_random_combinations_equal_the_definition(seed):
     rng = np.random.default_rng(seed)
     repair = None
@@ -86,8 +86,14 @@ def test_random_combinations_equal_the_definition(seed):
     points = tuple(map(int, rng.integers(2, 6, 2))) if seed % 2 else ()
     formats = NumberFormats(width, int(rng.integers(2, 6)), fraction, guard, points)
     shape = (int(rng.integers(4, 7)), int(rng.integers(4, 7)), 2)
-    spec = NetworkSpec(depth=6, widths=(4, 10), input=shape, classes=3, repair=repair,
-                       formats=formats)  # fmt: skip
+    zero = repair.binary_sets == "adabin" and repair.scaling != "spatial" and seed % 2
+    spec = NetworkSpec(
+        depth=6, widths=(4, 10), input=shape, classes=3, repair=repair, formats=formats,
+        pad=(5, 130) if seed % 4 == 1 else (),
+        levels=(7, 90, 91, 200) if repair.stem == "thermometer" and seed % 2 else (),
+        stem_activation=("none", "prelu", "maxout")[seed % 3],
+        adabin_padding="zero" if zero else "centre",
+    )  # fmt: skip
     images = rng.integers(0, 256, (1, *shape), dtype=np.uint8)
     check_against_loops(random_network(spec, seed, two_sided=0.5, exponents=seed % 3 == 0), images)
 

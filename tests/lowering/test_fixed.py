@@ -9,8 +9,8 @@ import pytest
 
 from bnnhw.errors import UserError
 from bnnhw.lowering import fixed
+from bnnhw.network.folded import FoldedActivation, FoldedGate, FoldedShortcut
 from bnnhw.network.spec import NetworkSpec, NumberFormats
-from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
 
 FORMATS = NumberFormats()  # 8 bits, 4 of them after the point, guard 4, scales of 12
 

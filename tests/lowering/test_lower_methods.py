@@ -77,13 +77,26 @@ def nchw(array: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.from_numpy(array).permute(0, 3, 1, 2).to(dtype)
 
 
-@pytest.fixture(params=[*METHODS, *POINTS], scope="module")
+FOREIGN = {  # of spec fields beside the repair
+    "stem's activation": dict(stem_activation="rprelu"),
+    "thermometer's activation": dict(repair=METHODS["thermometer"], stem_activation="maxout"),
+    "pad": dict(pad=(3, 200)),
+    "thermometer's pad": dict(repair=METHODS["thermometer"], pad=(3, 200)),
+    "levels": dict(repair=METHODS["thermometer"], levels=(1, 9, 40, 200)),
+    "adabin, zeros": dict(repair=METHODS["adabin"], adabin_padding="zero"),
+    "adabin, zeros, single": dict(
+        repair=Repair(binary_sets="adabin", activation="rprelu", **SINGLE), adabin_padding="zero"
+    ),
+}
+
+
+@pytest.fixture(params=[*METHODS, *POINTS, *FOREIGN], scope="module")
 def case(request) -> Case:
     """A small random network, its integers and their tensors on random images."""
     method, points = POINTS.get(request.param, (request.param, ()))
+    settings = FOREIGN.get(method) or dict(repair=METHODS[method])
     spec = NetworkSpec(depth=8, widths=(8, 16, 20), input=(9, 12, 2), classes=5,
-                       repair=METHODS[method],
-                       formats=NumberFormats(residual_fractions=points))  # fmt: skip
+                       formats=NumberFormats(residual_fractions=points), **settings)  # fmt: skip
     model = untrained(spec, seed=4)
     network = lower(model)
     images = np.random.default_rng(0).integers(0, 256, (12, 9, 12, 2), dtype=np.uint8)
@@ -139,6 +152,9 @@ def test_every_layer_is_close_to_the_float_layer(case):
     rounded = np.abs(taps["stem.acc"] >> network.stem.pre_shift).max() * unit / 2
     if network.stem.levels is not None:
         floored = 0
+    if network.stem.activation is not None:
+        rounded *= 2
+        floored = 2 * floored + 0.1
     one = 2.0 ** network.spec.formats.fraction(0)
     check_residual(real, taps["stem.residual"], 0.04 + floored + rounded, one)
     stream, name = taps["stem.residual"], "stem"

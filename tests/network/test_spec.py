@@ -7,6 +7,8 @@ import pytest
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 
+THERMOMETER = Repair(stem="thermometer")
+
 
 @pytest.mark.parametrize(
     ("settings", "message"),
@@ -25,6 +27,18 @@ from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
         (dict(input=(32, 32, 9)), "input channels=9"),
         (dict(classes=1), "classes=1: must be a whole number from 2 to 256"),
         (dict(classes=257), "classes=257"),
+        (dict(pad=(1, 2)), r"pad=\(1, 2\): give a byte for each of 3 colours"),
+        (dict(pad=(1, 2, 256)), "pad=256: must be a whole number from 0 to 255"),
+        (dict(levels=(1, 2)), "levels: only stem=thermometer has them, not 8-bit"),
+        (dict(levels=(1, 0), repair=THERMOMETER), "levels=0: must be a whole number from 1 to 255"),
+        (dict(levels=(2, 1), repair=THERMOMETER), "give an even number of rising bytes"),
+        (dict(levels=(2,), repair=THERMOMETER), "give an even number of rising bytes"),
+        (dict(stem_activation="relu"), "stem_activation='relu': choose one of none, prelu"),
+        (dict(adabin_padding="zero"), "only features of binary_sets=adabin have a centre"),
+        (
+            dict(adabin_padding="zero", repair=Repair(binary_sets="adabin", scaling="spatial")),
+            "cannot be had with scaling=spatial",
+        ),
         (dict(formats=NumberFormats(residual_fractions=(3, 4))), "give one for each of 3 stages"),
     ],
 )
@@ -97,7 +111,8 @@ def test_shortcut_channels_go_to_the_middle_where_groups_of_16_allow(narrow, wid
 def test_dict_round_trip():
     spec = NetworkSpec(depth=14, widths=(16, 32, 48), input=(24, 24, 1), classes=7,
                        repair=Repair("rsign", False, "minus-one"),
-                       formats=NumberFormats(10, 5, residual_fractions=(3, 5, 6)))  # fmt: skip
+                       formats=NumberFormats(10, 5, residual_fractions=(3, 5, 6)),
+                       pad=(7,), stem_activation="maxout")  # fmt: skip
     plain = spec.to_dict()
     assert plain["widths"] == [16, 32, 48] and plain["repair"]["padding"] == "minus-one"
     assert NetworkSpec.from_dict(plain) == spec

@@ -65,7 +65,7 @@ def repairs(seed: int) -> Iterator[Repair]:
                 value
                 for value in VALUES[name]
                 if (repair := _repair(**chosen, **{name: value}))
-                and not (plain and keeps_wide(repair))
+                and not (plain and keeps_wide(NetworkSpec(repair=repair)))
             ]
             order = rng.permutation(len(possible))
             times = [used[plain][name, possible[at]] for at in order]
