@@ -6,6 +6,8 @@ import html
 import re
 from pathlib import Path
 
+from bnnhw.__main__ import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -43,3 +45,8 @@ def test_links_lead_somewhere():
             assert not anchor or anchor in anchors(target), f"{page}: {link}"
             links += 1
     assert links > 20
+
+
+def test_the_readme_has_every_command():
+    rows = set(re.findall(r"^\| `bnnhw (\w+) ", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert rows == set(COMMANDS)
