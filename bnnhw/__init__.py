@@ -6,6 +6,8 @@ first asked for. `python -m bnnhw` and `bnnhw` are the command.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     )
 
     __version__: str
+
+if os.path.basename(sys.argv[0]) in ("-m", "bnnhw"):  # this process is to be the command
+    import_module("bnnhw.quiet").end_at_signals()
 
 __all__ = [
     "Design",

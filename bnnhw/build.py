@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bnnhw.boards import BOARDS
-from bnnhw.cli import Command
+from bnnhw.cli import MISMATCH, Command
 from bnnhw.compiler.plan import DoesNotFit
 from bnnhw.flow import report
 from bnnhw.flow.build import STOPS, Build, Request
@@ -44,7 +45,7 @@ def main(
     stop_after: str | None, directory: str | None, images: int, residual_width: int | None,
 ) -> None:  # fmt: skip
     """Build MODEL (a model.pt or a bundled model's name) for a board, and prove it."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     clock_hz = None if clock is None else clock * 1e6
     request = Request(
         board, model, out, seed, clock_hz, stop_after, directory, images, residual_width
@@ -56,12 +57,14 @@ def main(
         show_resources(fault, console)
         raise
     report.show(content, console)
-    console.print(f"{build.out}/report.json", highlight=False)
+    click.echo(f"{build.out}/report.json")
     if stop_after is None and build.placed:
-        load = build.board.load.format(folder=build.out, offset=build.board.flash_offset)
-        console.print(f"load: {load}", highlight=False)
+        load = build.board.load.format(
+            folder=shlex.quote(str(build.out)), offset=build.board.flash_offset
+        )
+        click.echo(f"load: {load}")
     if build.proof and not build.proof.bit_exact:
-        ctx.exit(1)
+        ctx.exit(MISMATCH)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
-from bnnhw.cli import Command
+from bnnhw.cli import Command, interruptible
 from bnnhw.datasets.download import ARCHIVES, SOURCE, Step, download
+from bnnhw.jobs.locks import alone_in
+from bnnhw.jobs.pool import AGAIN
 
 
 @contextlib.contextmanager
@@ -35,7 +37,7 @@ def _bar(name: str) -> Iterator[Step]:
 def main(dataset: str, out: Path, source: str) -> None:
     """Download DATASET and leave its directory in OUT; prints the directory."""
     archive = ARCHIVES[dataset]
-    with _bar(archive.file) as step:
+    with interruptible(AGAIN), alone_in(out), _bar(archive.file) as step:
         target = download(archive, source, out, step)
     click.echo(target)
 

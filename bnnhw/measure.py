@@ -14,6 +14,7 @@ from bnnhw.cli import Command, interruptible
 from bnnhw.cost.cases import Cases
 from bnnhw.cost.measurement import NAME, choose, plan, specifications
 from bnnhw.errors import UserError
+from bnnhw.jobs.locks import alone_in
 from bnnhw.jobs.pool import AGAIN, workers
 from bnnhw.network.spec import NumberFormats
 from bnnhw.nn import checkpoint
@@ -78,14 +79,20 @@ def main(
         network, board, chosen, specs, seeds, images, out, models, command, energy, data
     )
     follower = Cases(measurement.cases)
-    with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
+    with (
+        interruptible(AGAIN),
+        alone_in(out),
+        workers(jobs, scheduler) as executor,
+        follower.bar,
+    ):
         follower.run(executor, lambda: measurement.publish(follower.ended))
+        if not follower.failed:
+            shutil.rmtree(out / "work", ignore_errors=True)
     if follower.failed:
         raise UserError(
             f"{len(follower.failed)} of {len(follower.jobs)} methods failed, "
             f"{follower.failed[0]}; the same command tries them again"
         )
-    shutil.rmtree(out / "work", ignore_errors=True)
     click.echo(out / f"{NAME}.md")
 
 

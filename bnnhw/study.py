@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from bnnhw import datasets
 from bnnhw.cli import Command, interruptible, numbers
 from bnnhw.errors import UserError
+from bnnhw.jobs.locks import alone_in
 from bnnhw.jobs.pool import AGAIN, workers
 from bnnhw.nn.teachers import read_teacher
 from bnnhw.studies.runs import Runs
@@ -68,9 +70,13 @@ def main(
         if experiment.teacher:
             read_teacher(experiment.teacher, experiment.spec)
     follower = Runs(experiments)
-    with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
+    with interruptible(AGAIN), ExitStack() as stack:
+        for folder, option in {study.models: "--models", study.out: "--out"}.items():
+            stack.enter_context(alone_in(folder, option))
+        executor = stack.enter_context(workers(jobs, scheduler))
+        stack.enter_context(follower.bar)
         follower.run(executor, lambda: study.publish(experiments, missing, choice))
-    study.publish(experiments, missing, choice)
+        study.publish(experiments, missing, choice)
     click.echo(study.path(plan, ".md"))
     if follower.failed:
         raise UserError(

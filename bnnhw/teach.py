@@ -12,7 +12,7 @@ from bnnhw.network.spec import NetworkSpec
 from bnnhw.training.journal import Terminal
 from bnnhw.training.recipe import Recipe
 from bnnhw.training.run import train_teacher
-from bnnhw.training.team import team
+from bnnhw.training.team import one_training, team
 
 
 @click.command(cls=Command)
@@ -48,7 +48,7 @@ def main(
         weight_decay=weight_decay,
     )  # fmt: skip
     work = (spec, recipe, directory, out, resume)
-    with interruptible(), team(processes, train_teacher, *work) as place:
+    with interruptible(), one_training(out), team(processes, train_teacher, *work) as place:
         terminal = Terminal(silent=place.rank > 0)
         with terminal.bar:
             train_teacher(*work, log=terminal, team=place)

@@ -24,7 +24,7 @@ from bnnhw.training.options import (
     settle,
 )
 from bnnhw.training.run import benchmark, train
-from bnnhw.training.team import team
+from bnnhw.training.team import one_training, team
 from bnnhw.training.trainer import Recipe
 
 
@@ -84,10 +84,16 @@ def main(
         raise UserError("nowhere to write the network: give --out FILE.pt")
     if fields.get("epochs") == 0:
         seed = fields.get("seed", Recipe.seed)
-        checkpoint.save(out, untrained(spec, seed), dict(epochs=0, seed=seed))
+        with one_training(out):
+            checkpoint.save(out, untrained(spec, seed), dict(epochs=0, seed=seed))
         return
     work = (spec, Recipe(**fields), directory, out, resume, start, teacher, board, compiled)
-    with interruptible(), compilable(), team(processes, train, *work) as place:
+    with (
+        interruptible(),
+        one_training(out),
+        compilable(),
+        team(processes, train, *work) as place,
+    ):
         terminal = Terminal(silent=place.rank > 0)
         with terminal.bar:
             train(*work, log=terminal, team=place)

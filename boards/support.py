@@ -92,7 +92,7 @@ class BoardSupport(Board, ABC):
 
     def made_hz(self, clock_hz: float | None = None) -> float:
         """Returns what the PLL makes of a clock, of the board's own if none is given."""
-        return float(self.pll(clock_hz or self.clock_hz).output_hz)
+        return float(self.pll(self.clock_hz if clock_hz is None else clock_hz).output_hz)
 
     def top(self, engine: wiring.Component, *, clock_hz: float, **sizes: int) -> "Top":
         """Returns the whole design around an engine, at the clock the PLL makes of clock_hz.

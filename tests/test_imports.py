@@ -55,7 +55,7 @@ WINGS = {  # what each may import beside itself
     ),
     "gateware": (),
     "boards": ("bnnhw.gateware",),
-    "sim": ("bnnhw.gateware.frames", "bnnhw.boards.bench"),
+    "sim": (*BASE, "bnnhw.gateware.frames", "bnnhw.boards.bench", "bnnhw.jobs"),
 }  # fmt: skip
 
 

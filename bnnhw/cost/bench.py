@@ -26,7 +26,7 @@ from bnnhw.cost import activity, energy, netlist
 from bnnhw.errors import UserError
 from bnnhw.flow import implement, stages, tools
 from bnnhw.flow.families import FAMILIES
-from bnnhw.jobs.files import read_json, write_text
+from bnnhw.jobs.files import Kept, read_sealed, write_sealed
 from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
@@ -72,7 +72,9 @@ class Case:
 
     def row(self) -> dict[str, Any]:
         """Returns the row that `perform` left."""
-        row: dict[str, Any] = read_json(self.path)
+        row = read_sealed(self.path)
+        if row is None:
+            raise UserError(f"{self.path}: damaged or gone; the same command makes it anew")
         return row
 
 
@@ -100,17 +102,17 @@ def perform(case: Case) -> None:
             row = head | dict(status=REFUSED, reason=str(fault))
         else:
             design = _digest(plan)
-            if case.path.exists() and _stands(case.row(), design):
+            if _stands(read_sealed(case.path), design):
                 return
             row = head | dict(design=design) | _Bench(case, plan).measure()
         row["measured"] = date.today().isoformat()
         row["seconds"] = round(time.monotonic() - started, 1)
-        write_text(case.path, json.dumps(row, indent=2) + "\n")
+        write_sealed(case.path, row)
 
 
-def _stands(row: Mapping[str, Any], design: str) -> bool:
+def _stands(row: Mapping[str, Any] | None, design: str) -> bool:
     """Returns whether a row stands. A placement that a busy machine stopped is tried again."""
-    return row.get("design") == design and row["status"] != UNPLACED
+    return row is not None and row.get("design") == design and row["status"] != UNPLACED
 
 
 def _digest(plan: Plan) -> str:
@@ -174,12 +176,14 @@ class _Bench:
         for file in _COUNTING:
             contents.update(file.read_bytes())
         path = self.shared / f"activity-{contents.hexdigest()}.json"
-        if not path.exists():
+        counted = read_sealed(path)
+        if counted is None:
             self._ensure_netlist()
             divisor = self.design.clocking.divisor
-            counted = activity.count_activity(network, self.board, images, divisor, self.folder)
-            write_text(path, json.dumps(asdict(counted)) + "\n")
-        known = activity.Activity(**read_json(path))
+            found = activity.count_activity(network, self.board, images, divisor, self.folder)
+            counted = asdict(found)
+            write_sealed(path, counted)
+        known = activity.Activity(**counted)
         return energy.estimate(known, traffic(self.plan), source, clock_mhz * 1e6, self.board)
 
     @cached_property
@@ -204,20 +208,27 @@ class _Bench:
         once.
         """
         path = self.shared / "cells.json"
-        if not path.exists():
-            write_text(path, json.dumps(self._synthesise()) + "\n")
-        cells: dict[str, int] = read_json(path)
+        cells = read_sealed(path)
+        if cells is None:
+            cells = self._synthesise()
+            write_sealed(path, cells)
         return cells
 
     def _synthesise(self) -> dict[str, int]:
-        cells = stages.synthesise(self.design)
-        write_text(self.folder / "netlist", self.hardware)
-        return cells
+        """Returns the cells of the netlist, which is made whether or not it stands."""
+        found: dict[str, int] = {}
+        self._netlist.forget()
+        self._netlist.make(lambda: found.update(stages.synthesise(self.design)))
+        return found
+
+    @property
+    def _netlist(self) -> Kept:
+        products = (self.folder / "top.json", self.folder / "netlist.v")
+        return Kept(self.folder / "netlist.kept", self.hardware, products)
 
     def _ensure_netlist(self) -> None:
         """Make the netlist in this process's folder; another process may have found the cells."""
-        mark = self.folder / "netlist"
-        if not mark.exists() or mark.read_text() != self.hardware:
+        if not self._netlist.stands():
             self._synthesise()
 
     def _memory_words(self) -> int:
@@ -259,9 +270,10 @@ class _Bench:
         shares it.
         """
         path = self.shared / f"seed-{seed}.json"
-        if not path.exists():
-            write_text(path, json.dumps(self._try(seed)) + "\n")
-        entry: dict[str, Any] = read_json(path)
+        entry = read_sealed(path)
+        if entry is None:
+            entry = self._try(seed)
+            write_sealed(path, entry)
         if "fault" in entry:
             raise tools.ToolHopeless(entry["fault"])
         return entry

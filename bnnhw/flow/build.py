@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,12 @@ from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
 from bnnhw.flow.progress import Stages
 from bnnhw.flow.prove import Proof
-from bnnhw.jobs.files import replacing
+from bnnhw.jobs.files import digest_of, publish, sweep
+from bnnhw.jobs.locks import alone_in
 
 STOPS = {"plan": 0, "verilog": 2, "synth": 3, "pnr": 4}  # how many stages follow the plan
+REPORT = "report.json"
+VERILOG = ("flash.bin", "top.v")  # products of the stage verilog
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Request:
 class Build:
     """A build in its stages. Each uses what the stages before it left.
 
-    Everything is made in OUT/work, which is kept for the next build. Finished files move to OUT,
-    report.json last. Nothing is written before the plan stands.
+    Everything is made in OUT/work, which is kept for the next build. Finished files move to OUT
+    together, report.json last. Nothing is written before the plan stands. Meanwhile no other build
+    can have OUT.
     """
 
     def __init__(self, request: Request, console: Console) -> None:
@@ -63,10 +66,14 @@ class Build:
         """Run all stages asked for. Returns the report."""
         with self.stages.stage("plan", "integers, memory map and program"):
             self.plan_network()
-        try:
-            self.work.mkdir(parents=True, exist_ok=True)
-        except OSError as fault:
-            raise UserError(f"--out {self.out}: {fault.strerror}; give another directory") from None
+        self.check_place()
+        with alone_in(self.out):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
+        self.work.mkdir(exist_ok=True)
+        for folder in (self.out, self.work):
+            sweep(folder)
         steps: list[tuple[str, str, Callable[[], None]]] = [
             ("verilog", "gateware to Verilog", self.write_verilog),
             ("prove", "compile the simulator, compare with the golden", self.prove),
@@ -95,11 +102,26 @@ class Build:
         self.model = stages.load(request.model)
         self.network = stages.lower(self.model, residual_width=request.residual_width)
         self.out = request.out or Path("build") / f"{request.board}-{self.model.name}"
-        if self.out.exists() and not self.out.is_dir():
-            raise UserError(f"--out {self.out}: is a file; give a directory")
         self.work = self.out / "work"
         self.plan = stages.make_plan(self.network, self.board)
         self.images = self._images()
+
+    def check_place(self) -> None:
+        """Raise UserError where OUT cannot take this build, or where it would lose a bitstream."""
+        out, stop = self.out, self.request.stop_after
+        if out.exists() and not out.is_dir():
+            raise UserError(f"--out {out}: is a file; give a directory")
+        bitstream = stages.bitstream_name(self.board)
+        for name in (REPORT, bitstream, *VERILOG):
+            if (out / name).is_dir():
+                raise UserError(f"--out {out}: {name} in it is a folder; give another directory")
+        if self.work.exists() and not self.work.is_dir():
+            raise UserError(f"--out {out}: work in it is a file; give another directory")
+        if stop and (out / bitstream).exists():
+            raise UserError(
+                f"--out {out}: holds a whole build, whose {bitstream} --stop-after {stop} would "
+                f"remove; give another directory"
+            )
 
     def _images(self) -> np.ndarray:
         """Returns the proof's images: of a test set that was given or is bundled, else random."""
@@ -142,20 +164,15 @@ class Build:
             stages.pack(self.design, self.placed)
 
     def publish(self) -> dict[str, Any]:
-        """Copy what this build made to OUT, the report last. Remove there what it did not make."""
+        """Put what this build made into OUT, all or nothing. Remove there what it did not make."""
         done = self.stages.seconds
-        products = {"flash.bin": "verilog", "top.v": "verilog"}  # and their stages
-        products[stages.bitstream_name(self.board)] = "pack"
+        products = dict.fromkeys(VERILOG, "verilog") | {stages.bitstream_name(self.board): "pack"}
         made = [self.work / name for name, stage in products.items() if stage in done]
         logs = [*self.work.glob("*.log"), *self.work.glob("sim/*.log")]
-        made += [log for log in logs if log.stat().st_mtime >= self.stages.started_at]
-        for source in made:
-            with replacing(self.out / source.name) as partial:
-                shutil.copyfile(source, partial)
-        for name in {*products} - {source.name for source in made}:
-            (self.out / name).unlink(missing_ok=True)
-        content = self.report()
-        report.write(content, self.out / "report.json")
+        logs = [log for log in logs if log.stat().st_mtime >= self.stages.started_at]
+        content = self.report() | dict(files={source.name: digest_of(source) for source in made})
+        files: dict[str, Path | str] = {source.name: source for source in (*made, *logs)}
+        publish(self.out, files | {REPORT: report.text(content)}, REPORT, products.keys() - files)
         return content
 
     def report(self) -> dict[str, Any]:

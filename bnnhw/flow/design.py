@@ -13,6 +13,7 @@ from bnnhw.errors import UserError
 from bnnhw.flow.verilog import rtlil_to_verilog, to_verilog
 from bnnhw.gateware.engine import Engine
 from bnnhw.gateware.flash import boot_image
+from bnnhw.jobs.files import replacing, write_text
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,11 @@ def clocking(board: BoardSupport, wanted_hz: float | None = None) -> Clocking:
 def write_files(plan: Plan, board: BoardSupport, clock_hz: float, folder: Path) -> Path:
     """Write engine.v, top.il, top.v, the pins and flash.bin. Returns the path of engine.v.
 
-    Files whose content would not change are left as they are.
+    engine.v and top.v are kept where an earlier call has made them of the same hardware.
     """
     payload = plan.image.astype("<u8").tobytes()
-    (folder / "flash.bin").write_bytes(boot_image(payload))
+    with replacing(folder / "flash.bin") as partial:
+        partial.write_bytes(boot_image(payload))
     engine = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", folder)
     spec = plan.network.spec
     top = board.top(
@@ -62,5 +64,5 @@ def write_files(plan: Plan, board: BoardSupport, clock_hz: float, folder: Path) 
     files = board.prepare(top)
     rtlil_to_verilog(files.pop("top.il"), "top", folder)
     for name, text in files.items():
-        (folder / name).write_text(text)
+        write_text(folder / name, text)
     return engine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from bnnhw.boards.numbers import Board
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
 from bnnhw.flow.families import FAMILIES
+from bnnhw.jobs.files import read_json, write_text
 
 LIVELOCK_LINES, LIVELOCK_ROUNDS = 12, 300  # as many alike, of each of nextpnr's routers
 MENDING_ROUNDS = 40  # of router2, after all wires were right but some arcs were not
@@ -52,9 +52,13 @@ def synthesise(board: Board, folder: Path) -> dict[str, int]:
     Returns how many of each of the family's resources the netlist takes, "lut" and "ff" first.
     """
     family = FAMILIES[board.family]
-    (folder / "top.ys").write_text(family.synthesis.format(options=" ".join(board.synth_opts)))
+    for old in ("top.stat", "top.json", "netlist.v"):
+        (folder / old).unlink(missing_ok=True)
+    write_text(folder / "top.ys", family.synthesis.format(options=" ".join(board.synth_opts)))
     tools.run(tools.YOSYS, ["-q", "-l", "yosys.log", "top.ys"], cwd=folder, log="yosys.out")
-    found = cell_counts((folder / "top.stat").read_text())
+    for product in ("top.json", "netlist.v"):
+        tools.check_whole(folder / product)
+    found = cell_counts((folder / "top.stat").read_text(encoding="utf-8"))
 
     def count(sizes: Mapping[str, int]) -> int:
         return sum(
@@ -112,16 +116,18 @@ def place(
     """
     family, pins = FAMILIES[board.family], board.constraints
     report = folder / f"pnr-{seed}.json"
-    report.unlink(missing_ok=True)
+    placed_file = folder / f"top-{seed}.{family.placed}"
+    for old in (report, placed_file):
+        old.unlink(missing_ok=True)
     tools.run(
         family.nextpnr,
         [*board.nextpnr_opts, "--json", "top.json", f"--{pins}", f"top.{pins}",
-         f"--{family.placed}", f"top-{seed}.{family.placed}", "--freq", f"{clock_hz / 1e6:g}",
+         f"--{family.placed}", placed_file.name, "--freq", f"{clock_hz / 1e6:g}",
          "--seed", str(seed), "--timing-allow-fail", "--report", report.name],
         cwd=folder, log=f"nextpnr-{seed}.log", timeout=seconds or family.pnr_seconds,
         hopeless=livelock,
     )  # fmt: skip
-    found = json.loads(report.read_text())
+    found = read_json(report)
     used = found["utilization"]
     return Placed(
         seed=seed,
@@ -171,5 +177,6 @@ def pack(board: Board, folder: Path, seed: int) -> Path:
     family = FAMILIES[board.family]
     product = f"top.{family.bitstream}"
     arguments = [*board.pack_opts, f"top-{seed}.{family.placed}", product]
+    (folder / product).unlink(missing_ok=True)
     tools.run(family.packer, arguments, cwd=folder, log="pack.log")
     return folder / product

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 
 
 class Stages:
@@ -37,4 +38,6 @@ class Stages:
     def tell(self, line: str) -> None:
         """Print a line after the time since the start."""
         elapsed = time.monotonic() - self._started
-        self.console.print(f"[dim]{elapsed:7.1f} s[/dim]  {line}", highlight=False)
+        self.console.print(
+            f"[dim]{elapsed:7.1f} s[/dim]  {escape(line)}", highlight=False, emoji=False
+        )

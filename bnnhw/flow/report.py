@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bnnhw.boards.numbers import Board
@@ -16,7 +16,6 @@ from bnnhw.flow import tools
 from bnnhw.flow.implement import Placed
 from bnnhw.flow.prove import Proof
 from bnnhw.gateware.parameters import GROUP, LANES, TAPS
-from bnnhw.jobs.files import write_text
 from bnnhw.network.integer import IntegerNetwork
 
 ARRAY_BITOPS = LANES * GROUP * TAPS
@@ -103,6 +102,9 @@ def accuracy_entry(metrics: dict[str, Any], *, as_trained: bool) -> dict[str, An
     known = metrics.get("accuracy")
     known = known if isinstance(known, dict) else {}
     entry = {name: known.get(name) for name in ("dataset", "split", "images", "float", "integer")}
+    for name in ("float", "integer"):
+        if isinstance(entry[name], bool) or not isinstance(entry[name], int | float):
+            entry[name] = None
     return entry if as_trained else {**entry, "integer": None}
 
 
@@ -117,9 +119,9 @@ def timing_entry(placed: Placed | None, clock_hz: float) -> dict[str, Any]:
     )
 
 
-def write(content: dict[str, Any], path: Path) -> None:
-    """Write report.json, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+def text(content: dict[str, Any]) -> str:
+    """Returns the text of report.json."""
+    return json.dumps(content, indent=2) + "\n"
 
 
 def tool_entry() -> dict[str, str]:
@@ -131,7 +133,7 @@ def show(content: dict[str, Any], console: Console) -> None:
     """Print the summary of a report."""
     table = Table(
         show_lines=False,
-        title=f"{content['model']['name']} on {content['board']}",
+        title=escape(f"{content['model']['name']} on {content['board']}"),
         show_header=False,
     )
     table.add_column(style="bold")
@@ -151,10 +153,12 @@ def show(content: dict[str, Any], console: Console) -> None:
         share = f"{100 * speed['array_utilisation']:.0f} % of the array"
         table.add_row("binary operations a cycle", f"{speed['bitops_per_cycle']:.0f}, {share}")
     if proof := content["verification"]:
-        word = "bit-exact" if proof["bit_exact"] else f"WRONG: {proof['mismatch']}"
+        word = "bit-exact" if proof["bit_exact"] else escape(f"WRONG: {proof['mismatch']}")
         images = f"{proof['images']} {proof['source']} images, {proof['tensors']} tensors"
         table.add_row("proof", f"{word}: {images}, {proof['simulator']}")
     accuracy = content["accuracy"]
     if accuracy["integer"] is not None:
-        table.add_row("accuracy", f"{accuracy['integer']:.2f} % on {accuracy['dataset']}")
+        table.add_row(
+            "accuracy", f"{accuracy['integer']:.2f} % on {escape(str(accuracy['dataset']))}"
+        )
     console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import warnings
 import zipfile
@@ -88,6 +89,8 @@ def read_inert(path: Path, what: str) -> Any:
             warnings.simplefilter("ignore")  # torch's remarks on foreign files
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
+        if error.filename is None:  # nothing of the disk: of the archive's own lengths
+            raise UserError(f"{path}: damaged or not a {what}; copy or train it anew") from None
         raise UserError(f"{path}: {error.strerror or error}; give a {what}") from None
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
@@ -98,6 +101,25 @@ def read_inert(path: Path, what: str) -> Any:
         raise UserError(f"{path}: not a {what}; write one with python -m bnnhw.train") from None
     except Exception:  # a damaged archive can raise nearly anything
         raise UserError(f"{path}: damaged or not a {what}; copy or train it anew") from None
+
+
+def _check_plain(path: Path, name: str, value: Any) -> None:
+    """Raise UserError unless a value is of numbers, texts, lists and tables: what JSON can say."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise UserError(f"{path}: {name} has the key {key!r}; keys are texts")
+            _check_plain(path, f"{name}.{key}", part)
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            _check_plain(path, f"{name}[{index}]", part)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}: {name} is {value}; metrics are finite numbers")
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise UserError(
+            f"{path}: {name} is a {type(value).__name__}; metrics are numbers, texts, lists and "
+            f"tables"
+        )
 
 
 def _refused(error: Exception) -> str:
@@ -130,6 +152,7 @@ def load(path: str | Path) -> Checkpoint:
     metrics = content.get("metrics", {})
     if not isinstance(metrics, dict):
         raise UserError(f"{path}: metrics must be a table, not {type(metrics).__name__}")
+    _check_plain(path, "metrics", metrics)
     packed = "packed" in content
     state = _unpacked(path, spec, content["packed"]) if packed else content.get("state")
     state = _checked_state(path, spec, state)
@@ -198,6 +221,11 @@ def bundled(name: str) -> Path:
     if name not in bundled_names():
         raise UserError(f"{name}: no such bundled model; there are {', '.join(bundled_names())}")
     return Path(str(resources.files("bnnhw") / "models" / f"{name}.pt"))
+
+
+def is_bundled(path: Path) -> bool:
+    """Returns whether a file is one of those that come with the package."""
+    return any(path.resolve() == bundled(name).resolve() for name in bundled_names())
 
 
 def find(name_or_path: str | Path) -> Path:

@@ -72,6 +72,8 @@ def record(
     path: Path, images: datasets.Images, dataset: str, split: str, step: Step
 ) -> dict[str, Any]:
     """Measure both accuracies, keep them in the file's metrics["accuracy"] and return them."""
+    if checkpoint.is_bundled(path):
+        raise UserError(f"--record: {path} belongs to bnnhw; copy it and give the copy")
     loaded = checkpoint.load(path)
     model = loaded.model()
     accuracy: dict[str, Any] = dict(dataset=dataset, split=split, images=len(images))

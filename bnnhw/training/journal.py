@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bnnhw.errors import UserError
+from bnnhw.jobs.files import replacing
 
 
 def lines_path(out: Path) -> Path:
@@ -33,8 +34,10 @@ class Lines:
     def __init__(self, path: Path, epoch: int) -> None:
         self.path = path
         try:
-            lines = path.read_text().splitlines() if epoch and path.exists() else []
-            path.write_text("".join(f"{line}\n" for line in lines if _epoch(line) <= epoch))
+            text = path.read_text(encoding="utf-8") if epoch and path.exists() else ""
+            lines = [line for line in text.splitlines() if _epoch(line) <= epoch]
+            with replacing(path) as partial:
+                partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error}); choose another --out") from None
 

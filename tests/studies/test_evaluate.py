@@ -123,3 +123,13 @@ def test_faults_are_one_line(tmp_path, cifar_model):
         result = invoke(*words)
         assert result.exit_code == 2 and message in result.stderr
         assert result.stdout == "" and "Traceback" not in result.stderr
+
+
+def test_a_bundled_model_is_not_written_over(monkeypatch, tmp_path):
+    path = checkpoint.bundled("resnet8-digits")
+    before = path.read_bytes()
+    (tmp_path / "link.pt").symlink_to(path)
+    for name in ("resnet8-digits", path, tmp_path / "link.pt"):
+        result = invoke(name, "--record", "--images", 1)
+        assert result.exit_code == 2 and "copy it and give the copy" in result.stderr
+    assert path.read_bytes() == before
