@@ -94,7 +94,7 @@ class Random:
 
     def shortcut(self, shape: Convolution) -> IntegerShortcut:
         out, channels = shape.out_channels, shape.shortcut_channels
-        binary = self.spec.repair.downsample == "conv1x1-binary"
+        binary = (shape.repair or self.spec.repair).downsample == "conv1x1-binary"
         weights = self.signs(out, channels) if binary else self.bytes(out, channels)
         half = channels**0.5 / 2 if binary else 64 * self.step * channels**0.5 / 2**6
         shift = 1 if binary else 10
@@ -104,7 +104,7 @@ class Random:
         )  # fmt: skip
 
     def stem(self) -> IntegerStem:
-        out, channels = self.spec.widths[0], self.spec.input[2]
+        out, channels = self.spec.stem_channels, self.spec.input[2]
         if self.spec.repair.stem == "8-bit":
             shift = 9
             half = 75 * 73 * (9 * channels) ** 0.5 / 2**shift
@@ -124,7 +124,7 @@ class Random:
         taps = (3, 3, shape.in_channels)
         weights = self.signs(out, *taps)
         fan_in = 9 * shape.in_channels
-        active = self.spec.repair.activation != "none"
+        active = (shape.repair or self.spec.repair).activation != "none"
         two_sided = self.two_sided and active and self.rng.random() < self.two_sided
         if not parts.requantised and not two_sided:
             threshold = self.normal(fan_in**0.5, out).clip(-fan_in, fan_in + 1)
@@ -144,7 +144,9 @@ class Random:
             self.gate(shape) if parts.gate else None,
             self.shortcut(shape) if parts.shortcut else None,
             self.activation(part.bias) if parts.after else None,
-            self.border(out) if self.spec.adabin_padding == "zero" else None,
+            self.border(out)
+            if parts.window_sum and self.spec.adabin_padding == "zero"
+            else None,
         )  # fmt: skip
 
     def border(self, channels: int) -> np.ndarray:

@@ -21,6 +21,9 @@ def _missing(network: IntegerNetwork) -> Iterator[tuple[str, str]]:
     if len(set(fractions)) > 1:
         yield f"residual_fractions={fractions}", "use one residual_fraction for all stages"
     spec, levels = network.spec, network.stem.levels
+    for shape in spec.convolutions():
+        if shape.repair not in (None, spec.repair):
+            yield f"{shape.name}.repair", "give all layers the network's methods"
     if spec.stem_activation != "none":
         yield f"stem_activation={spec.stem_activation}", "use stem_activation=none"
     if set(spec.pad) - {128} or (spec.pad and levels is not None):

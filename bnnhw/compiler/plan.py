@@ -149,7 +149,7 @@ def _gaps(network: IntegerNetwork) -> tuple[int, int, int] | None:
     spec = network.spec
     others = layout.blocks(*spec.input[:2])[1] - strips[0][1]
     width = 16 if needs_passes(network) else spec.formats.residual_width
-    bits = others * groups(spec.widths[0])
+    bits = others * groups(spec.stem_channels)
     residuals = bits * layout.GROUP // layout.word_channels(width)
     return (others - 2) * image_groups(network), bits, residuals
 

@@ -129,7 +129,7 @@ class Schedule:
 
     def _stem(self) -> Iterator[Task]:
         (height, width, _), part = self.spec.input, self.network.stem
-        size = (height, width, self.spec.widths[0])
+        size = (height, width, self.spec.stem_channels)
         if part.levels is None:
             yield Task(
                 "stem", None, self.spec.input, size, entries.stem_entries(part), IMAGE,
@@ -147,7 +147,7 @@ class Schedule:
     def _body(self) -> Iterator[Task]:
         convolutions, stem = self.network.convolutions, self.network.stem.requantiser
         height, width, _ = self.spec.input
-        size = (height, width, self.spec.widths[0])
+        size = (height, width, self.spec.stem_channels)
         for work in further_bits(stem, STREAM, self.spec.repair.features):
             yield self._task("stem", work, size, size, self._bits)
         thresholds = stem.threshold

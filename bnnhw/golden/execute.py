@@ -136,7 +136,7 @@ def _convolution(
     part: IntegerConvolution, bits: list[Tensor], stream: Tensor, spec: NetworkSpec, keep: Keep
 ) -> tuple[Tensor, list[Tensor]]:
     """Returns the residual stream and the bits after a convolution."""
-    shape, padding = part.shape, spec.repair.padding
+    shape, padding = part.shape, (part.shape.repair or spec.repair).padding
     terms = [(part.weights, 0), *((term.weights, term.feature) for term in part.further)]
     accs = [
         parts.convolution(bits[feature], weights, shape.stride, padding)

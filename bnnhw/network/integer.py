@@ -143,7 +143,8 @@ class Structure:
 
 
 def structure(shape: Convolution, repair: Repair) -> Structure:
-    """The parts of this convolution in a network of these repair methods."""
+    """The parts of this convolution in a network of these repair methods, unless it has its own."""
+    repair = shape.repair or repair
     kind, _, count = repair.ensemble.partition("-")
     features = tuple(range(repair.features))
     if kind == "weights":
@@ -171,23 +172,24 @@ def structure(shape: Convolution, repair: Repair) -> Structure:
 
 def keeps_wide(spec: NetworkSpec) -> bool:
     """Whether wide numbers go from one operation to another, so that they must fit 16 bits."""
-    repair = spec.repair
-    return (
-        multiplies_wide(spec)
-        or repair.ensemble != "none"
-        or repair.binary_sets == "adabin"
-        or repair.downsample != "pad"
+    return multiplies_wide(spec) or any(
+        repair.ensemble != "none" or repair.binary_sets == "adabin" or repair.downsample != "pad"
+        for repair in repairs(spec)
     )
+
+
+def repairs(spec: NetworkSpec) -> list[Repair]:
+    """Returns the methods of each layer."""
+    return [layer.repair or spec.repair for layer in spec.convolution_layers()]
 
 
 def multiplies_wide(spec: NetworkSpec) -> bool:
     """Whether wide numbers are multiplied, by factors that need bits after the point."""
-    repair = spec.repair
-    return (
-        spec.stem_activation != "none"
-        or repair.scaling == "spatial"
+    return spec.stem_activation != "none" or any(
+        repair.scaling == "spatial"
         or repair.activation != "none"
         or repair.squeeze_excitation != "none"
+        for repair in repairs(spec)
     )
 
 
@@ -218,7 +220,7 @@ class IntegerConvolution:
 
     def parts(self, repair: Repair) -> Structure:
         """What it consists of, numbers compared in place of sums too."""
-        asked = structure(self.shape, repair)
+        asked, repair = structure(self.shape, repair), self.shape.repair or repair
         if asked.requantised or self.requantiser is None or repair.activation == "none":
             return asked
         return replace(asked, requantised=True, before=True)
@@ -250,7 +252,7 @@ class IntegerConvolution:
                 raise UserError(f"{name}: has no shortcut, so it needs thresholds of its sums")
             check_array(f"{name}.threshold", self.threshold, np.int32, (out,))
             check_range(f"{name}.threshold", self.threshold, -fan_in, fan_in + 1)
-        if (self.border is not None) != (spec.adabin_padding == "zero"):
+        if (self.border is not None) != (parts.window_sum and spec.adabin_padding == "zero"):
             raise UserError(f"{name}.border: not that of adabin_padding={spec.adabin_padding}")
         if self.border is not None:
             self._check_border(self.border)
@@ -269,8 +271,9 @@ class IntegerConvolution:
             gated = (shape.out_height, shape.out_width, out)
             self.gate.check(f"{name}.gate", gated, spec.formats)
         if self.shortcut is not None:
-            if self.shortcut.binary != (spec.repair.downsample == "conv1x1-binary"):
-                raise UserError(f"{name}.shortcut: is not the spec's {spec.repair.downsample}")
+            kind = (shape.repair or spec.repair).downsample
+            if self.shortcut.binary != (kind == "conv1x1-binary"):
+                raise UserError(f"{name}.shortcut: is not the spec's {kind}")
             size = (out, shape.shortcut_channels)
             self.shortcut.check(f"{name}.shortcut", size, spec.formats)
 

@@ -247,8 +247,8 @@ class IntegerStem:
         if (self.activation is not None) != (spec.stem_activation != "none"):
             raise UserError(f"stem.activation: not that of stem_activation={spec.stem_activation}")
         if self.activation is not None:
-            self.activation.check("stem.activation", spec.widths[0])
-        out, channels = spec.widths[0], spec.input[2]
+            self.activation.check("stem.activation", spec.stem_channels)
+        out, channels = spec.stem_channels, spec.input[2]
         if (self.levels is not None) != (spec.repair.stem == "thermometer"):
             raise UserError(f"stem.levels: not those of a stem={spec.repair.stem}")
         if self.levels is None:

@@ -22,6 +22,7 @@ from bnnhw.network.folded import (
 )
 from bnnhw.network.integer import structure
 from bnnhw.network.operations import saturation
+from bnnhw.network.repair import Repair
 from bnnhw.network.spec import Convolution, NetworkSpec
 
 BATCH = 50
@@ -100,15 +101,15 @@ def _stem(network: FoldedNetwork, pixels: np.ndarray) -> Map:
     if isinstance(stem, FoldedThermometer):
         x = _signs(around[..., None] >= stem.levels).reshape(*around.shape[:3], -1)
         if not spec.pad:
-            x = _padded(x[:, 1:-1, 1:-1], _outside(spec))
+            x = _padded(x[:, 1:-1, 1:-1], _outside(spec.repair))
         y = _convolve(x, stem.term.weights, 1) * stem.term.gain + stem.offset
     else:
         y = _convolve(around - 128, stem.weights, 1) * stem.gain + stem.offset
     return _activated(y, stem.activation)
 
 
-def _outside(spec: NetworkSpec) -> float:
-    return -1.0 if spec.repair.padding == "minus-one" else 0.0
+def _outside(repair: Repair) -> float:
+    return -1.0 if repair.padding == "minus-one" else 0.0
 
 
 def _activated(x: Map, part: FoldedActivation | None) -> Map:
@@ -122,7 +123,8 @@ def _activated(x: Map, part: FoldedActivation | None) -> Map:
 def _layer(layer: Folded, shape: Convolution, spec: NetworkSpec, x: Map, stream: Map) -> Map:
     y: Map = np.zeros(1)
     for term in layer.terms:
-        bits = _padded(_signs(x >= layer.thresholds[term.feature]), _outside(spec))
+        outside = _outside(shape.repair or spec.repair)
+        bits = _padded(_signs(x >= layer.thresholds[term.feature]), outside)
         y = y + term.gain * _convolve(bits, term.weights, shape.stride)
     if layer.spatial is not None:
         y = y * layer.spatial[..., None]

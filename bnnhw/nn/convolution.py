@@ -46,10 +46,10 @@ class BinaryConvolution(nn.Module):
 
     def __init__(self, shape: Convolution, spec: NetworkSpec) -> None:
         super().__init__()
-        repair, channels = spec.repair, shape.out_channels
+        repair, channels = shape.repair or spec.repair, shape.out_channels
         kind, _, count = repair.ensemble.partition("-")
         self.shape, self.repair = shape, repair
-        self.pads_zero = spec.adabin_padding == "zero"
+        self.pads_zero = repair.binary_sets == "adabin" and spec.adabin_padding == "zero"
         self.bases = int(count) if kind == "weights" else 1
         self.groups = int(count) if kind == "group" else 1
         self.blended = repair.features if kind == "features" else 1

@@ -68,12 +68,13 @@ class BinaryResNet(nn.Module):
         first = formats.at(formats.fraction(0))
         stream = x = quantise_residual(self.stem(self.pixels(pixels)), first)
         after = []
-        for place, layer in enumerate(self.layers(), 1):
+        layers = self.layers()
+        for layer, following in zip(layers, (*layers[1:], None), strict=True):
             if layer.shape.shortcut:
                 stream = x = layer(x, stream, formats.at(layer.shape.fraction))
             else:
                 x = layer(x)
-            if place % (2 * self.spec.blocks) == 0:
+            if following is None or following.shape.stage > layer.shape.stage:
                 after.append(stream)
         return self.head(stream), after
 

@@ -38,7 +38,7 @@ class Border(nn.Module):
 def activation(spec: NetworkSpec) -> Activation | None:
     """Returns what follows the stem's batch norm."""
     kind = spec.stem_activation
-    return None if kind == "none" else Activation(kind, spec.widths[0])
+    return None if kind == "none" else Activation(kind, spec.stem_channels)
 
 
 class Stem(nn.Module):
@@ -49,7 +49,7 @@ class Stem(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        out, channels = spec.widths[0], spec.input[2]
+        out, channels = spec.stem_channels, spec.input[2]
         self.pad = Border(spec) if spec.pad else None
         self.activation = activation(spec)
         self.weight = nn.Parameter(torch.empty(out, channels, 3, 3))
@@ -85,7 +85,7 @@ class ThermometerStem(nn.Module):
         super().__init__()
         self.minus_one = spec.repair.padding == "minus-one"
         self.reached = spec.levels or tuple(thermometer_levels(LEVELS))
-        out, channels = spec.widths[0], spec.input[2] * len(self.reached)
+        out, channels = spec.stem_channels, spec.input[2] * len(self.reached)
         self.pad = Border(spec) if spec.pad else None
         self.activation = activation(spec)
         levels = (torch.tensor(self.reached) - 128) / PIXEL_UNITS

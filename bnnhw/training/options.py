@@ -67,6 +67,8 @@ SETTINGS = (
     Setting("--widths", "spec", "widths", ",", "Channels per stage. [default: 16,32,64]"),
     Setting("--classes", "spec", "classes", int, "Classes; the data set's if not given."),
     Setting("--input", "spec", "input", "x", "HEIGHTxWIDTHxCHANNELS; the data set's if not given."),
+    Setting("--stages", "spec", "stages", ",",
+            "Blocks in each stage, such as 3,4,6,3. [default: as many as depth has room for]"),
     Setting("--pad", "spec", "pad", ",", "Bytes around the image, by colour. [default: 128]"),
     Setting("--levels", "spec", "levels", ",",
             "Bytes from which a thermometer stem's bits are 1. [default: 32 equal parts]"),

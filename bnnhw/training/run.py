@@ -108,7 +108,7 @@ def benchmark(
     images = random_images(spec, 8 * recipe.batch)
     teacher = None
     if spec.repair.teacher_student != "none":
-        teacher = Teacher(spec.blocks, spec.widths, spec.classes, spec.input[2])
+        teacher = Teacher(spec.blocks[0], spec.widths, spec.classes, spec.input[2])
     trainer = Trainer(spec, recipe, images, images, team, teacher, compiled=compiled)
     speed = trainer.measure(seconds)
     return dict(
@@ -129,7 +129,7 @@ def train_teacher(
     images, validation = (
         datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")
     )
-    trainer = TeacherTrainer(spec.blocks, spec.widths, recipe, images, validation, team)
+    trainer = TeacherTrainer(spec.blocks[0], spec.widths, recipe, images, validation, team)
     kept = state_path(out)
     if resume:
         trainer.restore(checkpoint.read_inert(kept, "training state"), kept)

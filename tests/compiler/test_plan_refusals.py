@@ -10,6 +10,7 @@ from bnnhw.boards.icebreaker import BOARD
 from bnnhw.boards.ulx3s import BOARD as LARGER
 from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.errors import UserError
+from bnnhw.network.layers import Layer
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from tests.plans import SPECS, names_of, network_of
 from tests.random_networks import random_network
@@ -47,6 +48,9 @@ def test_what_the_engine_has_no_part_for_is_named():
         with pytest.raises(UserError, match=fault):
             make_plan(random_network(replace(spec, **settings)), BOARD)
     assert make_plan(random_network(replace(spec, pad=(128,))), BOARD)
+    layers = (Layer("one", 4, 4), Layer("two", 4, 4, repair=Repair(activation="prelu")))
+    with pytest.raises(UserError, match=r"two\.repair: the engine has no such part yet"):
+        make_plan(random_network(NetworkSpec(layers=layers, input=(8, 8, 1))), BOARD)
     same = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(4, 4, 4)))
     assert make_plan(network_of(same), BOARD)
 

@@ -90,7 +90,8 @@ class Naive:
     def convolution(self, part: IntegerConvolution, stream, bits):
         name, shape = part.shape.name, part.shape
         terms = [(part.weights, 0)] + [(term.weights, term.feature) for term in part.further]
-        accs = [window_sum(bits[at] * 2 - 1, w, shape.stride, self.outside) for w, at in terms]
+        outside = -1 if (shape.repair or self.spec.repair).padding == "minus-one" else 0
+        accs = [window_sum(bits[at] * 2 - 1, w, shape.stride, outside) for w, at in terms]
         for at, acc in enumerate(accs):
             self.taps[f"{name}.acc{at or ''}"] = acc
         if part.requantiser is None:
@@ -168,7 +169,7 @@ class Naive:
             r = self.scaled(half, part.shortcut.scale, part.shortcut)
             r = r + self.constant(part.shortcut)
             return np.clip(r, -32768, 32767)
-        if step == 2 and self.spec.repair.downsample == "avgpool-duplicate":
+        if step == 2 and (shape.repair or self.spec.repair).downsample == "avgpool-duplicate":
             height, width, channels = stream.shape
             for row, column, c in np.ndindex(*added.shape):
                 for dy, dx in np.ndindex(2, 2):

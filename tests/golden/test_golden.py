@@ -17,6 +17,7 @@ from bnnhw.network.repair import CATEGORIES
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
 from tests.golden.naive import Naive
+from tests.layer_lists import MIXED
 from tests.random_networks import random_network
 
 METHODS = {
@@ -96,6 +97,14 @@ def test_random_combinations_equal_the_definition(seed):
     )  # fmt: skip
     images = rng.integers(0, 256, (1, *shape), dtype=np.uint8)
     check_against_loops(random_network(spec, seed, two_sided=0.5, exponents=seed % 3 == 0), images)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_layers_of_their_own_methods_equal_the_definition(seed):
+    network = random_network(MIXED, seed, two_sided=0.5, exponents=seed > 1)
+    images = np.random.default_rng(seed).integers(0, 256, (1, *MIXED.input), dtype=np.uint8)
+    check_against_loops(network, images)
+    assert network.convolutions[3].border is not None and network.convolutions[2].border is None
 
 
 def test_random_methods_exercise_both_bits_both_slopes_and_gates():

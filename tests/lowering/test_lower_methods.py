@@ -83,6 +83,7 @@ FOREIGN = {  # of spec fields beside the repair
     "pad": dict(pad=(3, 200)),
     "thermometer's pad": dict(repair=METHODS["thermometer"], pad=(3, 200)),
     "levels": dict(repair=METHODS["thermometer"], levels=(1, 9, 40, 200)),
+    "stages of other lengths": dict(stages=(1, 3, 2)),
     "adabin, zeros": dict(repair=METHODS["adabin"], adabin_padding="zero"),
     "adabin, zeros, single": dict(
         repair=Repair(binary_sets="adabin", activation="rprelu", **SINGLE), adabin_padding="zero"
@@ -95,8 +96,9 @@ def case(request) -> Case:
     """A small random network, its integers and their tensors on random images."""
     method, points = POINTS.get(request.param, (request.param, ()))
     settings = FOREIGN.get(method) or dict(repair=METHODS[method])
-    spec = NetworkSpec(depth=8, widths=(8, 16, 20), input=(9, 12, 2), classes=5,
-                       formats=NumberFormats(residual_fractions=points), **settings)  # fmt: skip
+    shape = dict(depth=8, widths=(8, 16, 20), input=(9, 12, 2), classes=5)
+    shape |= dict(formats=NumberFormats(residual_fractions=points))
+    spec = NetworkSpec(**{**shape, **settings})
     model = untrained(spec, seed=4)
     network = lower(model)
     images = np.random.default_rng(0).integers(0, 256, (12, 9, 12, 2), dtype=np.uint8)

@@ -13,6 +13,7 @@ from bnnhw.network import real
 from bnnhw.network.folded import FoldedActivation, after_affine, before_affine
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
+from tests.layer_lists import LAYERS, MIXED
 
 SPECS = {
     "plain": dict(),
@@ -34,10 +35,15 @@ SPECS = {
 }  # fmt: skip
 
 
+def test_it_is_the_float_model_of_layers_that_differ():
+    test_it_is_the_float_model(dict(layers=LAYERS, adabin_padding="zero", formats=MIXED.formats))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("settings", SPECS.values(), ids=SPECS)
 def test_it_is_the_float_model(settings):
-    spec = NetworkSpec(depth=8, widths=(4, 6, 10), input=(9, 8, 2), classes=3, **settings)
+    shape = dict(depth=8, widths=(4, 6, 10), input=(9, 8, 2), classes=3)
+    spec = NetworkSpec(**{**shape, **settings})
     model = untrained(spec, 3)
     images = np.random.default_rng(0).integers(0, 256, (60, 9, 8, 2), dtype=np.uint8)
     got = real.run(model.folded(), images, rounded=True)

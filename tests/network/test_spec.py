@@ -82,7 +82,7 @@ def test_each_stage_has_its_point(double):
 def test_resnet20(double):
     spec = NetworkSpec(repair=Repair(double_residual=double))
     layers = spec.convolutions()
-    assert len(layers) == 18 and spec.blocks == 3
+    assert len(layers) == 18 and spec.blocks == (3, 3, 3)
     assert [layer.name for layer in layers[5:8]] == ["stage0.2.conv2", "stage1.0.conv1",
                                                      "stage1.0.conv2"]  # fmt: skip
     assert [layer.shortcut for layer in layers] == ([True] * 18 if double else [False, True] * 9)

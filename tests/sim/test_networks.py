@@ -46,6 +46,9 @@ NETWORKS = {
         8, (6, 16, 16), (9, 8, 1), 4,
         Repair("rsign", double_residual=False, activation="maxout"),
     ),
+    "stages of 1 and 2 blocks": NetworkSpec(
+        widths=(8, 16), input=(9, 8, 1), classes=4, stages=(1, 2), repair=Repair("rsign")
+    ),
     "AdaBin, maxout before the addition": NetworkSpec(
         6, (16, 32), (8, 6, 1), 3,
         Repair(binary_sets="adabin", activation="maxout", activation_position="before-add"),
