@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bnnhw.boards import BOARDS
-from bnnhw.cli import MISMATCH, Command
+from bnnhw.cli import DATA, MISMATCH, Command
 from bnnhw.compiler.plan import DoesNotFit
 from bnnhw.flow import report
 from bnnhw.flow.build import STOPS, Build, Request
@@ -36,19 +36,30 @@ def show_resources(fault: DoesNotFit, console: Console) -> None:
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--clock", type=float, help="MHz; the nearest below that the PLL makes.")
 @click.option("--stop-after", type=click.Choice([*STOPS]))
-@click.option("--data", "directory", help="Data set whose test images are run; else random ones.")
+@click.option("--data", "directory", help=f"Its test images are run; else random ones. {DATA}")
+@click.option("--resize", is_flag=True, help="Resize the images to what the model takes.")
 @click.option("--images", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--residual-width", type=click.IntRange(8, 16), help="Bits, instead of the model's.")
 @click.pass_context
 def main(
     ctx: click.Context, model: str, board: str, out: Path | None, seed: int, clock: float | None,
-    stop_after: str | None, directory: str | None, images: int, residual_width: int | None,
+    stop_after: str | None, directory: str | None, resize: bool, images: int,
+    residual_width: int | None,
 ) -> None:  # fmt: skip
     """Build MODEL (a model.pt or a bundled model's name) for a board, and prove it."""
     console = Console(soft_wrap=True, emoji=False)
     clock_hz = None if clock is None else clock * 1e6
     request = Request(
-        board, model, out, seed, clock_hz, stop_after, directory, images, residual_width
+        board,
+        model,
+        out,
+        seed,
+        clock_hz,
+        stop_after,
+        directory,
+        images,
+        residual_width,
+        resize,
     )
     build = Build(request, console)
     try:

@@ -12,7 +12,7 @@ import click
 import torch
 
 from bnnhw import datasets
-from bnnhw.cli import Command
+from bnnhw.cli import DATA, Command
 from bnnhw.errors import UserError
 from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
@@ -23,7 +23,8 @@ from bnnhw.studies.accuracy import integer_report, record, top1
 
 @click.command(cls=Command)
 @click.argument("model")
-@click.option("--data", "directory", help="Directory of the data set (digits need none).")
+@click.option("--data", "directory", help=DATA)
+@click.option("--resize", is_flag=True, help="Resize the images to what the model takes.")
 @click.option(
     "--dataset", type=click.Choice(["auto", *datasets.DATASETS]), default="auto", show_default=True
 )
@@ -34,7 +35,7 @@ from bnnhw.studies.accuracy import integer_report, record, top1
 @click.option("--images", "count", type=click.IntRange(1), help="Only the first so many images.")
 @click.option("--record", "recorded", is_flag=True, help="Measure both and keep them in MODEL.")
 def main(
-    model: str, directory: str | None, dataset: str, split: str, integer: bool,
+    model: str, directory: str | None, resize: bool, dataset: str, split: str, integer: bool,
     residual_width: int | None, points: str | None, count: int | None, recorded: bool,
 ) -> None:  # fmt: skip
     """Print the accuracy of MODEL (a model.pt or a bundled model's name) as one JSON object.
@@ -48,8 +49,12 @@ def main(
     fractions = stage_fractions(points, spec) if points else ()
     if (residual_width or fractions) and not integer:
         raise UserError("--residual-width, --fraction: formats are of integers; give --integer")
-    chosen = datasets.guess(spec.input, spec.classes) if dataset == "auto" else dataset
-    images = datasets.load(chosen, directory, split).first(count)
+    named = None if dataset == "auto" else dataset
+    source = datasets.suiting(spec.input, spec.classes, directory, named)
+    chosen = source.name
+    images = source.fitting(
+        split, spec.input, spec.classes, resize=resize, names=loaded.names
+    ).first(count)
     result: dict[str, Any] = dict(
         model=Path(model).name, dataset=chosen, split=split, images=len(images)
     )

@@ -12,7 +12,7 @@ import click
 import torch
 from rich.console import Console
 
-from bnnhw.cli import Command, interruptible
+from bnnhw.cli import DATA, Command, interruptible
 from bnnhw.errors import UserError
 from bnnhw.nn import checkpoint, untrained
 from bnnhw.training.journal import Terminal
@@ -53,7 +53,7 @@ def compilable() -> Iterator[None]:
 @click.option("--list-repairs", is_flag=True, help="Print every repair method and end.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path),
               help="Recipe file (TOML): tables spec, repair, formats, recipe.")  # fmt: skip
-@click.option("--data", "directory", help="Directory of the data set (digits need none).")
+@click.option("--data", "directory", help=DATA)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
 @click.option("--start", help="Model.pt or bundled model to begin with instead of random weights.")
 @click.option("--teacher", help="What to learn from: a file of python -m bnnhw.teach.")
@@ -75,7 +75,7 @@ def main(
         Console().print(repairs_table())
         return
     settings = {} if config is None else read_config(config)
-    spec, fields = settle(settings, given_tables(given, repairs))
+    spec, fields = settle(settings, given_tables(given, repairs), directory)
     if measured is not None:
         recipe = Recipe(**{**fields, "epochs": 1, "exact_epochs": 0})
         _print_speed(processes, spec, recipe, measured, compiled)

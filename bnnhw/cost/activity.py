@@ -43,18 +43,20 @@ class Activity:
     spram_writes: float
 
 
-def choose_images(spec: NetworkSpec, count: int, directory: Path | None) -> tuple[np.ndarray, str]:
+def choose_images(
+    spec: NetworkSpec, count: int, data: Path | None, resize: bool = False
+) -> tuple[np.ndarray, str]:
     """Returns images uint8 (N, H, W, C), and a word for what they are.
 
-    They are the first test images where there are any, else random ones. Digits always have test
-    images, CIFAR has them with a `directory`.
+    They are the first test images of `data`, which is resized if asked. Without it they are of
+    digits if the network takes these, else random ones.
     """
     plural = "s" * (count > 1)
-    if (spec.input, spec.classes) in datasets.SHAPES.values():
-        source = datasets.guess(spec.input, spec.classes)
-        if directory or source == "digits":
-            images = datasets.load(source, directory, "test").first(count).pixels
-            return images, f"{len(images)} test image{plural} of {source}"
+    if data is not None or datasets.SHAPES["digits"] == (spec.input, spec.classes):
+        source = datasets.suiting(spec.input, spec.classes, data)
+        images = source.fitting("test", spec.input, spec.classes, resize=resize)
+        pixels = images.first(count).pixels
+        return pixels, f"{len(pixels)} test image{plural} of {source.name}"
     return datasets.random_pixels(spec.input, count), f"{count} random image{plural}"
 
 

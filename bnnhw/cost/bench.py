@@ -49,7 +49,8 @@ class Case:
     seeds : how many placements are made, from seed 1 on; another seed replaces one that fails. 0
         stops after synthesis.
     images : how many random images the proof runs, and how many the estimate of energy.
-    energy : whether the energy is estimated. data : the directory of the data set.
+    energy : whether the energy is estimated. data : the data set that it is of. resize : whether
+        its images are resized to what the network takes.
     """
 
     method: str
@@ -61,12 +62,13 @@ class Case:
     out: Path
     energy: bool = True
     data: Path | None = None
+    resize: bool = False
 
     @cached_property
     def path(self) -> Path:
-        asked = json.dumps(
-            [self.spec.to_dict(), self.board, self.seeds, self.images, self.energy, str(self.data)]
-        )
+        shape = self.spec.to_dict()
+        asks = [shape, self.board, self.seeds, self.images, self.energy, str(self.data)]
+        asked = json.dumps(asks + [True] * self.resize)
         slug = re.sub(r"[^a-z0-9_]+", "-", self.method)
         return self.out / "rows" / f"{slug}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
 
@@ -171,7 +173,8 @@ class _Bench:
     def _energy(self, clock_mhz: float) -> dict[str, Any]:
         """Returns the estimate. Equal hardware with equal memory contents runs once."""
         network = self.plan.network
-        images, source = activity.choose_images(network.spec, self.case.images, self.case.data)
+        case = self.case
+        images, source = activity.choose_images(network.spec, case.images, case.data, case.resize)
         contents = hashlib.sha256(self.design.flash.read_bytes() + images.tobytes())
         for file in _COUNTING:
             contents.update(file.read_bytes())

@@ -42,6 +42,7 @@ class Request:
     data: str | None = None
     images: int = 1
     residual_width: int | None = None
+    resize: bool = False
 
 
 class Build:
@@ -129,8 +130,15 @@ class Build:
         bundled = datasets.SHAPES["digits"] == (spec.input, spec.classes)
         if self.request.data is None and not bundled:
             return datasets.random_pixels(spec.input, count)
-        self.source = datasets.guess(spec.input, spec.classes)
-        return datasets.load(self.source, self.request.data, "test").first(count).pixels
+        source = datasets.suiting(spec.input, spec.classes, self.request.data)
+        self.source, names = source.name, self.model.checkpoint.names
+        return (
+            source.fitting(
+                "test", spec.input, spec.classes, resize=self.request.resize, names=names
+            )
+            .first(count)
+            .pixels
+        )
 
     def write_verilog(self) -> None:
         """Write engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""

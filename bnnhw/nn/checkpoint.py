@@ -40,6 +40,13 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     packed: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns a name for each class, or none where the file does not say them."""
+        found = self.metrics.get("classes")
+        known = isinstance(found, list) and len(found) == self.spec.classes
+        return tuple(map(str, found)) if known and isinstance(found, list) else ()
+
     def model(self) -> BinaryResNet:
         """Returns the float model with these parameters, in evaluation mode."""
         model = BinaryResNet(self.spec)

@@ -38,16 +38,7 @@ def top1(
 
     integer : whether to lower the model, or the integers that it was lowered to.
     """
-    if images.pixels.shape[1:] != model.spec.input:
-        raise UserError(
-            f"images are {'x'.join(map(str, images.pixels.shape[1:]))}, the model takes "
-            f"{'x'.join(map(str, model.spec.input))}; choose its data set with --dataset"
-        )
-    if images.classes != model.spec.classes:
-        raise UserError(
-            f"the data set has {images.classes} classes, the model {model.spec.classes}; choose "
-            f"its data set with --dataset"
-        )
+    images.require("images", model.spec.input, model.spec.classes)
     if integer:
         network = integer if isinstance(integer, IntegerNetwork) else lower(model)
         classes = integer_classes(network, images.pixels, step)

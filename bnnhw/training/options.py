@@ -62,7 +62,9 @@ class Setting:
 
 SETTINGS = (
     Setting("--dataset", "recipe", "dataset", click.Choice(datasets.DATASETS),
-            "[default: cifar10]"),
+            "[default: what is at --data, or cifar10]"),
+    Setting("--resize/--no-resize", "recipe", "resize", bool,
+            "Resize the images to --input. [default: another size is refused]"),
     Setting("--depth", "spec", "depth", int, "2 x stages x n + 2 layers. [default: 20]"),
     Setting("--widths", "spec", "widths", ",", "Channels per stage. [default: 16,32,64]"),
     Setting("--classes", "spec", "classes", int, "Classes; the data set's if not given."),
@@ -96,7 +98,7 @@ SETTINGS = (
             "Weight of the regularization. [default: by method]"),
     Setting("--crop", "recipe", "crop", int, "Greatest random shift in pixels. [default: 2]"),
     Setting("--flip/--no-flip", "recipe", "flip", bool,
-            "Mirror at random; default: not for digits."),
+            "Mirror at random; default: CIFAR only."),
     Setting("--distil", "recipe", "distil", float, "Weight of the teacher. [default: 0.5]"),
     Setting("--exact-epochs", "recipe", "exact_epochs", int,
             "Train the integers' arithmetic in so many last epochs. [default: 0]"),
@@ -160,20 +162,25 @@ def given_tables(given: dict[str, Any], repairs: tuple[str, ...]) -> Tables:
     return tables
 
 
-def settle(config: Tables, given: Tables) -> tuple[NetworkSpec, dict[str, Any]]:
+def settle(
+    config: Tables, given: Tables, data: str | None = None
+) -> tuple[NetworkSpec, dict[str, Any]]:
     """Returns the network and the fields of the Recipe: the file's settings, overridden by those
     given.
 
     The data set says what neither does: input, classes, and whether images are mirrored.
+    data : --data, which says what data set it is unless `given` does.
     """
     merged = {name: {**config.get(name, {}), **given[name]} for name in TABLES}
-    recipe = merged["recipe"]
-    dataset = recipe.setdefault("dataset", Recipe.dataset)
-    if dataset not in datasets.DATASETS:
-        raise UserError(f"dataset={dataset!r}: choose one of {', '.join(datasets.DATASETS)}")
-    recipe.setdefault("flip", dataset != "digits")
-    shape, classes = datasets.SHAPES[dataset]
-    spec = dict(dict(input=shape, classes=classes), **merged["spec"])
+    recipe, spec = merged["recipe"], merged["spec"]
+    source = datasets.find(data, given["recipe"].get("dataset"), recipe.get("dataset"))
+    recipe["dataset"] = source.name
+    recipe.setdefault("flip", source.name.startswith("cifar"))
+    if recipe.get("resize") and "input" not in spec:
+        raise UserError("--resize: to what size? give --input HEIGHTxWIDTHxCHANNELS")
+    if not {"input", "classes"} <= spec.keys():
+        shape, classes = source.size(spec.get("input") if recipe.get("resize") else None)
+        spec = dict(dict(input=shape, classes=classes), **spec)
     return NetworkSpec.from_dict(
         {**spec, "repair": merged["repair"], "formats": merged["formats"]}
     ), recipe
@@ -185,7 +192,8 @@ def command_line(spec: NetworkSpec, recipe: Recipe) -> str:
     words = ["python -m bnnhw.train"]
     for setting in SETTINGS:
         value = getattr(tables[setting.table], setting.field)
-        if value is not None and value != ():
+        own = setting.field == "dataset" and value not in datasets.DATASETS
+        if value is not None and value != () and not own:
             words.append(setting.words(value))
     for name, value in asdict(spec.repair).items():
         words.append(f"--repair {name}={_repair_text(value)}")

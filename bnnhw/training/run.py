@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bnnhw import datasets
+from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
@@ -38,15 +39,7 @@ def train(
     logs: list[Log] = [log] if team.rank == 0 else []
     if board is not None and team.rank == 0:
         logs.append(TensorBoard(board))
-    images, validation = (
-        datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")
-    )
-    for option, mine, theirs in (
-        ("--input", spec.input, images.pixels.shape[1:]),
-        ("--classes", spec.classes, images.classes),
-    ):
-        if mine != theirs:
-            raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
+    images, validation = _images(spec, recipe, directory)
     if recipe.all_images:
         images += validation
     taught_by = None if teacher is None else read_teacher(teacher, spec)
@@ -65,6 +58,8 @@ def train(
             epochs=trainer.epoch, seconds=round(trainer.seconds), seed=recipe.seed,
             recipe=asdict(trainer.recipe), command=command_line(spec, trainer.recipe), **before,
         )  # fmt: skip
+        if images.names:
+            metrics["classes"] = list(images.names)
         if not recipe.all_images:
             metrics["validation"] = round(top1, 2)
         checkpoint.save(out, trainer.model, metrics)
@@ -74,6 +69,16 @@ def train(
         logs.append(Lines(lines_path(out), trainer.epoch))
     trainer.run(to_all(logs), keep)
     return trainer
+
+
+def _images(spec: NetworkSpec, recipe: Recipe, data: str | None) -> tuple[Images, Images]:
+    """Returns the images to train on and those that are held out."""
+    source = datasets.find(data, recipe.dataset)
+    train, held = (
+        source.fitting(split, spec.input, spec.classes, resize=recipe.resize)
+        for split in ("train", "validation")
+    )
+    return train, held
 
 
 def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
@@ -126,9 +131,7 @@ def train_teacher(
     resume : go on from `out`.state. The metrics of each epoch go to `out`.log.jsonl, too.
     team : the processes that train together; each must make the same call.
     """
-    images, validation = (
-        datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")
-    )
+    images, validation = _images(spec, recipe, directory)
     trainer = TeacherTrainer(spec.blocks[0], spec.widths, recipe, images, validation, team)
     kept = state_path(out)
     if resume:

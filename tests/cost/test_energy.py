@@ -12,6 +12,7 @@ from bnnhw.boards.icebreaker import BOARD
 from bnnhw.cost.activity import Activity, choose_images, summarise
 from bnnhw.cost.energy import COMPONENTS, estimate, large_memory, microjoules
 from bnnhw.cost.netlist import Net, Netlist
+from bnnhw.errors import UserError
 from bnnhw.network.repair import BASELINE
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.sim.toggles import Counts
@@ -85,7 +86,7 @@ def test_the_page_gives_every_coefficient():
         assert f"| `{name}` | {part.value * scale:.4g} {unit} |" in text, name
 
 
-def test_images_are_real_where_there_are_any(tmp_path, monkeypatch):
+def test_images_are_real_where_there_are_any(tmp_path):
     digits = NetworkSpec(depth=8, input=(8, 8, 1), repair=BASELINE)
     images, source = choose_images(digits, 2, None)
     assert source == "2 test images of digits"
@@ -93,10 +94,11 @@ def test_images_are_real_where_there_are_any(tmp_path, monkeypatch):
     cifar = NetworkSpec(depth=20, input=(32, 32, 3), repair=BASELINE)
     images, source = choose_images(cifar, 1, None)
     assert source == "1 random image" and images.shape == (1, 32, 32, 3)
-    monkeypatch.setattr(
-        datasets,
-        "load",
-        lambda *asked: datasets.Images(np.ones((5, 32, 32, 3), np.uint8), np.zeros(5), 10),
-    )
-    images, source = choose_images(cifar, 1, tmp_path)
-    assert source == "1 test image of cifar10" and images.sum() == 3072
+    labels = np.arange(30) % 10
+    np.savez(tmp_path / "mine.npz", x=np.ones((30, 32, 32, 3), np.uint8), y=labels)
+    images, source = choose_images(cifar, 1, tmp_path / "mine.npz")
+    assert source == "1 test image of mine" and images.sum() == 3072
+    with pytest.raises(UserError, match="images are 32x32x3, the network takes 8x8x1"):
+        choose_images(digits, 1, tmp_path / "mine.npz")
+    images, source = choose_images(digits, 1, tmp_path / "mine.npz", resize=True)
+    assert images.shape == (1, 8, 8, 1)

@@ -114,9 +114,15 @@ def test_faults_are_one_line(tmp_path, cifar_model):
     wrong = [
         ([tmp_path / "none.pt"], "none.pt: No such file or directory"),
         ([cifar_model], "no data: give --data"),
-        ([cifar_model, "--data", tmp_path], "give the directory that holds"),
-        ([odd], "name one with --dataset"),
-        ([odd, "--dataset", "digits"], "images are 8x8x1, the model takes 9x9x1"),
+        (
+            [cifar_model, "--data", tmp_path],
+            "no class folders of PNG or JPEG images, and none of CIFAR's files",
+        ),
+        ([odd], "give --data with a folder of images or an .npz"),
+        (
+            [odd, "--dataset", "digits"],
+            "digits: images are 8x8x1, the network takes 9x9x1; give --resize",
+        ),
         ([cifar_model, "--images", "0"], "0 is not in the range"),
     ]
     for words, message in wrong:

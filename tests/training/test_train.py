@@ -153,7 +153,10 @@ def test_the_speed_is_measured_without_a_data_set():
         (["--epochs", "0", "--repair", "padding=same"], "choose one of 'zero', 'minus-one'"),
         (["--dataset", "digits"], "give --epochs, --budget-minutes or both"),
         (["--epochs", "1"], "error: no data: give --data"),
-        (["--dataset", "digits", "--epochs", "1", "--classes", "7"], "takes 7, digits has 10"),
+        (
+            ["--dataset", "digits", "--epochs", "1", "--classes", "7"],
+            "digits: has 10 classes, the network 7",
+        ),
         (["--dataset", "digits", "--epochs", "1", "--batch", "5000"], "1257 training images"),
         (["--dataset", "digits", "--epochs", "1", "--lr", "0"], "error: lr=0.0: must be greater"),
         (["--dataset", "digits", "--epochs", "-1"], "error: epochs=-1: must be greater than 0"),
