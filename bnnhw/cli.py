@@ -54,7 +54,7 @@ class Command(click.Command):
                 return result
         except UserError as error:
             _tell(f"error: {' '.join(str(error).split())}")
-            ctx.exit(FAULT)
+            ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
             _tell("interrupted")
             ctx.exit(_code(stop))

@@ -8,7 +8,7 @@ import click
 
 from bnnhw import datasets
 from bnnhw.cli import DATA, Command, interruptible, numbers
-from bnnhw.training.journal import Terminal
+from bnnhw.training.journal import Terminal, prepare
 from bnnhw.training.options import TABLES, Tables, settle
 from bnnhw.training.recipe import Recipe
 from bnnhw.training.run import train_teacher
@@ -32,14 +32,16 @@ from bnnhw.training.team import one_training, team
 @click.option("--seed", default=0, show_default=True)
 @click.option("--processes", default=1, type=click.IntRange(1), show_default=True,
               help="Share batches among so many.")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on from OUT.state.")
+@click.option("--resume", is_flag=True, help="Go on from OUT.state, with more --epochs, too.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it is there already.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def main(
     dataset: str | None, directory: str | None, shape: str | None, resize: bool, depth: int,
     widths: str, epochs: int | None, minutes: float | None, batch: int, lr: float,
-    weight_decay: float, seed: int, processes: int, resume: bool, out: Path,
+    weight_decay: float, seed: int, processes: int, resume: bool, overwrite: bool, out: Path,
 ) -> None:  # fmt: skip
     """Train a float ResNet and write it as OUT, for --teacher of python -m bnnhw.train."""
+    prepare(out, resume=resume, overwrite=overwrite)
     given: Tables = {name: {} for name in TABLES}
     given["spec"] = dict(depth=depth, widths=numbers("--widths", widths, ","))
     if shape:

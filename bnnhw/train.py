@@ -15,7 +15,7 @@ from rich.console import Console
 from bnnhw.cli import DATA, Command, interruptible
 from bnnhw.errors import UserError
 from bnnhw.nn import checkpoint, untrained
-from bnnhw.training.journal import Terminal
+from bnnhw.training.journal import Terminal, prepare, state_path
 from bnnhw.training.options import (
     given_tables,
     options,
@@ -64,16 +64,20 @@ def compilable() -> Iterator[None]:
               help="Directory for TensorBoard.")  # fmt: skip
 @click.option("--benchmark", "measured", metavar="SECONDS", type=click.FloatRange(0, min_open=True),
               help="Print the images per second of this training as JSON, and end.")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on from OUT.state.")
+@click.option("--resume", is_flag=True, help="Go on from OUT.state, with more --epochs, too.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it is there already.")
 def main(
     repairs: tuple[str, ...], list_repairs: bool, config: Path | None, directory: str | None,
     out: Path | None, start: str | None, teacher: str | None, processes: int, compiled: bool,
-    board: Path | None, measured: float | None, resume: bool, **given: Any,
+    board: Path | None, measured: float | None, resume: bool, overwrite: bool,
+    **given: Any,
 ) -> None:  # fmt: skip
     """Train a binary ResNet and write it as OUT (model.pt)."""
     if list_repairs:
         Console().print(repairs_table())
         return
+    if out is not None:
+        prepare(out, resume=resume, overwrite=overwrite)
     settings = {} if config is None else read_config(config)
     spec, fields = settle(settings, given_tables(given, repairs), directory)
     if measured is not None:
@@ -86,6 +90,7 @@ def main(
         seed = fields.get("seed", Recipe.seed)
         with one_training(out):
             checkpoint.save(out, untrained(spec, seed), dict(epochs=0, seed=seed))
+            state_path(out).unlink(missing_ok=True)
         return
     work = (spec, Recipe(**fields), directory, out, resume, start, teacher, board, compiled)
     with (

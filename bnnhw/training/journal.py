@@ -25,6 +25,19 @@ def state_path(out: Path) -> Path:
     return out.with_name(out.name + ".state")
 
 
+def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder of `out`. Raises UserError where a network or a training would be lost."""
+    there = next((path for path in (out, state_path(out)) if path.exists()), None)
+    if there is not None and not resume and not overwrite:
+        raise UserError(
+            f"{there}: is there already; --resume goes on with it, --overwrite replaces it"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}; choose another place") from None
+
+
 class Lines:
     """Appends the metrics of each epoch to a file of JSON lines.
 
@@ -85,7 +98,7 @@ class TensorBoard:
 
 
 class Terminal:
-    """Shows a line with the time left on a terminal, and one line per epoch elsewhere."""
+    """Shows a line with the time left on a terminal, one line per epoch elsewhere, and notes."""
 
     def __init__(self, silent: bool = False) -> None:
         console = Console(stderr=True)
@@ -99,6 +112,9 @@ class Terminal:
     def __call__(self, entry: dict[str, Any]) -> None:
         if "done" in entry:
             self.bar.update(self.task, completed=entry["done"])
+            return
+        if "note" in entry:
+            self.bar.console.print(entry["note"], highlight=False)
             return
         self.bar.console.print(
             f"epoch {entry['epoch']}: loss {entry['loss']}, "

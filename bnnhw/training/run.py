@@ -13,6 +13,7 @@ from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
+from bnnhw.nn.checkpoint import Checkpoint
 from bnnhw.nn.teacher import Teacher
 from bnnhw.nn.teachers import read_teacher
 from bnnhw.training.journal import Lines, TensorBoard, lines_path, state_path, to_all
@@ -49,15 +50,24 @@ def train(
     kept = state_path(out)
     before: dict[str, Any] = {}
     if start is not None:
-        before = dict(started_from=_begin(trainer, checkpoint.find(start)))
+        loaded = checkpoint.load(checkpoint.find(start))
+        before = dict(started_from=loaded.metrics)
+        anew = _begin(trainer, loaded, start)
+        if anew:
+            before["begun_anew"] = anew
+            log(dict(note=f"--start {start}: begins anew with {' and '.join(anew)}"))
     if resume:
         trainer.restore(checkpoint.read_inert(kept, "training state"), kept)
+        if trainer.progress(0, trainer.seconds) >= 1:
+            log(dict(note=f"{out}: has had all its epochs; more --epochs go on from there"))
 
     def keep(top1: float) -> None:
         metrics = dict(
             epochs=trainer.epoch, seconds=round(trainer.seconds), seed=recipe.seed,
             recipe=asdict(trainer.recipe), command=command_line(spec, trainer.recipe), **before,
         )  # fmt: skip
+        if trainer.continued:
+            metrics["continued"] = trainer.continued
         if images.names:
             metrics["classes"] = list(images.names)
         if not recipe.all_images:
@@ -67,6 +77,8 @@ def train(
 
     if team.rank == 0:
         logs.append(Lines(lines_path(out), trainer.epoch))
+        if not resume:
+            kept.unlink(missing_ok=True)  # the network of an earlier one stays for an epoch
     trainer.run(to_all(logs), keep)
     return trainer
 
@@ -81,28 +93,36 @@ def _images(spec: NetworkSpec, recipe: Recipe, data: str | None) -> tuple[Images
     return train, held
 
 
-def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
-    """Take over the parameters of `start`. Returns what its file says of their training.
+def _begin(trainer: Trainer, loaded: Checkpoint, where: str) -> list[str]:
+    """Take over the parameters of a network. Returns which parts have none of it.
 
     Formats and repair methods may differ as far as the parameters are the same. Activations that
-    `start` lacks begin as the identity.
+    the network lacks begin as the identity, and a stem of another kind begins anew.
     """
-    loaded, spec = checkpoint.load(start), trainer.model.spec
-    if loaded.packed:
-        raise UserError(f"{start}: packed, it has no latent weights to train; give it unpacked")
+    spec = trainer.model.spec
     if loaded.spec.repair.activation == "none":
         for layer in trainer.model.layers():
             if layer.activation is not None:
                 layer.activation.begin_as_identity()
-    mine = trainer.model.state_dict()
-    added = {name for name in mine.keys() - loaded.state.keys() if ".activation." in name}
-    state = {**{name: mine[name] for name in added}, **loaded.state}
+    mine, theirs = trainer.model.state_dict(), loaded.state
+    if loaded.spec.repair.stem != spec.repair.stem:
+        theirs = {name: part for name, part in theirs.items() if not _of_stem(name)}
+    added = {
+        name for name in mine.keys() - theirs.keys() if _of_stem(name) or ".activation." in name
+    }
+    state = {**{name: mine[name] for name in added}, **theirs}
     alike = replace(loaded.spec, formats=spec.formats, repair=spec.repair) == spec
-    shapes, theirs = ({name: part.shape for name, part in s.items()} for s in (mine, state))
-    if not alike or shapes != theirs:
-        raise UserError(f"{start}: its network is {loaded.spec}, asked for is {spec}")
+    wanted, given = ({name: part.shape for name, part in s.items()} for s in (mine, state))
+    if not alike or wanted != given:
+        raise UserError(f"{where}: its network is {loaded.spec}, asked for is {spec}")
     trainer.model.load_state_dict(state)
-    return loaded.metrics
+    stem, activations = any(map(_of_stem, added)), any(".activation." in name for name in added)
+    return ["the stem"] * stem + ["the activations"] * activations
+
+
+def _of_stem(name: str) -> bool:
+    """Whether a parameter is the stem's."""
+    return name.startswith("stem.")
 
 
 def benchmark(
@@ -144,5 +164,7 @@ def train_teacher(
     logs: list[Log] = []
     if team.rank == 0:
         logs = [log, Lines(lines_path(out), trainer.epoch)]
+        if not resume:
+            kept.unlink(missing_ok=True)
     trainer.run(to_all(logs), keep)
     return trainer

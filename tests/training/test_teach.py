@@ -67,7 +67,7 @@ def test_the_command_writes_a_teacher_that_binary_networks_learn_from(tmp_path):
     assert (teacher.blocks, teacher.widths, teacher.classes) == (1, (4, 4, 4), 10)
     for kind in ("logits", "attention"):
         repair = ("--repair", f"teacher_student={kind}")
-        result = invoke(train, *words, *repair, "--teacher", out, "--out", student)
+        result = invoke(train, *words, *repair, "--teacher", out, "--out", student, "--overwrite")
         assert result.exit_code == 0, result.output
         assert checkpoint.load(student).metrics["recipe"]["distil"] == 0.5
 

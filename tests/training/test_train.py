@@ -190,18 +190,6 @@ def test_wrong_options_end_with_one_line(tmp_path, words, message):
     assert not (tmp_path / "r.pt").exists()
 
 
-def test_resume_wants_the_same_options(tmp_path):
-    out = tmp_path / "model.pt"
-    recipe = Recipe("digits", epochs=1, batch=128, crop=0, flip=False)
-    train.train(SPEC, recipe, None, out)
-    with pytest.raises(UserError, match="resume with the same options"):
-        train.train(SPEC, Recipe("digits", epochs=2, batch=128, crop=0, flip=False), None, out,
-                    resume=True)  # fmt: skip
-    (tmp_path / "model.pt.state").write_bytes(out.read_bytes())
-    with pytest.raises(UserError, match="not a training state"):
-        train.train(SPEC, recipe, None, out, resume=True)
-
-
 def test_a_start_is_taken_over_and_recorded(tmp_path):
     recipe = Recipe("digits", epochs=1, batch=64, crop=0, flip=False, lr=1e-6)
     spec = NetworkSpec(depth=8, input=(8, 8, 1))
