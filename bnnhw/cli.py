@@ -22,7 +22,7 @@ from bnnhw.errors import UserError
 DATA = (
     "Folder of images in class folders, .npz with x and y, or CIFAR's directory; digits need none."
 )
-MISMATCH = 1  # exit code: the hardware is not bit-exact
+MISMATCH = 1  # exit code: what was compared is not the same
 FAULT = 2  # exit code: what the user gave or the machine has
 INTERRUPTED, TERMINATED = 130, 143  # exit codes, as shells have them for Ctrl-C and SIGTERM
 PLACES = {

@@ -20,6 +20,7 @@ COMMANDS = {
         "teach",
         "study",
         "evaluate",
+        "compare",
         "pack",
         "data",
     )
