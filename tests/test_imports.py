@@ -32,6 +32,7 @@ WINGS = {  # what each may import beside itself
     "datasets": BASE,
     "nn": (*BASE, "bnnhw.network", "bnnhw.jobs"),
     "lowering": (*BASE, "bnnhw.network"),
+    "importers": (*BASE, "bnnhw.network"),
     "compiler": (
         *BASE, "bnnhw.network", "bnnhw.boards.numbers", "bnnhw.gateware.parameters",
         "bnnhw.gateware.program",
@@ -169,7 +170,8 @@ def test_wings_import_one_way():
 
 
 @pytest.mark.parametrize(
-    "wing", ["network", "lowering", "gateware", "compiler", "boards", "jobs", "datasets"]
+    "wing",
+    ["network", "lowering", "importers", "gateware", "compiler", "boards", "jobs", "datasets"],
 )
 def test_these_wings_know_no_torch(wing):
     for name in modules(f"bnnhw.{wing}"):
