@@ -39,11 +39,13 @@ def show_resources(fault: DoesNotFit, console: Console) -> None:
 @click.option("--data", "directory", help=f"Its test images are run; else random ones. {DATA}")
 @click.option("--resize", is_flag=True, help="Resize the images to what the model takes.")
 @click.option("--images", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--evaluate", type=click.IntRange(0), default=200, show_default=True,
+              help="So many test images of --data are classified by the integers.")  # fmt: skip
 @click.option("--residual-width", type=click.IntRange(8, 16), help="Bits, instead of the model's.")
 @click.pass_context
 def main(
     ctx: click.Context, model: str, board: str, out: Path | None, seed: int, clock: float | None,
-    stop_after: str | None, directory: str | None, resize: bool, images: int,
+    stop_after: str | None, directory: str | None, resize: bool, images: int, evaluate: int,
     residual_width: int | None,
 ) -> None:  # fmt: skip
     """Build MODEL (a model.pt or a bundled model's name) for a board, and prove it."""
@@ -60,6 +62,7 @@ def main(
         images,
         residual_width,
         resize,
+        evaluate,
     )
     build = Build(request, console)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bnnhw import datasets
+from bnnhw import datasets, golden
 from bnnhw.errors import UserError
 from bnnhw.flow import report, stages, tools
 from bnnhw.flow.design import clocking
@@ -31,6 +31,7 @@ class Request:
     """What the user asked for.
 
     model : a path or a bundled name. clock_hz : None is the board's own.
+    images : how many are proved. evaluate : how many of `data` the integers classify.
     """
 
     board: str
@@ -43,6 +44,7 @@ class Request:
     images: int = 1
     residual_width: int | None = None
     resize: bool = False
+    evaluate: int = 0
 
 
 class Build:
@@ -62,12 +64,16 @@ class Build:
         self.cells: dict[str, int] | None = None
         self.placed: Placed | None = None
         self.source = "random"
+        self.measured: dict[str, Any] | None = None
 
     def run(self) -> dict[str, Any]:
         """Run all stages asked for. Returns the report."""
         with self.stages.stage("plan", "integers, memory map and program"):
             self.plan_network()
         self.check_place()
+        if self.tested is not None and self.request.evaluate:
+            with self.stages.stage("accuracy", "integers on test images"):
+                self.evaluate(self.tested.first(self.request.evaluate))
         with alone_in(self.out):
             return self._run()
 
@@ -126,19 +132,26 @@ class Build:
 
     def _images(self) -> np.ndarray:
         """Returns the proof's images: of a test set that was given or is bundled, else random."""
-        spec, count = self.network.spec, self.request.images
+        request, spec = self.request, self.network.spec
+        self.tested: datasets.Images | None = None
         bundled = datasets.SHAPES["digits"] == (spec.input, spec.classes)
-        if self.request.data is None and not bundled:
-            return datasets.random_pixels(spec.input, count)
-        source = datasets.suiting(spec.input, spec.classes, self.request.data)
+        if request.data is None and not bundled:
+            return datasets.random_pixels(spec.input, request.images)
+        source = datasets.suiting(spec.input, spec.classes, request.data)
         self.source, names = source.name, self.model.checkpoint.names
-        return (
-            source.fitting(
-                "test", spec.input, spec.classes, resize=self.request.resize, names=names
-            )
-            .first(count)
-            .pixels
+        images = source.fitting(
+            "test", spec.input, spec.classes, resize=request.resize, names=names
         )
+        if request.data is not None:
+            self.tested = images
+        return images.first(request.images).pixels
+
+    def evaluate(self, images: datasets.Images) -> None:
+        """Measure which part of the images the integers know."""
+        classes = golden.run(self.network, images.pixels)["class"]
+        top1 = round(100.0 * float((classes == images.labels).mean()), 2)
+        self.measured = dict(dataset=self.source, split="test", images=len(images), integer=top1)
+        self.stages.tell(f"accuracy: {top1:.2f} % of {len(images)} test images")
 
     def write_verilog(self) -> None:
         """Write engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
@@ -192,14 +205,18 @@ class Build:
         return dict(
             board=board.name,
             device=f"{board.device}-{board.package}",
-            model=report.model_entry(self.model.name, self.model.sha256, self.network),
+            model=report.model_entry(
+                self.model.name, self.model.sha256, self.network, self.model.checkpoint.names
+            ),
             resources=report.resource_entry(board, self.cells, self.placed),
             timing=report.timing_entry(self.placed, clock_hz),
             performance=report.performance_entry(
                 self.plan, self.network, self.proof, clock_hz, self.clocking.baud
             ),
             verification=report.verification_entry(self.proof, self.source),
-            accuracy=report.accuracy_entry(self.model.metrics, as_trained=as_trained),
+            accuracy=report.accuracy_entry(
+                self.model.metrics, self.measured, as_trained=as_trained
+            ),
             flash=dict(file="flash.bin", offset=board.flash_offset),
             seconds=self.stages.seconds,
             tools=report.tool_entry(),

@@ -21,10 +21,16 @@ from bnnhw.network.integer import IntegerNetwork
 ARRAY_BITOPS = LANES * GROUP * TAPS
 
 
-def model_entry(name: str, sha256: str, network: IntegerNetwork) -> dict[str, Any]:
-    """Returns the report's `model`. weight_bits counts the binary weights."""
+def model_entry(
+    name: str, sha256: str, network: IntegerNetwork, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Returns the report's `model`. weight_bits counts the binary weights.
+
+    classes : their names, or none where the file does not say them.
+    """
     shapes = network.spec.convolutions()
     return dict(
+        classes=list(classes),
         name=name,
         sha256=sha256,
         spec=network.spec.to_dict(),
@@ -94,10 +100,13 @@ def verification_entry(proof: Proof | None, source: str) -> dict[str, Any] | Non
     return entry if proof.bit_exact else {**entry, "mismatch": str(proof.mismatch)}
 
 
-def accuracy_entry(metrics: dict[str, Any], *, as_trained: bool) -> dict[str, Any]:
-    """Returns the accuracies that the checkpoint records.
+def accuracy_entry(
+    metrics: dict[str, Any], measured: dict[str, Any] | None, *, as_trained: bool
+) -> dict[str, Any]:
+    """Returns the accuracies that the checkpoint records, and what the build has measured.
 
-    The integer accuracy is only there where the formats are those of the training.
+    The recorded integer accuracy is only there where the formats are those of the training.
+    measured : dataset, split, images and integer, or None.
     """
     known = metrics.get("accuracy")
     known = known if isinstance(known, dict) else {}
@@ -105,7 +114,30 @@ def accuracy_entry(metrics: dict[str, Any], *, as_trained: bool) -> dict[str, An
     for name in ("float", "integer"):
         if isinstance(entry[name], bool) or not isinstance(entry[name], int | float):
             entry[name] = None
-    return entry if as_trained else {**entry, "integer": None}
+    if not as_trained:
+        entry["integer"] = None
+    return entry | dict(measured=measured)
+
+
+def accuracy_words(entry: dict[str, Any]) -> list[str]:
+    """Returns what is known of the accuracy: of what numbers, on which images, and what is not."""
+    found = []
+    kinds = {"integer": "as integers", "float": "in float"}
+    for kind, words in kinds.items():
+        if entry[kind] is not None:
+            found.append(f"{entry[kind]:.2f} % {words}")
+    if found:
+        images = f"{entry['images']} {entry['split']} images of {entry['dataset']}"
+        found = [f"{', '.join(found)}; {images}"]
+    measured = entry["measured"]
+    if measured is not None:
+        images = f"first {measured['images']} {measured['split']} images"
+        found.append(
+            f"{measured['integer']:.2f} % as integers; {images} of {measured['dataset']}, now"
+        )
+    elif entry["integer"] is None:
+        found.append(f"{'of the integers ' * bool(found)}unknown: give --data")
+    return found
 
 
 def timing_entry(placed: Placed | None, clock_hz: float) -> dict[str, Any]:
@@ -156,9 +188,6 @@ def show(content: dict[str, Any], console: Console) -> None:
         word = "bit-exact" if proof["bit_exact"] else escape(f"WRONG: {proof['mismatch']}")
         images = f"{proof['images']} {proof['source']} images, {proof['tensors']} tensors"
         table.add_row("proof", f"{word}: {images}, {proof['simulator']}")
-    accuracy = content["accuracy"]
-    if accuracy["integer"] is not None:
-        table.add_row(
-            "accuracy", f"{accuracy['integer']:.2f} % on {escape(str(accuracy['dataset']))}"
-        )
+    for words in accuracy_words(content["accuracy"]):
+        table.add_row("accuracy", escape(words))
     console.print(table)
