@@ -20,7 +20,8 @@ import click
 from bnnhw.errors import UserError
 
 DATA = (
-    "Folder of images in class folders, .npz with x and y, or CIFAR's directory; digits need none."
+    "Folder of images in class folders, .npz with x and y, directory of CIFAR or MNIST; digits "
+    "need none."
 )
 MISMATCH = 1  # exit code: what was compared is not the same
 FAULT = 2  # exit code: what the user gave or the machine has

@@ -138,7 +138,7 @@ class Build:
         if request.data is None and not bundled:
             return datasets.random_pixels(spec.input, request.images)
         source = datasets.suiting(spec.input, spec.classes, request.data)
-        self.source, names = source.name, self.model.checkpoint.names
+        self.source, names = source.name, self.model.names
         images = source.fitting(
             "test", spec.input, spec.classes, resize=request.resize, names=names
         )
@@ -206,7 +206,7 @@ class Build:
             board=board.name,
             device=f"{board.device}-{board.package}",
             model=report.model_entry(
-                self.model.name, self.model.sha256, self.network, self.model.checkpoint.names
+                self.model.name, self.model.sha256, self.network, self.model.names
             ),
             resources=report.resource_entry(board, self.cells, self.placed),
             timing=report.timing_entry(self.placed, clock_hz),

@@ -58,6 +58,11 @@ class Model:
         return self.checkpoint.spec
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each class, or none where the file does not say them."""
+        return self.checkpoint.names
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """What the file says of its training and accuracies."""
         return self.checkpoint.metrics
