@@ -45,6 +45,10 @@ class Command(click.Command):
     called with standalone_mode=True only.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with one_line(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
             _print_anything(stream)
@@ -69,6 +73,18 @@ class Command(click.Command):
 
 
 @contextmanager
+def one_line(ctx: click.Context) -> Iterator[None]:
+    """A wrong option ends the command with one line, not with three as click has it."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        _tell(f"error: {' '.join(error.format_message().split())}")
+        ctx.exit(FAULT)
+
+
+@contextmanager
 def interruptible(line: str = "whole epochs are kept, go on with --resume") -> Iterator[None]:
     """Ctrl-C and SIGTERM end a command with a line that says how to go on."""
     try:
@@ -81,9 +97,10 @@ def interruptible(line: str = "whole epochs are kept, go on with --resume") -> I
 def numbers(option: str, text: str, separator: str) -> tuple[int, ...]:
     """Returns the whole numbers between separators, such as 16,32,64 and 32x32x3."""
     try:
-        return tuple(int(part) for part in text.split(separator))
+        return tuple(int(part) for part in text.lower().split(separator))
     except ValueError:
-        raise UserError(f"{option} {text}: give whole numbers such as 8{separator}16") from None
+        example = {"x": "32x32x3"}.get(separator, f"16{separator}32{separator}64")
+        raise UserError(f"{option} {text}: give whole numbers such as {example}") from None
 
 
 @contextmanager
