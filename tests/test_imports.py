@@ -21,6 +21,7 @@ COMMANDS = {
         "study",
         "evaluate",
         "compare",
+        "import_",
         "pack",
         "data",
     )
