@@ -21,7 +21,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 def read_toml(path: Path) -> dict[str, Any]:
     """Returns the tables of a TOML file, or raises UserError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
