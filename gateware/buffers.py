@@ -1,8 +1,6 @@
 """Block RAM next to the array: the window of features and the weights with their parameters."""
 
-from typing import Any
-
-from amaranth import Cat, Module, ShapeLike, signed, unsigned
+from amaranth import Cat, Module, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -16,7 +14,7 @@ UNCHECKED = {"no_rw_check": 1}
 ROWS = 4  # rows of blocks in the window buffer: three in use, one being filled
 
 
-def ram(m: Module, name: str, *, shape: ShapeLike, depth: int) -> tuple[Any, Any]:
+def ram(m, name, *, shape, depth):
     """A block RAM submodule `name` with one read and one write port, never colliding."""
     m.submodules[name] = storage = memory.Memory(shape=shape, depth=depth, init=[], attrs=UNCHECKED)
     return storage.read_port(), storage.write_port()
@@ -30,15 +28,12 @@ class WindowBuffer(wiring.Component):
 
     Members
     -------
-    rows : In(3 x 2 bits)               slots of the blocks above, at and below the window's own
-    columns : In(3 x column)            entries of the blocks left of, at and right of it
-    window : Out(WINDOW)                what lies there, a cycle after `rows` and `columns`
-    write : In(1)                       `write_data` is stored at the end of this cycle
-    write_row, write_column : In(2), In(column)    the block's slot and entry; with `write`
-    write_data : In(4 x 16 bits)        a block [lane]; with `write`
+    rows : slot of the blocks above, at and below the window's own.
+    columns : entry of the blocks left of, at and right of it.
+    write_row, write_column : where `write_data` goes.
     """
 
-    def __init__(self, *, depth: int) -> None:
+    def __init__(self, *, depth):
         self._depth = depth
         column = unsigned(exact_log2(depth // ROWS))
         super().__init__(
@@ -53,7 +48,7 @@ class WindowBuffer(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         block = (0, 1, 1, 2)  # the block, of the three, that a row or column of the window is in
         parity = (1, 0, 1, 0)
@@ -74,23 +69,14 @@ class WeightBuffer(wiring.Component):
     """Weights of one step, an entry per output channel and fold, with the channel's parameters.
 
     An entry is 192 bits, written as three words: word ky holds its row of three taps in bits 0
-    to 47 and a parameter (scale, bias, threshold) in 48 to 63. Latency 1. The weights and each
-    parameter have a read address of their own, for they are used in different pipeline stages.
-
-    Members
-    -------
-    weight_entry : In(entry)            of the weights; `weights` has them in the next cycle
-    weights : Out(WEIGHTS)              3 x 3 taps of 16 bits [ky][kx]
-    scale_entry, bias_entry, threshold_entry : In(entry)    of each parameter
-    scale, bias, threshold : Out(signed 16)    a cycle after its entry; 0 where there is none
-    write : In(1)                       `write_data` is stored at the end of this cycle
-    write_entry, write_row : In(entry), In(2)    which word; with `write`
-    write_data : In(64)                 the word; with `write`
+    to 47 and a parameter (scale, bias, threshold) in 48 to 63. With an activation a channel's
+    first entry has a fourth word: its slopes above and below zero and shift_out. Latency 1. The
+    weights and each parameter that is used in another pipeline stage have a read address.
     """
 
-    def __init__(self, *, depth: int, thresholds: bool) -> None:
-        self._depth = depth
-        self._thresholds = thresholds
+    def __init__(self, parameters):
+        self._depth = depth = parameters.weight_depth
+        self._parameters = parameters
         entry = unsigned(exact_log2(depth))
         super().__init__(
             {
@@ -100,6 +86,11 @@ class WeightBuffer(wiring.Component):
                 "scale": Out(signed(16)),
                 "bias_entry": In(entry),
                 "bias": Out(signed(16)),
+                "slope_entry": In(entry),
+                "above": Out(signed(16)),
+                "below": Out(signed(16)),
+                "last_entry": In(entry),
+                "shift_out": Out(signed(16)),
                 "threshold_entry": In(entry),
                 "threshold": Out(signed(16)),
                 "write": In(1),
@@ -109,7 +100,7 @@ class WeightBuffer(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         reads = [self._bank(m, f"tap_{ky}{kx}", ky, kx) for ky in range(3) for kx in range(3)]
         for index, read in enumerate(reads):
@@ -117,15 +108,21 @@ class WeightBuffer(wiring.Component):
                 read.addr.eq(self.weight_entry),
                 self.weights[index // 3][index % 3].eq(read.data),
             ]
-        outputs = [(self.scale, self.scale_entry), (self.bias, self.bias_entry)]
-        if self._thresholds:
-            outputs.append((self.threshold, self.threshold_entry))
-        for row, (output, entry) in enumerate(outputs):
-            read = self._bank(m, f"parameter_{row}", row, 3)
-            m.d.comb += [read.addr.eq(entry), output.eq(read.data)]
+        p = self._parameters
+        for name, there, row, column, entry in (
+            ("scale", True, 0, 3, self.scale_entry),
+            ("bias", True, 1, 3, self.bias_entry),
+            ("threshold", p.thresholds, 2, 3, self.threshold_entry),
+            ("above", p.positive, 3, 0, self.slope_entry),
+            ("below", p.activation, 3, 1, self.slope_entry),
+            ("shift_out", p.shift_out, 3, 2, self.last_entry),
+        ):
+            if there:
+                read = self._bank(m, name, row, column)
+                m.d.comb += [read.addr.eq(entry), getattr(self, name).eq(read.data)]
         return m
 
-    def _bank(self, m: Module, name: str, row: int, column: int) -> Any:
+    def _bank(self, m, name, row, column):
         read, write = ram(m, name, shape=16, depth=self._depth)
         m.d.comb += [
             write.addr.eq(self.write_entry),

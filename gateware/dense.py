@@ -1,60 +1,17 @@
 """The 8-bit layers, stem and head, on four multiply-accumulators."""
 
-from typing import Any
-
-from amaranth import Array, Cat, Const, Module, Mux, Signal, ValueLike, signed, unsigned
+from amaranth import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from bnnhw.gateware.head import HeadWalker
 from bnnhw.gateware.lane import Token, same
+from bnnhw.gateware.macs import MAC_WEIGHTS, MacFormat, MacSignature
 from bnnhw.gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
-from bnnhw.gateware.parameters import GATE_SHIFT, LANES, MACS, EngineParameters
+from bnnhw.gateware.parameters import GATE_SHIFT, LANES, MACS
 from bnnhw.gateware.program import WALK_WIDTH, Geometry, Kind
 from bnnhw.gateware.stem import SIGNATURE, StemWalker
-
-X_WIDTH, SUM_WIDTH = 16, 32  # that a DSP block has
-MAC_WEIGHTS = data.ArrayLayout(signed(8), MACS)
-
-
-class MacBank(wiring.Component):
-    """Four accumulators that share x: sums[i] += x * weights[i], a DSP block each.
-
-    Operands of cycle t are in `sums` in t + 2; x is 0 in cycles without any. `clear` empties the
-    sums at the end of its cycle, in which no product may be on its way to them.
-
-    Members
-    -------
-    clear : In(1)                       empties the sums at the end of its cycle
-    x : In(signed x_width)              the shared operand; 0 where there is none
-    weights : In(4 x signed 8)          in the cycle of `x`
-    sums : Out(4 x signed sum_width)    registered; two cycles after their last operands
-    """
-
-    def __init__(self, *, x_width: int, sum_width: int = SUM_WIDTH) -> None:
-        self._x_width = x_width
-        super().__init__(
-            {
-                "clear": In(1),
-                "x": In(signed(x_width)),
-                "weights": In(MAC_WEIGHTS),
-                "sums": Out(data.ArrayLayout(signed(sum_width), MACS)),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        x = Signal.like(self.x)
-        m.d.sync += x.eq(self.x)
-        for index in range(MACS):
-            weight = Signal(signed(8), name=f"weight_{index}")
-            m.d.sync += weight.eq(self.weights[index])
-            with m.If(self.clear):
-                m.d.sync += self.sums[index].eq(0)
-            with m.Else():
-                m.d.sync += self.sums[index].eq(self.sums[index] + x * weight)
-        return m
 
 
 class Dense(wiring.Component):
@@ -68,32 +25,15 @@ class Dense(wiring.Component):
     weights, the issue walks the outputs, on `hold` until four of them are summed up: `half` is
     there a cycle after `issued`, that of the `quarter` at that time. A gate's layer is a head that
     keeps: it has no bias and gives its sums as the stem does, shifted by GATE_SHIFT and saturated.
-
-    Members
-    -------
-    start_stem, start_head, start_pointwise : In(1)    strobes: a step of this kind begins
-    issued : In(1)                      the issue has taken a pointwise sum
-    quarter : In(2)                     which of the four sums the issue takes next
-    last_four, last_position : In(1)    these four are the position's last; it is the step's last
-    hold : Out(1)                       pointwise: four sums are not there yet
-    geometry : In(Geometry)             of the step; constant while it runs
-    base : In(15)                       word address of the map; constant while it runs
-    head_words : In(14)                 words of the map, or pointwise of the block, less one
-    received, complete : In(9), In(1)   rows of the image in memory; all are
-    fetch : Out(FetchRequest)           reads the map
-    weight_entry : Out(entry)           of the weight buffer
-    weights : In(MAC_WEIGHTS)           of that entry, a cycle later; two with pointwise
-    token : Out(Token)                  of the next cycle's `half`; stem and gates
-    half : Out(signed 16)               a sum, shifted right
-    logits : Out(stream of signed 32 bits)    the head's
-    logit_index : Out(8)                class of the logit on offer
-    busy : Out(1)                       from the cycle after a start to the last result
+    With an activation `macs` are the lanes' second multipliers, which they have for their own while
+    `lends`.
     """
 
-    def __init__(self, parameters: EngineParameters) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters):
+        self._parameters, self._form = parameters, MacFormat.of(parameters)
         super().__init__(
             {
+                "macs": Out(MacSignature(self._form)),
                 "start_stem": In(1),
                 "start_head": In(1),
                 "start_pointwise": In(1),
@@ -112,21 +52,21 @@ class Dense(wiring.Component):
                 "weights": In(data.ArrayLayout(MAC_WEIGHTS, 1 + parameters.pointwise)),
                 "token": Out(Token),
                 "half": Out(signed(16)),
-                "logits": Out(stream.Signature(signed(SUM_WIDTH))),
+                "logits": Out(stream.Signature(signed(32))),
                 "logit_index": Out(8),
                 "busy": Out(1),
+                "lends": Out(1),
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         p = self._parameters
         stem = SIGNATURE.create()  # asks for nothing
         if not p.levels:
             m.submodules.stem = stem = StemWalker(p)
         m.submodules.head = head = HeadWalker(p)
-        self._align()
-        m.submodules.macs = macs = MacBank(x_width=self._x_width, sum_width=self._sum_width)
+        macs = self.macs
         in_head = Signal()  # or pointwise
         self._again = Signal()
         self._pointwise = Const(0)
@@ -151,7 +91,7 @@ class Dense(wiring.Component):
             macs.weights.eq(self.weights[0]),
         ]
         unit = self._units(m, macs, stem, head, in_head)
-        closing, tail = Signal(), Signal(3)
+        closing, tail = Signal(), Signal(4)
         m.d.comb += self.busy.eq(in_head | stem.busy | closing | (tail != 0))
         ready = ~closing & (~unit.valid | unit.end)
         m.d.comb += [stem.next.eq(ready), head.next.eq(ready)]
@@ -178,38 +118,18 @@ class Dense(wiring.Component):
         self._choose(m, macs, in_head, tail)
         return m
 
-    def _align(self) -> None:
-        """Widths, and shifts of the sums: the operands of the lesser shift are shifted up, where
-        the multipliers have room, so that the sums of stem, shortcut and gates are shifted alike.
-        Gates' have no room."""
-        p = self._parameters
-        stem, gate = 0 if p.levels else p.pre_shift, GATE_SHIFT if p.gates else 0
-        point = p.shortcut_shift or 0
-        most = max(stem, point, gate)
-        stem, point = most if p.levels else stem, point if p.pointwise else most
-        self._stem_up = min(most - stem, X_WIDTH - 8)
-        self._point_up = min(most - point, max(0, X_WIDTH - p.residual_width))
-        self._stem_shift, self._point_shift = stem + self._stem_up, point + self._point_up
-        self._x_width = max(
-            8 + self._stem_up, p.residual_width + max(2, self._point_up), p.bias_shift + 2
-        )
-        self._sum_width = max(p.sum_width, self._stem_shift + 16, self._point_shift + 16)
-        self._sum_width = SUM_WIDTH if p.gates else min(self._sum_width, SUM_WIDTH)
-        if p.gates:
-            self._x_width = max(self._x_width, 18 - p.gate_drop)
-
-    def _choose(self, m: Module, macs: Any, in_head: Signal, tail: Signal) -> None:
+    def _choose(self, m, macs, in_head, tail):
         """The sum that is handed on, and what is left of it."""
         p = self._parameters
-        chosen, total = Signal(range(MACS)), Signal(signed(self._sum_width))
+        chosen, total = Signal(range(MACS)), Signal(signed(self._form.sum_width))
         m.d.comb += [
             chosen.eq(Mux(in_head & ~self._layer, self.logit_index[:2], tail - 3)),
-            self.half.eq(total >> self._stem_shift),
+            self.half.eq(total >> self._form.stem_shift),
             self.logits.payload.eq(total),
         ]
         if p.pointwise:
             with m.If(self._pointwise):
-                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> self._point_shift)]
+                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> self._form.point_shift)]
         m.d.sync += total.eq(Array(macs.sums)[chosen])
         if p.gates:
             kept, sign = total[GATE_SHIFT:], total[-1]
@@ -217,7 +137,7 @@ class Dense(wiring.Component):
             with m.If(self.geometry.kind == Kind.HEAD):
                 m.d.comb += self.half.eq(Mux(same(kept[15:], sign), kept[:16], most))
 
-    def _units(self, m: Module, macs: Any, stem: Any, head: HeadWalker, in_head: Signal) -> Any:
+    def _units(self, m, macs, stem, head, in_head):
         """Takes words apart into units; returns the signals of the current one."""
         p = self._parameters
         flags = ("valid", "end", "closes", "wraps")
@@ -251,26 +171,26 @@ class Dense(wiring.Component):
                 m.d.sync += left.eq(left - 1)
         byte = Cat(source[:7], ~source[7]).as_signed()
         block = source if more else self.fetch.data
-        places = [block.word_select(lane, p.slot_width) for lane in range(LANES)]
-        residuals = [slot[p.slot_fraction :][: p.residual_width] for slot in places]
-        lanes = [slot.as_signed() for slot in (places if p.gates else residuals)]
+        slots = [block.word_select(lane, p.slot_width) for lane in range(LANES)]
+        residuals = [slot[p.slot_fraction :][: p.residual_width] for slot in slots]
+        lanes = [slot.as_signed() for slot in (slots if p.gates else residuals)]
         pooled = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
         if p.gates:
             pooled = Mux(self._layer, pooled >> p.gate_drop, pooled >> p.guard)
         with m.If(in_head):
-            point = residuals[0].as_signed() << self._point_up
+            point = residuals[0].as_signed() << self._form.point_up
             m.d.sync += macs.x.eq(Mux(self._pointwise, point, pooled))
         with m.Else():
-            m.d.sync += macs.x.eq(byte << self._stem_up)
+            m.d.sync += macs.x.eq(byte << self._form.stem_up)
         with m.If(~unit.valid | padded):
             m.d.sync += macs.x.eq(0)
         return unit
 
-    def _stem_results(
-        self, m: Module, unit: Signal, stem: Any, macs: Any, closing: Signal, tail: Signal
-    ) -> None:
+    def _stem_results(self, m, unit, stem, macs, closing, tail):
         """Four tokens, from three cycles after the last unit on; then the sums are cleared, and the
-        first unit of the next four channels comes in the fifth cycle."""
+        first unit of the next four channels comes in the fifth cycle. Where the tokens use the
+        multipliers, from three cycles after each on, all this waits for them."""
+        wait = 5 if self._parameters.activation else 0
         group_end, position_end, row_end = (Signal() for _ in range(3))
         with m.If(stem.taken & stem.last):
             m.d.sync += [
@@ -280,21 +200,15 @@ class Dense(wiring.Component):
             ]
         with m.If(unit.valid):
             m.d.sync += self.weight_entry.eq(Mux(unit.wraps, 0, self.weight_entry + 1))
-        with m.If(tail == 3):
+        with m.If(tail == 3 + wait):
             m.d.sync += closing.eq(0)
-        with m.If(tail == 6):
+        m.d.sync += self.lends.eq((tail >= 5) & (tail < 9) if wait else 0)
+        with m.If(tail == 6 + wait):
             m.d.comb += macs.clear.eq(1)
             m.d.sync += tail.eq(0)
         self._tokens(m, tail, group_end, position_end, row_end)
 
-    def _tokens(
-        self,
-        m: Module,
-        tail: Signal,
-        group_end: ValueLike,
-        position_end: ValueLike,
-        row_end: ValueLike,
-    ) -> None:
+    def _tokens(self, m, tail, group_end, position_end, row_end):
         """One for each of four sums, the ends with the last."""
         fourth = tail == 6
         m.d.comb += [
@@ -305,16 +219,7 @@ class Dense(wiring.Component):
             self.token.row_end.eq(row_end & fourth),
         ]
 
-    def _pointwise_results(
-        self,
-        m: Module,
-        unit: Signal,
-        head: HeadWalker,
-        macs: Any,
-        closing: Signal,
-        tail: Signal,
-        in_head: Signal,
-    ) -> None:
+    def _pointwise_results(self, m, unit, head, macs, closing, tail, in_head):
         """Once four sums are there the issue takes them, two cycles apart. The next walk, of the
         same block or the next, begins with the second: its first product comes after the fourth."""
         upper, chosen = Signal(), Signal()
@@ -338,16 +243,7 @@ class Dense(wiring.Component):
             m.d.comb += macs.clear.eq(1)
             m.d.sync += self.hold.eq(~done)
 
-    def _head_results(
-        self,
-        m: Module,
-        unit: Signal,
-        head: HeadWalker,
-        macs: Any,
-        closing: Signal,
-        tail: Signal,
-        in_head: Signal,
-    ) -> None:
+    def _head_results(self, m, unit, head, macs, closing, tail, in_head):
         """The bias as one more unit, then up to four logits, then the next four classes. A step
         ends with its last four or the last class; the next head step goes on from there. A gate's
         layer has four tokens in place of these."""

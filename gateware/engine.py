@@ -1,6 +1,6 @@
 """The whole engine: one memory, one array, one program."""
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -12,9 +12,10 @@ from bnnhw.gateware.frontdoor import ByteWriter
 from bnnhw.gateware.issue import ConvolutionIssue
 from bnnhw.gateware.lane import Lanes, Token
 from bnnhw.gateware.loader import WindowLoader, mask_lanes
+from bnnhw.gateware.macs import MacBank, MacFormat
 from bnnhw.gateware.memory import MemorySignature
 from bnnhw.gateware.operand import Factors, OperandReader
-from bnnhw.gateware.parameters import LANES, EngineParameters
+from bnnhw.gateware.parameters import LANES
 from bnnhw.gateware.program import Kind
 from bnnhw.gateware.results import Results
 from bnnhw.gateware.sequencer import Sequencer
@@ -34,7 +35,6 @@ class Engine(wiring.Component):
 
     Members
     -------
-    memory : the board's; one access a cycle, read data in the next.
     load : boot image, from word 0 up, low byte first; taken until `run`.
     run : the boot image is complete; stays high.
     pixels : frames of height x width x channels bytes. A frame's pixels are taken while the
@@ -45,7 +45,7 @@ class Engine(wiring.Component):
     step_done, step : for benches: in the last cycle of program step `step` its maps are in memory.
     """
 
-    def __init__(self, parameters: EngineParameters, *, image_base: int) -> None:
+    def __init__(self, parameters, *, image_base):
         self._parameters, self._image_base = parameters, image_base
         super().__init__(
             {
@@ -60,16 +60,17 @@ class Engine(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         p = self._parameters
         gaps = p.gaps or (0, 0, 0)
         m.submodules.sequencer = sequencer = Sequencer(
-            weight_depth=p.weight_depth, passes=p.passes, image_bits=p.levels > 0, gap=gaps[0]
-        )
+            weight_depth=p.weight_depth, passes=p.passes, slopes=p.activation,
+            image_bits=p.levels > 0, gap=gaps[0],
+        )  # fmt: skip
         m.submodules.door = door = ByteWriter(p, image_base=self._image_base)
         m.submodules.dense = dense = Dense(p)
-        m.submodules.weights = weights = WeightBuffer(depth=p.weight_depth, thresholds=p.thresholds)
+        m.submodules.weights = weights = WeightBuffer(p)
         m.submodules.residual_writer = residuals = ResidualWriter(p)
         m.submodules.bit_writer = bits = BitWriter(gap=gaps[1])
         m.submodules.shortcut = shortcut = ShortcutReader(p)
@@ -88,6 +89,7 @@ class Engine(wiring.Component):
             self._gates(m, sequencer, lanes, residuals)
         if p.spatial:
             self._factors(m, sequencer, token, array, lanes)
+        self._macs(m, sequencer, dense, lanes)
         self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
         self._writers(m, sequencer, lanes, residuals, bits)
         self._memory(m, shortcut, residuals, bits, door, sequencer, dense, operand)
@@ -95,9 +97,7 @@ class Engine(wiring.Component):
         self._outside(m, sequencer, dense, door)
         return m
 
-    def _convolution(
-        self, m: Module, sequencer: Sequencer, door: ByteWriter, weights: WeightBuffer
-    ) -> tuple[Array, ConvolutionIssue, WindowLoader]:
+    def _convolution(self, m, sequencer, door, weights):
         p = self._parameters
         m.submodules.issue = issue = ConvolutionIssue(p)
         m.submodules.loader = loader = WindowLoader(p)
@@ -130,14 +130,7 @@ class Engine(wiring.Component):
         m.d.sync += [array.outside.eq(issue.outside), array.first.eq(issue.first)]
         return array, issue, loader
 
-    def _token(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        issue: ConvolutionIssue,
-        dense: Dense,
-        shortcut: ShortcutReader,
-    ) -> tuple[Signal, Signal]:
+    def _token(self, m, sequencer, issue, dense, shortcut):
         """That for the lanes: with the array's sums or the multipliers', 0 while there is none.
         In a pointwise step the issue waits for the sums, and its tokens do not."""
         p = self._parameters
@@ -169,13 +162,11 @@ class Engine(wiring.Component):
             ]
         return token
 
-    def _strip(self, sequencer: Sequencer) -> Value:
+    def _strip(self, sequencer):
         """Whether the step makes a strip of the image's map."""
         return sequencer.geometry.more_left | sequencer.geometry.more_right
 
-    def _dense(
-        self, m: Module, sequencer: Sequencer, dense: Dense, door: ByteWriter, weights: WeightBuffer
-    ) -> None:
+    def _dense(self, m, sequencer, dense, door, weights):
         taps = [tap for row in weights.weights for tap in row]
         m.d.comb += [
             dense.geometry.eq(sequencer.geometry),
@@ -193,15 +184,7 @@ class Engine(wiring.Component):
         with m.If(sequencer.load_sinks):
             m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
 
-    def _operand(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        token: Signal,
-        weights: WeightBuffer,
-        shortcut: ShortcutReader,
-        lanes: Lanes,
-    ) -> OperandReader:
+    def _operand(self, m, sequencer, token, weights, shortcut, lanes):
         g = sequencer.geometry
         m.submodules.operand = operand = OperandReader()
         m.d.comb += [
@@ -209,8 +192,6 @@ class Engine(wiring.Component):
             operand.base.eq(sequencer.sinks.operand),
             operand.token.eq(Mux(g.scaled, token.as_value(), 0)),
             shortcut.in_place.eq(g.in_place),
-            shortcut.mean.eq(g.mean),
-            shortcut.period.eq(sequencer.sources.period),
             lanes.wide_out.eq(g.wide_out),
             lanes.scaled.eq(g.scaled),
             lanes.operand.eq(operand.operand),
@@ -220,9 +201,7 @@ class Engine(wiring.Component):
             m.d.comb += weights.weight_entry.eq(weights.scale_entry)
         return operand
 
-    def _gates(
-        self, m: Module, sequencer: Sequencer, lanes: Lanes, residuals: ResidualWriter
-    ) -> None:
+    def _gates(self, m, sequencer, lanes, residuals):
         """A gate's layer gives all lanes one number at a time, none of them less than 0."""
         g = sequencer.geometry
         layer = (g.kind == Kind.HEAD) & g.keep
@@ -232,9 +211,7 @@ class Engine(wiring.Component):
             residuals.apart.eq(Mux(layer, g.shortcut_first, 1)),
         ]
 
-    def _factors(
-        self, m: Module, sequencer: Sequencer, token: Signal, array: Array, lanes: Lanes
-    ) -> None:
+    def _factors(self, m, sequencer, token, array, lanes):
         """In steps with factors the window is filled with these."""
         spatial = sequencer.geometry.spatial
         m.submodules.factors = factors = Factors()
@@ -247,36 +224,43 @@ class Engine(wiring.Component):
             lanes.factors.eq(factors.factors),
         ]
 
-    def _lanes(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        token: Signal,
-        array: Array,
-        dense: Dense,
-        weights: WeightBuffer,
-        shortcut: ShortcutReader,
-        lanes: Lanes,
-    ) -> None:
-        """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""
+    def _macs(self, m, sequencer, dense, lanes):
+        """The 8-bit layers' multiply-accumulators: a bank, or the lanes' second multipliers."""
+        p = self._parameters
+        if not p.activation:
+            m.submodules.macs = macs = MacBank(MacFormat.of(p))
+            connect(m, dense.macs, macs.macs)
+            return
+        connect(m, dense.macs, lanes.macs)
+        m.d.comb += lanes.accumulate.eq(~sequencer.convolves & ~dense.lends)
+
+    def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
+        """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2, with an
+        activation slopes in t + 3 and shift_out in t + 4; the threshold with the result."""
         p, g = self._parameters, sequencer.geometry
         entry = Signal.like(weights.scale_entry)
         with m.If(token.valid):
             folds = Mux(g.scaled, 0, g.folds) if p.passes else g.folds
             after = entry + folds + 1
             m.d.sync += entry.eq(Mux(token.position_end, 0, after))
-        m.submodules.bias_entry = bias_entry = Delay(entry.shape(), 1)
-        m.submodules.threshold_entry = threshold_entry = Delay(entry.shape(), 3)
+        later = [(weights.bias_entry, 1), (weights.threshold_entry, lanes.latency)]
+        if p.activation:
+            later += [(weights.slope_entry, 2), (weights.last_entry, 3)]
+            m.d.comb += [
+                lanes.above.eq(weights.above),
+                lanes.below.eq(weights.below),
+                lanes.shift_out.eq(weights.shift_out),
+            ]
+        for address, cycles in later:
+            delay = Delay(entry.shape(), cycles)
+            m.submodules[address.name] = delay
+            m.d.comb += [delay.i.eq(entry), address.eq(delay.o)]
         first_half = array.acc[0]
         if p.gates or p.pointwise or not p.levels:
             first_half = Mux(sequencer.convolves, first_half, dense.half)
         m.d.sync += lanes.token.eq(token)
         m.d.comb += [
-            bias_entry.i.eq(entry),
-            threshold_entry.i.eq(entry),
             weights.scale_entry.eq(entry),
-            weights.bias_entry.eq(bias_entry.o),
-            weights.threshold_entry.eq(threshold_entry.o),
             lanes.single.eq(g.single | lanes.positive),
             lanes.first_half.eq(first_half),
             lanes.scale.eq(weights.scale),
@@ -287,14 +271,7 @@ class Engine(wiring.Component):
         for lane in range(1, LANES):
             m.d.comb += lanes.other_halves[lane - 1].eq(array.acc[lane])
 
-    def _writers(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        lanes: Lanes,
-        residuals: ResidualWriter,
-        bits: BitWriter,
-    ) -> None:
+    def _writers(self, m, sequencer, lanes, residuals, bits):
         g = sequencer.geometry
         for lane in range(LANES):
             m.d.comb += residuals.y[lane].eq(lanes.y[lane])
@@ -313,22 +290,14 @@ class Engine(wiring.Component):
             ]
         m.d.comb += bits.bits.eq(lanes.bits)
 
-    def _memory(
-        self,
-        m: Module,
-        shortcut: ShortcutReader,
-        residuals: ResidualWriter,
-        bits: BitWriter,
-        door: ByteWriter,
-        sequencer: Sequencer,
-        dense: Dense,
-        operand: OperandReader | None,
-    ) -> None:
+    def _memory(self, m, shortcut, residuals, bits, door, sequencer, dense, operand):
         """One access a cycle, by precedence. Operand and shortcut never ask in the same cycle."""
         port = self.memory
         m.d.comb += [
             shortcut.load.eq(sequencer.load_sources),
             shortcut.base.eq(sequencer.sources.shortcut),
+            shortcut.mean.eq(sequencer.geometry.mean),
+            shortcut.period.eq(sequencer.sources.period),
             shortcut.memory.data.eq(port.read_data),
             sequencer.fetch.data.eq(port.read_data),
             dense.fetch.data.eq(port.read_data),
@@ -379,16 +348,7 @@ class Engine(wiring.Component):
                 port.write_mask.eq(door.memory.mask),
             ]
 
-    def _finish(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        issue: ConvolutionIssue,
-        dense: Dense,
-        lanes: Lanes,
-        residuals: ResidualWriter,
-        bits: BitWriter,
-    ) -> None:
+    def _finish(self, m, sequencer, issue, dense, lanes, residuals, bits):
         """A step is over when nothing is on its way any more."""
         on_the_way = Signal(range(16))
         entered = issue.token.valid | dense.token.valid
@@ -396,7 +356,7 @@ class Engine(wiring.Component):
         busy = issue.busy | dense.busy | (on_the_way != 0)
         m.d.comb += sequencer.idle.eq(~(busy | residuals.memory.request | bits.memory.request))
 
-    def _outside(self, m: Module, sequencer: Sequencer, dense: Dense, door: ByteWriter) -> None:
+    def _outside(self, m, sequencer, dense, door):
         connect(m, door.load, flipped(self.load))
         connect(m, door.pixels, flipped(self.pixels))
         m.submodules.results = results = Results(classes=self._parameters.classes)

@@ -5,7 +5,6 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.memory import ADDRESS_WIDTH
-from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import WALK_WIDTH, Geometry
 
 
@@ -17,22 +16,9 @@ class HeadWalker(wiring.Component):
     `words` + 1 words long. It is walked once for each `again`, given while not busy: from `base`,
     with `follows` from where the last walk ended, or with `back` too from where it began. Then
     `words` + 1 is a multiple of 16 and no more than 256.
-
-    Members
-    -------
-    again : In(1)                       strobe, while not busy: a walk begins in the next cycle
-    geometry : In(Geometry)             of the step; constant while it runs
-    base : In(15)                       word address of the map; with `again`
-    words : In(14)                      words of the walk, less one; with `again`
-    follows, back : In(1)               where the walk begins; with `again`
-    next : In(1)                        another word is wanted
-    taken : Out(1)                      a word is granted; its data come in the next cycle
-    last, block_end : Out(1)            it is the walk's last, its block's last; with `taken`
-    request, address : Out(1), Out(15)  of the memory; combinational from `next`
-    grant : In(1)                       of the memory, in the cycle of `request`
     """
 
-    def __init__(self, parameters: EngineParameters) -> None:
+    def __init__(self, parameters):
         self._words_per_group = 16 // parameters.word_channels
         self._pointwise = parameters.pointwise
         super().__init__(
@@ -53,7 +39,7 @@ class HeadWalker(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         busy = Signal()
         left = Signal(WALK_WIDTH)

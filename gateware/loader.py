@@ -1,12 +1,12 @@
 """Fills the window buffer with a feature map, row of blocks by row of blocks."""
 
-from amaranth import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from bnnhw.gateware.buffers import ROWS
-from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
+from bnnhw.gateware.parameters import GROUP, LANES
 from bnnhw.gateware.program import Geometry
 
 
@@ -24,24 +24,9 @@ class WindowLoader(wiring.Component):
     With `waits` a row is fetched when both of its pixel rows are among those `received`.
 
     `ahead` counts rows in the buffer: up with each row filled, down with `retire`; at most four.
-
-    Members
-    -------
-    start : In(1)                       strobe: the step begins
-    geometry : In(Geometry)             of the step; constant while it runs
-    retire : In(1)                      strobe: a row of the buffer is needed no more
-    waits : In(1)                       the map is the image, which is still being received
-    received : In(9)                    rows of the image in memory
-    row_end : Out(1)                    the word on request is its row's last
-    ahead : Out(3)                      rows in the buffer
-    request : Out(1)                    a word is wanted; up until `grant`
-    grant : In(1)                       the word is read; its data come in the next cycle
-    write : Out(1)                      those data go to the window buffer in this cycle
-    write_row, write_column : Out(2), Out(column)    where to; with `write`
-    write_lanes : Out(4)                lanes inside the map, the others count as 0; with `write`
     """
 
-    def __init__(self, parameters: EngineParameters) -> None:
+    def __init__(self, parameters):
         self._parameters = parameters
         column = unsigned(exact_log2(parameters.window_depth // ROWS))
         super().__init__(
@@ -62,7 +47,7 @@ class WindowLoader(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         g = self.geometry
         busy, known, filled = Signal(), Signal(), Signal()
@@ -121,6 +106,6 @@ class WindowLoader(wiring.Component):
         return m
 
 
-def mask_lanes(word: Value, lanes: Value) -> Value:
+def mask_lanes(word, lanes):
     """`word`, four lanes of 16 channels, with the lanes of which `lanes` is 0 zeroed."""
     return Cat(word.word_select(i, GROUP) & lanes[i].replicate(GROUP) for i in range(LANES))

@@ -26,8 +26,11 @@ class EngineParameters:
     window_depth, weight_depth : entries of the window and weight buffers.
     passes : whether a layer may take several steps, between which its sums lie in memory as wide
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
+    activation : whether lanes multiply a second time, by a slope of each channel, before they
+        saturate; without `passes`. positive : whether slopes from zero up differ from 1.0.
+        shift_out : whether what is added then is a channel's own, not the rounding half alone.
     in_place : whether a step may add single pixels that lie as those it writes; with `passes`.
-    averages : whether a step may add the mean of each block; with `passes`.
+    averages : whether a step may add the mean of each block.
     spatial : whether a step may scale by a factor for each pixel; with `passes`.
     shortcut_shift : bits dropped from sums of pointwise steps; with `passes`. None: there are none.
     levels : bits of a thermometer that are stored of each byte in its place, level l being
@@ -62,15 +65,28 @@ class EngineParameters:
     levels: int = 0
     gaps: tuple[int, int, int] | None = None
     gates: bool = False
+    activation: bool = False
+    positive: bool = False
+    shift_out: bool = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         if not 8 <= self.residual_width <= 16:
             raise ValueError(f"residual_width={self.residual_width} is not in [8, 16]")
         if self.passes and self.residual_width + self.guard > 15:
             raise ValueError(
                 f"passes: residual_width + guard = {self.residual_width + self.guard}, not 15"
             )
-        for name in ("in_place", "averages", "spatial", "gates"):
+        if self.activation and self.passes:
+            raise ValueError("activation: not with passes")
+        if self.activation and (self.residual_width + self.guard > 15 or not 8 <= self.shift <= 13):
+            raise ValueError(
+                f"activation: residual_width + guard = {self.residual_width + self.guard}, not 15, "
+                f"or shift={self.shift} not in [8, 13]"
+            )
+        for name in ("positive", "shift_out"):
+            if getattr(self, name) and not self.activation:
+                raise ValueError(f"{name}: needs activation")
+        for name in ("in_place", "spatial", "gates"):
             if getattr(self, name) and not self.passes:
                 raise ValueError(f"{name}: needs passes")
         if self.spatial and not FACTOR_FRACTION <= self.shift <= 13:
@@ -89,36 +105,45 @@ class EngineParameters:
                 raise ValueError(f"{name}={depth} is not a power of two from 16")
 
     @property
-    def slot_width(self) -> int:
+    def slot_width(self):
         """Bits a residual takes in memory."""
         return 8 if self.residual_width <= 8 and not self.passes else 16
 
     @property
-    def stream_width(self) -> int:
+    def stream_width(self):
         """Signed bits of what is read from a slot."""
         return 16 if self.passes else self.residual_width
 
     @property
-    def pointwise(self) -> bool:
+    def added_width(self):
+        """Signed bits of what lanes add: residuals, or wide numbers where there are means."""
+        return self.residual_width + self.guard if self._means_alone else self.stream_width
+
+    @property
+    def _means_alone(self):
+        return self.averages and not self.passes
+
+    @property
+    def pointwise(self):
         """Whether there are 8-bit 1x1 convolutions of the stream."""
         return self.shortcut_shift is not None
 
     @property
-    def byte_groups(self) -> int:
+    def byte_groups(self):
         """Groups of 16 bits that are stored of a byte of the image."""
         return -(-self.levels // GROUP)
 
     @property
-    def slot_fraction(self) -> int:
+    def slot_fraction(self):
         """Guard bits in a slot, below a residual; with passes residuals lie as wide numbers do."""
         return self.guard if self.passes else 0
 
     @property
-    def gate_drop(self) -> int:
+    def gate_drop(self):
         """Bits dropped of the sum of four numbers that a gate's layer takes."""
         return max(2, self.residual_width + self.guard - 8)
 
     @property
-    def word_channels(self) -> int:
+    def word_channels(self):
         """Channels of a block in one 64-bit word."""
         return 64 // (LANES * self.slot_width)

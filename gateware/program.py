@@ -8,10 +8,10 @@ from bnnhw.gateware.memory import ADDRESS_WIDTH
 DESCRIPTOR_WORDS = 3
 PERIOD_WIDTH = 8  # bits: as many channels as 16 folds have
 WALK_WIDTH = 14  # bits: as many words as a map that the multipliers walk may have
-LOAD_WIDTH = 10  # bits: as many words as the entries of the weight buffer have
+LOAD_WIDTH = 11  # bits: as many words as the entries of the weight buffer have
 
 
-class Kind(enum.Enum, shape=2):  # type: ignore[call-arg]
+class Kind(enum.Enum, shape=2):
     """What a step does: the stem, 8-bit or a binary convolution that waits for the image's bits; a
     binary convolution; pooling and the head; an 8-bit 1x1 convolution of every other pixel of the
     residual stream.
@@ -85,14 +85,13 @@ class EntryRows(data.Struct):
 class Sources(data.Struct):
     """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
     `features` (bits or factors; residuals in the head and pointwise) and `shortcut`, of which a
-    mean has `period` + 1 channels: the output's after these have them from the first on."""
+    mean has `period` + 1: the output's channels after theirs have them from the first on."""
 
     weights: unsigned(ADDRESS_WIDTH)
     weight_words: LOAD_WIDTH
     features: unsigned(ADDRESS_WIDTH)
     shortcut: unsigned(ADDRESS_WIDTH)
     period: PERIOD_WIDTH
-    _unused: 1
 
 
 class Sinks(data.Struct):

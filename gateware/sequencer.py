@@ -27,35 +27,17 @@ class Sequencer(wiring.Component):
     The fetch port reads consecutive words: the descriptor, the weights, and while a convolution
     runs its features, of which the window loader asks `more`; `more_taken` is its grant. After a
     word given with `skip`, `gap` words are left out. While the multipliers run, `lends`
-    is high and no word is asked for. With `image_bits` the stem is a convolution.
-
-    Members
-    -------
-    run : In(1)                         the program is in memory; stays high
-    idle : In(1)                        nothing of the step is on its way
-    geometry : Out(Geometry)            descriptor word 0; from START to the step's end
-    sources, sinks : Out(Sources), Out(Sinks)    words 1 and 2; with their strobes alone
-    features : Out(15)                  word address of the map that is read
-    load_sources, load_sinks : Out(1)   strobes
-    start_stem, start_conv, start_head, start_pointwise : Out(1)    strobes
-    step : Out(8)                       number of the step
-    lends : Out(1)                      the fetch port is the multipliers'
-    convolves : Out(1)                  the step is a convolution
-    step_done, frame_done : Out(1)      strobes
-    fetch : Out(FetchRequest)           reads program, weights and features
-    more : In(1)                        a feature word is wanted
-    more_taken : Out(1)                 it is granted; combinational
-    skip : In(1)                        `gap` words are left out after this one; with `more`
-    write_weights : Out(1)              `fetch.data` goes to the weight buffer in this cycle
-    write_entry, write_row : Out(entry), Out(2)    where to; with `write_weights`
+    is high and no word is asked for. With `image_bits` the stem is a convolution. With `slopes`
+    the first of each `folds` + 1 entries of the weights has four words, not three.
     """
 
-    def __init__(
-        self, *, weight_depth: int, passes: bool = False, image_bits: bool = False, gap: int = 0
-    ) -> None:
-        if 3 * weight_depth >= 1 << LOAD_WIDTH:
-            raise ValueError(f"weight_depth={weight_depth}: a step can load no more than 256")
-        self._passes = passes
+    def __init__(self, *, weight_depth, passes=False, slopes=False, image_bits=False, gap=0):
+        if (3 + slopes) * weight_depth >= 1 << LOAD_WIDTH:
+            most = (1 << LOAD_WIDTH) - 1
+            raise ValueError(
+                f"weight_depth={weight_depth}: a step can load no more than {most} words"
+            )
+        self._passes, self._slopes = passes, slopes
         self._entry = unsigned(exact_log2(weight_depth))
         self._image_bits, self._gap = image_bits, gap
         super().__init__(
@@ -87,7 +69,7 @@ class Sequencer(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         program = Signal(ADDRESS_WIDTH)
         left, pending = Signal(LOAD_WIDTH), Signal(LOAD_WIDTH)
@@ -144,16 +126,7 @@ class Sequencer(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _descriptor(
-        self,
-        m: Module,
-        arrived: Signal,
-        left: Signal,
-        pending: Signal,
-        weights: Signal,
-        wanted: Signal,
-        rows: Signal,
-    ) -> None:
+    def _descriptor(self, m, arrived, left, pending, weights, wanted, rows):
         """A word arrives a cycle after it was counted: 2, 1, 0 are left after each."""
         with m.If(arrived):
             with m.Switch(left):
@@ -179,12 +152,20 @@ class Sequencer(wiring.Component):
                         m.d.sync += rows.eq(self.sinks.rows)
                     m.next = "WEIGHTS"
 
-    def _weights(self, m: Module, arrived: Signal, wanted: Signal, rows: Signal) -> None:
+    def _weights(self, m, arrived, wanted, rows):
+        last = Mux(rows.skip_last, 1, 2)
+        if self._slopes:
+            fold = Signal.like(self.geometry.folds)
+            last = Mux(fold == 0, 3, 2)
         with m.If(arrived):
             m.d.sync += self.write_row.eq(self.write_row + 1)
-            with m.If(self.write_row == Mux(rows.skip_last, 1, 2)):
+            with m.If(self.write_row == last):
+                if self._slopes:
+                    m.d.sync += fold.eq(Mux(fold == self.geometry.folds, 0, fold + 1))
                 m.d.sync += self.write_row.eq(rows.skip_first)
                 m.d.sync += self.write_entry.eq(self.write_entry + 1)
             with m.If(~wanted):
+                if self._slopes:
+                    m.d.sync += fold.eq(0)
                 m.d.sync += self.fetch.address.eq(self.features)
                 m.next = "START"

@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
-from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
+from bnnhw.gateware.parameters import GROUP, LANES
 from bnnhw.gateware.program import PERIOD_WIDTH
 from bnnhw.gateware.writers import BlockAddress
 
@@ -20,24 +20,20 @@ class ShortcutReader(wiring.Component):
     has a shortcut. The request comes with the token and cannot wait. With `in_place` they are read
     as a step with single pixels writes its map: the pixel of the position, in lane 0.
     With `mean` lane 0 is the mean of the block as a wide number, past an odd map's edge the edge
+<<<<<<< HEAD
     again; the words are those of the position's first `period` + 1 channels, over and over.
     `period` is taken with `base`.
     Golden: bnnhw.golden.operations.averaged.
-
-    Members
-    -------
-    load : In(1)                        strobe: `base` and `period` are taken
-    base : In(15)                       word address of the first residual; with `load`
-    period : In(8)                      channels of a mean, less one; with `load`
-    token : In(Token)                   in cycle t
-    in_place, mean : In(1)              of the step; constant while it runs
-    residual : Out(4 x stream)          registered; in t + 2
-    memory : Out(FetchRequest)          granted in the cycle of its request
+=======
+    again; the words are the position's first `period` + 1, over and over. `period` is taken with
+    `base`. In an engine with means but no passes residuals are given as wide numbers, too.
+    Golden: bnnhw.golden_parts.averaged.
+>>>>>>> 80f493a (gateware.lane: an activation after the addition is a second product, averages are added in place)
     """
 
-    def __init__(self, parameters: EngineParameters) -> None:
+    def __init__(self, parameters):
         self._parameters = parameters
-        residual = data.ArrayLayout(signed(parameters.stream_width), LANES)
+        residual = data.ArrayLayout(signed(parameters.added_width), LANES)
         super().__init__(
             {
                 "load": In(1),
@@ -51,7 +47,7 @@ class ShortcutReader(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         p = self._parameters
         slots = data.ArrayLayout(signed(p.slot_width), LANES)
@@ -69,8 +65,10 @@ class ShortcutReader(wiring.Component):
             m.d.comb += now.eq(Mux(token.odd, odd, self.memory.data[:32]))
         else:
             m.d.comb += now.eq(self.memory.data)
-        taken = Signal.like(self.residual)
-        m.d.comb += self.residual.eq(taken)
+        up = p.guard if p.averages and not p.passes else 0
+        taken = Signal(data.ArrayLayout(signed(p.stream_width + p.averages), LANES))
+        for index in range(LANES):
+            m.d.comb += self.residual[index].eq(taken[index] << up)
         stays = Signal()
         if p.passes:
             m.d.sync += stays.eq(token.valid & token.shortcut)
@@ -88,7 +86,7 @@ class ShortcutReader(wiring.Component):
                 m.d.comb += self.residual[0].eq(((taken[0] + taken[1]) << p.guard) >> 2)
         return m
 
-    def _rows(self, m: Module, token: Signal, now: Signal, taken: Signal) -> None:
+    def _rows(self, m, token, now, taken):
         """In place of the upper lanes the sums of the block's rows."""
         p = self._parameters
         stream = [now[lane][p.slot_fraction :][: p.residual_width] for lane in range(LANES)]
@@ -100,7 +98,7 @@ class ShortcutReader(wiring.Component):
         with m.If(self.mean):
             m.d.sync += [taken[0].eq(upper), taken[1].eq(Mux(lower_edge, upper, lower))]
 
-    def _walk(self, m: Module) -> Signal:
+    def _walk(self, m):
         """Addresses; returns the lane that lane 0 takes, in place, of the word that arrives."""
         lane = Signal(range(LANES))
         load, base = self.load, self.base
@@ -125,23 +123,23 @@ class ShortcutReader(wiring.Component):
                 m.d.sync += self.memory.address.eq(base)
         return lane
 
-    def _again(self, m: Module) -> tuple[Signal, Signal]:
-        """After the last channel of the shortcut, and for each position, the block's first word's
+    def _again(self, m):
+        """After the last word of the shortcut, and for each position, the block's first word's
         address is loaded; every load is a cycle late. Returns the strobe and the address."""
         token = self.token
         first = Signal.like(self.base)
-        channel, period = Signal(PERIOD_WIDTH), Signal(PERIOD_WIDTH)
+        word, period = Signal(PERIOD_WIDTH), Signal(PERIOD_WIDTH)
         again = Signal()
         m.d.sync += again.eq(0)
         with m.If(self.mean & self.memory.request):
-            m.d.sync += channel.eq(channel + 1)
-            with m.If(channel == period):
-                m.d.sync += [channel.eq(0), again.eq(1)]
+            m.d.sync += word.eq(word + 1)
+            with m.If(word == period):
+                m.d.sync += [word.eq(0), again.eq(1)]
         with m.If(self.mean & token.valid & token.position_end):
-            groups = exact_log2(GROUP)
+            groups = exact_log2(GROUP // self._parameters.word_channels)
             m.d.sync += first[groups:].eq(first[groups:] + period[groups:] + 1)
-            m.d.sync += [channel.eq(0), again.eq(1)]
+            m.d.sync += [word.eq(0), again.eq(1)]
         with m.If(self.load):
             m.d.sync += [first.eq(self.base), period.eq(self.period)]
-            m.d.sync += [channel.eq(0), again.eq(1)]
+            m.d.sync += [word.eq(0), again.eq(1)]
         return again, first

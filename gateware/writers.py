@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import ADDRESS_WIDTH, NIBBLES, WriteRequest
-from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
+from bnnhw.gateware.parameters import GROUP, LANES
 
 
 class BlockAddress(wiring.Component):
@@ -17,17 +17,6 @@ class BlockAddress(wiring.Component):
     `advance` marks a word written, `position_end` and `row_end` that it ends these. With `strip`
     the map is wider than the rows of positions: `gap` words are left out after each. With `steps`
     words follow each other `apart` words.
-
-    Members
-    -------
-    load : In(1)                        strobe: `base` is taken
-    base : In(15)                       word address of the map; with `load`
-    single, strip : In(1)               of the step; constant while it runs
-    advance : In(1)                     strobe: the word at `address` is written
-    position_end, row_end : In(1)       that word ends these; with `advance`
-    apart : In(2)                       words to the next, with `steps`; with `advance`
-    address : Out(15)                   registered
-    lane : Out(range(4))                registered
     """
 
     load: In(1)
@@ -41,11 +30,11 @@ class BlockAddress(wiring.Component):
     address: Out(unsigned(ADDRESS_WIDTH))
     lane: Out(range(LANES))
 
-    def __init__(self, *, gap: int = 0, steps: bool = False) -> None:
+    def __init__(self, *, gap=0, steps=False):
         self._gap, self._steps = gap, steps
         super().__init__()
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         block, row = Signal.like(self.address), Signal.like(self.address)
         after = Signal.like(self.address)
@@ -80,20 +69,9 @@ class ResidualWriter(wiring.Component):
     `fresh` is high in the first cycle of new results; a word is complete with its last channel
     and is offered at once. It must be granted before the next result arrives. With gates words are
     `apart`, from one to the next.
-
-    Members
-    -------
-    y : In(4 x slot)                    results
-    token : In(Token)                   of `y`
-    fresh : In(1)                       the results are new in this cycle
-    enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
-    load : In(1)                        strobe: `base` is taken
-    base : In(15)                       word address of the map; with `load`
-    apart : In(2)                       words to the next, with gates
-    memory : Out(WriteRequest)          combinational in the cycle of `fresh`, then held
     """
 
-    def __init__(self, parameters: EngineParameters) -> None:
+    def __init__(self, parameters):
         self._parameters = parameters
         super().__init__(
             {
@@ -110,7 +88,7 @@ class ResidualWriter(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         p = self._parameters
         m.submodules.address = address = BlockAddress(gap=p.gaps[2] if p.gaps else 0, steps=p.gates)
@@ -149,16 +127,6 @@ class BitWriter(wiring.Component):
 
     The word is offered the cycle after its last channel and must be granted before the next
     channel's bits arrive.
-
-    Members
-    -------
-    bits : In(4)                        of the lanes
-    token : In(Token)                   of `bits`
-    fresh : In(1)                       the bits are new in this cycle
-    enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
-    load : In(1)                        strobe: `base` is taken
-    base : In(15)                       word address of the map; with `load`
-    memory : Out(WriteRequest)          from the cycle after the group's last bits, then held
     """
 
     bits: In(LANES)
@@ -171,11 +139,11 @@ class BitWriter(wiring.Component):
     base: In(unsigned(ADDRESS_WIDTH))
     memory: Out(WriteRequest())
 
-    def __init__(self, *, gap: int = 0) -> None:
+    def __init__(self, *, gap=0):
         self._gap = gap
         super().__init__()
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform):
         m = Module()
         m.submodules.address = address = BlockAddress(gap=self._gap)
         collected = Signal(data.ArrayLayout(unsigned(GROUP), LANES))

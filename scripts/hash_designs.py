@@ -12,8 +12,10 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-import bnnhw
 from bnnhw.boards import BOARDS
+from bnnhw.compiler.plan import make_plan
+from bnnhw.flow.design import write_design
+from bnnhw.lowering.lower import lower
 from bnnhw.nn import checkpoint
 
 FILES = ("engine.v", "top.v", "flash.bin")
@@ -22,11 +24,12 @@ FILES = ("engine.v", "top.v", "flash.bin")
 def main() -> None:
     """Print the lines."""
     for model in checkpoint.bundled_names():
-        network = bnnhw.lower(bnnhw.load(model))
+        network = lower(checkpoint.load(checkpoint.find(model)))
         for name, board in sorted(BOARDS.items()):
             with tempfile.TemporaryDirectory() as made:
                 folder = Path(made)
-                bnnhw.write_design(bnnhw.make_plan(network, board), board, folder)
+                plan = make_plan(network, board)
+                write_design(plan, network.spec, board, board.made_hz(), folder)
                 for file in FILES:
                     digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16]
                     print(model, name, file, digest, flush=True)

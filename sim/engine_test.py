@@ -5,7 +5,6 @@ The clock and the feeding run in the simulator; Python wakes on the bench's even
 
 import json
 import os
-from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
@@ -18,7 +17,7 @@ class SimulationStuck(AssertionError):
     """Nothing happened for longer than a frame may take."""
 
 
-async def _steps(dut: Any, seen: list[dict[str, int]]) -> None:
+async def _steps(dut, seen):
     while True:
         await dut.steps.value_change
         seen.append(
@@ -30,7 +29,7 @@ async def _steps(dut: Any, seen: list[dict[str, int]]) -> None:
         )
 
 
-async def _answers(dut: Any, frames: int, results: int, seen: list[dict[str, Any]]) -> None:
+async def _answers(dut, frames, results, seen):
     for _ in range(frames):
         words, at = [], []
         for _ in range(results):
@@ -48,15 +47,14 @@ async def _answers(dut: Any, frames: int, results: int, seen: list[dict[str, Any
 
 
 @cocotb.test()
-async def run_frames(dut: Any) -> None:
+async def run_frames(dut):
     settings = json.loads(os.environ["ENGINE_BENCH"])
     frames, limit = settings["frames"], settings["cycle_limit"]
-    steps: list[dict[str, int]] = []
-    answers: list[dict[str, Any]] = []
+    steps, answers = [], []
     dut.frames.value = frames
     dut.snapshots.value = settings["snapshots"]
     dut.byte_cycles.value = settings["byte_cycles"]
-    Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start()
+    cocotb.start_soon(Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start())
     cocotb.start_soon(_steps(dut, steps))
     answering = cocotb.start_soon(_answers(dut, frames, settings["results"], answers))
     for _ in range(frames + 1):

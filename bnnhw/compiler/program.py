@@ -55,16 +55,17 @@ class Program:
     """The steps of a network; `places` has each map's first word and size.
 
     image_base : the image lies there, or further up if what comes before it needs the room.
-    strips : as bnnhw.compiler.schedule.Schedule. shared : maps that are not needed at once may
-    share memory. contents : of the weight buffer, each once; `weights_at` has their first word for
-    each step. end : words in all.
+    strips, slopes : as bnnhw.compiler.schedule.Schedule. shared : maps that are not needed at once
+    may share memory. contents : of the weight buffer, each once; `weights_at` has their first word
+    for each step. end : words in all.
     """
 
     def __init__(
-        self, network: IntegerNetwork, image_base: int = 0, strips: int = 1, *, shared: bool = False
-    ) -> None:
+        self, network: IntegerNetwork, image_base: int = 0, strips: int = 1, *,
+        shared: bool = False, slopes: bool = True,
+    ) -> None:  # fmt: skip
         self.network = network
-        self.schedule = schedule = Schedule(network, strips, shared=shared)
+        self.schedule = schedule = Schedule(network, strips, shared=shared, slopes=slopes)
         self.width = schedule.width
         self.per_word = layout.word_channels(self.width)
         self.end = DESCRIPTOR_WORDS * len(schedule.tasks)
@@ -138,7 +139,7 @@ class Program:
         # A strip is read from the column, or the row, before it.
         before = first - 1 if task.strip else 0
         before += (task.rows.start - (task.rows.start > 0)) * columns
-        period = inside - 1 if work.mean else 0
+        period = inside // self.per_word - 1 if work.mean else 0
         adds = self._numbers(task.adds, work.adds, task)
         sources = self._sources(index, task, shortcut=adds, period=period)
         sources["features"] += before * work.fetches
@@ -223,10 +224,10 @@ class Program:
     def _head(self, index: int, task: Task) -> Step:
         count = layout.residual_words(*task.inside, self.width)
         weight_words = len(task.contents)
-        quads = weight_words // 3 // (GROUP * groups(task.inside[2]) + 1)
+        quads = task.entries // (GROUP * groups(task.inside[2]) + 1)
         words = _descriptor(
             dict(kind=Kind.HEAD, last=index == len(self.schedule.tasks) - 1, columns=quads - 1,
-                 groups=groups(task.inside[2]) - 1),
+                 groups=groups(task.inside[2]) - 1, folds=max(task.slope_folds, 1) - 1),
             self._sources(index, task),
             self._sinks(task, head_words=count - 1),
         )  # fmt: skip

@@ -40,7 +40,7 @@ class Task:
     inside, size : of the maps it reads and leaves. offset : output channel on which the first of
     a moved stream lands. contents : words for the weight buffer,
     `entry_rows` of each entry. rows : of blocks of its input; other tasks have the others.
-    upper : which bytes its factors are.
+    upper : which bytes its factors are. slope_folds : entries for each that has slopes; 0: none.
     strip : the first column of blocks and how many, if it makes not all of a map.
     """
 
@@ -59,6 +59,14 @@ class Task:
     entry_rows: range = range(3)
     rows: range = range(0)
     upper: bool = False
+    slope_folds: int = 0
+
+    @property
+    def entries(self) -> int:
+        """Entries of the weight buffer that `contents` are for."""
+        if not self.slope_folds:
+            return len(self.contents) // len(self.entry_rows)
+        return len(self.contents) * self.slope_folds // (3 * self.slope_folds + 1)
 
     @property
     def name(self) -> str:
@@ -91,10 +99,33 @@ def image_groups(network: IntegerNetwork) -> int:
     return 0 if levels is None else network.spec.input[2] * layout.groups(len(levels))
 
 
+def _slopes(network: IntegerNetwork) -> entries.Slopes:
+    """What lanes multiply by and add where no activation says so.
+
+    An RPReLU has a constant of its own for each channel, however it was trained.
+    """
+    formats = network.spec.formats
+    rounding = 1 << (formats.guard - 1)
+    acts = [conv.after for conv in network.convolutions if conv.after is not None]
+    plain = [network.stem.requantiser.bias]
+    plain += [
+        conv.requantiser.bias
+        for conv in network.convolutions
+        if conv.requantiser is not None and conv.after is None
+    ]
+    own = network.spec.repair.activation == "rprelu"
+    own |= any((act.shift_out != rounding).any() for act in acts)
+    low = any(bias.min() - rounding < -(1 << 15) for bias in plain)
+    one = 1 << (formats.scale_fraction - formats.guard)
+    return entries.Slopes(one, rounding, own or low)
+
+
 class Schedule:
     """tasks : every step in order. places : size in words by name. `width` of slots in bits.
     factors : words of spatial factors by name, constants in places of their own.
-    thresholds : whether any bit is compared with other than zero.
+    thresholds : whether any bit is compared with other than zero. slopes : what the lanes multiply
+    by where there is no activation; None: nothing, as where the argument `slopes` says that they
+    have no memories for them: then an activation is a pass.
 
     Bits and residuals each alternate between two places (bits one a threshold): a pass that
     changes the stream's shape writes to the other, and a layer writes its bits to the other.
@@ -104,12 +135,17 @@ class Schedule:
     size of map has places of its own.
     """
 
-    def __init__(self, network: IntegerNetwork, strips: int = 1, *, shared: bool = False) -> None:
+    def __init__(
+        self, network: IntegerNetwork, strips: int = 1, *, shared: bool = False,
+        slopes: bool = True,
+    ) -> None:  # fmt: skip
         self.network, self.spec, self._strips = network, network.spec, strips
         convolutions = (conv.requantiser for conv in network.convolutions)
         parts = [network.stem.requantiser, *(part for part in convolutions if part is not None)]
         self.thresholds = any(part.threshold.any() for part in parts)
-        self.passes = needs_passes(network)
+        self.passes = needs_passes(network, slopes=slopes)
+        acts = any(conv.after is not None for conv in network.convolutions)
+        self.slopes = _slopes(network) if acts and not self.passes else None
         self.width = 16 if self.passes else network.spec.formats.residual_width
         self._bits, self._stream = 0, 0
         self.factors: dict[str, np.ndarray] = {}
@@ -129,11 +165,12 @@ class Schedule:
 
     def _stem(self) -> Iterator[Task]:
         (height, width, _), part = self.spec.input, self.network.stem
-        size = (height, width, self.spec.stem_channels)
+        size = (height, width, self.spec.widths[0])
         if part.levels is None:
             yield Task(
-                "stem", None, self.spec.input, size, entries.stem_entries(part), IMAGE,
+                "stem", None, self.spec.input, size, entries.stem_entries(part, self.slopes), IMAGE,
                 bits=self._bit_map(0, self._bits), residual=self._residuals(STREAM),
+                slope_folds=int(self.slopes is not None),
             )  # fmt: skip
             return
         work = stem(part, part.levels)
@@ -147,7 +184,7 @@ class Schedule:
     def _body(self) -> Iterator[Task]:
         convolutions, stem = self.network.convolutions, self.network.stem.requantiser
         height, width, _ = self.spec.input
-        size = (height, width, self.spec.stem_channels)
+        size = (height, width, self.spec.widths[0])
         for work in further_bits(stem, STREAM, self.spec.repair.features):
             yield self._task("stem", work, size, size, self._bits)
         thresholds = stem.threshold
@@ -157,7 +194,10 @@ class Schedule:
                 adder = conv if conv.shape.shortcut or after is None else after
                 yield from self._moved(conv, adder, thresholds)
             features = self.spec.repair.features * bool(after)
-            passes = convolution_passes(conv, self.spec.formats, moved=moved, features=features)
+            passes = convolution_passes(
+                conv, self.spec.formats, moved=moved, features=features,
+                mean=averages(conv, self.spec.repair), slopes=self.slopes is not None,
+            )  # fmt: skip
             yield from self._in_strips(conv, list(passes))
             self._bits = 1 - self._bits
             if conv.requantiser is not None:
@@ -231,9 +271,9 @@ class Schedule:
         elif work.weights is None:
             if self.passes:
                 entry_rows = range(int(work.factors is not None), 2 + self.thresholds)
-            contents = entries.scale_entries(work.part, work.act, entry_rows)
+            contents = entries.scale_entries(work.part, work.act, entry_rows, self.slopes)
         else:
-            contents = entries.convolution_entries(work.weights, work.part)
+            contents = entries.convolution_entries(work.weights, work.part, self.slopes, work.act)
         if work.factors is not None:
             features, upper = self._factors(layer, work.factors)
         return Task(
@@ -241,6 +281,7 @@ class Schedule:
             "" if work.emits is None else self._bit_map(work.emits, turn),
             self._residuals(work.keeps), offset, entry_rows=entry_rows, upper=upper,
             rows=range(layout.blocks(*inside[:2])[0]),
+            slope_folds=work.folds if self.slopes else 0,
         )  # fmt: skip
 
     def _factors(self, layer: str, factors: np.ndarray) -> tuple[str, bool]:
@@ -258,11 +299,15 @@ class Schedule:
         """As many steps as the head's weights need."""
         last = self.spec.convolutions()[-1]
         inside = (last.out_height, last.out_width, last.out_channels)
-        parts = entries.head_entries(self.network.head, WEIGHT_DEPTH)
+        slopes = self.slopes is not None
+        parts = entries.head_entries(self.network.head, WEIGHT_DEPTH, slopes=slopes)
         for index, contents in enumerate(parts):
             name = "head" if len(parts) == 1 else f"head.{index}"
             features = self._residuals(STREAM)
-            yield Task(name, None, inside, (1, 1, self.spec.classes), contents, features)
+            yield Task(
+                name, None, inside, (1, 1, self.spec.classes), contents, features,
+                slope_folds=entries.HEAD_FOLDS * slopes,
+            )  # fmt: skip
 
     def _places(self) -> dict[str, int]:
         height, width, _ = self.spec.input

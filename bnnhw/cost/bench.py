@@ -19,15 +19,19 @@ from statistics import median
 from typing import Any
 
 from bnnhw import boards, datasets, gateware
-from bnnhw.boards.numbers import Board
-from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods
+from bnnhw.boards import BOARDS
+from bnnhw.boards.numbers import Board, baud_divisor
+from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan
 from bnnhw.compiler.traffic import traffic
 from bnnhw.cost import activity, energy, netlist
 from bnnhw.errors import UserError
-from bnnhw.flow import implement, stages, tools
+from bnnhw.flow import implement, tools
+from bnnhw.flow.design import write_design
 from bnnhw.flow.families import FAMILIES
-from bnnhw.jobs.files import Kept, read_sealed, write_sealed
+from bnnhw.flow.prove import prove
+from bnnhw.jobs.files import read_json, write_text
 from bnnhw.lowering.lower import lower
+from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
 from bnnhw.sim import toggles
@@ -49,8 +53,7 @@ class Case:
     seeds : how many placements are made, from seed 1 on; another seed replaces one that fails. 0
         stops after synthesis.
     images : how many random images the proof runs, and how many the estimate of energy.
-    energy : whether the energy is estimated. data : the data set that it is of. resize : whether
-        its images are resized to what the network takes.
+    energy : whether the energy is estimated. data : the directory of the data set.
     """
 
     method: str
@@ -62,21 +65,18 @@ class Case:
     out: Path
     energy: bool = True
     data: Path | None = None
-    resize: bool = False
 
     @cached_property
     def path(self) -> Path:
-        shape = self.spec.to_dict()
-        asks = [shape, self.board, self.seeds, self.images, self.energy, str(self.data)]
-        asked = json.dumps(asks + [True] * self.resize)
+        asked = json.dumps(
+            [self.spec.to_dict(), self.board, self.seeds, self.images, self.energy, str(self.data)]
+        )
         slug = re.sub(r"[^a-z0-9_]+", "-", self.method)
         return self.out / "rows" / f"{slug}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
 
     def row(self) -> dict[str, Any]:
         """Returns the row that `perform` left."""
-        row = read_sealed(self.path)
-        if row is None:
-            raise UserError(f"{self.path}: damaged or gone; the same command makes it anew")
+        row: dict[str, Any] = read_json(self.path)
         return row
 
 
@@ -94,8 +94,8 @@ def perform(case: Case) -> None:
         )  # fmt: skip
         try:
             check_methods(case.spec.repair)
-            network = lower(untrained(case.spec), exponents=False)
-            plan = stages.make_plan(network, stages.board(case.board))
+            network = lower(untrained(case.spec))
+            plan = make_plan(network, BOARDS[case.board])
         except DoesNotFit as fault:
             over = {part.name: part.used - part.available for part in fault.resources}
             over = {name: number for name, number in over.items() if number > 0}
@@ -104,17 +104,17 @@ def perform(case: Case) -> None:
             row = head | dict(status=REFUSED, reason=str(fault))
         else:
             design = _digest(plan)
-            if _stands(read_sealed(case.path), design):
+            if case.path.exists() and _stands(case.row(), design):
                 return
-            row = head | dict(design=design) | _Bench(case, plan).measure()
+            row = head | dict(design=design) | _Bench(case, plan).measure(network)
         row["measured"] = date.today().isoformat()
         row["seconds"] = round(time.monotonic() - started, 1)
-        write_sealed(case.path, row)
+        write_text(case.path, json.dumps(row, indent=2) + "\n")
 
 
-def _stands(row: Mapping[str, Any] | None, design: str) -> bool:
+def _stands(row: Mapping[str, Any], design: str) -> bool:
     """Returns whether a row stands. A placement that a busy machine stopped is tried again."""
-    return row is not None and row.get("design") == design and row["status"] != UNPLACED
+    return row.get("design") == design and row["status"] != UNPLACED
 
 
 def _digest(plan: Plan) -> str:
@@ -138,16 +138,20 @@ class _Bench:
 
     def __init__(self, case: Case, plan: Plan) -> None:
         self.case, self.plan = case, plan
-        self.board = stages.board(case.board)
+        self.board = BOARDS[case.board]
+        self.clock_hz = self.board.made_hz()
         engine = json.dumps([asdict(plan.parameters), plan.image_base, len(plan.image)])
         name = hashlib.sha256(engine.encode()).hexdigest()[:16]
         self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}" / name
 
-    def measure(self) -> dict[str, Any]:
+    def measure(self, network: IntegerNetwork) -> dict[str, Any]:
         """Returns all figures of the row that can be had."""
-        self.design = stages.write_design(self.plan, self.board, self.folder)
-        spec = self.plan.network.spec
-        proof = stages.prove(self.design, datasets.random_pixels(spec.input, self.case.images))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        engine = write_design(self.plan, network.spec, self.board, self.clock_hz, self.folder)
+        images = datasets.random_pixels(network.spec.input, self.case.images)
+        _, divisor = baud_divisor(self.clock_hz, self.board.max_baud)
+        proof = prove(self.plan, network, engine, images, self.folder / "sim",
+                      byte_cycles=10 * divisor)  # fmt: skip
         if not proof.bit_exact:
             return dict(status=WRONG, reason=str(proof.mismatch))
         cells = self._cells()
@@ -163,42 +167,33 @@ class _Bench:
             tools=tools.versions(),
         )  # fmt: skip
         row |= self._placed(cells)
-        fmax = row.get("fmax_mhz", {}).get("max", math.inf)
-        clock_mhz = min(self.design.clocking.hz / 1e6, fmax)
+        clock_mhz = min(self.clock_hz / 1e6, row.get("fmax_mhz", {}).get("max", math.inf))
         row |= dict(clock_mhz=clock_mhz, fps=round(1e6 * clock_mhz / proof.busy, 2))
-        if self.case.energy and row["status"] == BUILT and self.board.energy:
-            row["energy"] = self._energy(clock_mhz)
+        if self.case.energy and row["status"] == BUILT and self.board.device in energy.COEFFICIENTS:
+            row["energy"] = self._energy(network, divisor, clock_mhz)
         return row
 
-    def _energy(self, clock_mhz: float) -> dict[str, Any]:
+    def _energy(self, network: IntegerNetwork, divisor: int, clock_mhz: float) -> dict[str, Any]:
         """Returns the estimate. Equal hardware with equal memory contents runs once."""
-        network = self.plan.network
-        case = self.case
-        images, source = activity.choose_images(network.spec, case.images, case.data, case.resize)
-        contents = hashlib.sha256(self.design.flash.read_bytes() + images.tobytes())
+        images, source = activity.choose_images(network.spec, self.case.images, self.case.data)
+        contents = hashlib.sha256((self.folder / "flash.bin").read_bytes() + images.tobytes())
         for file in _COUNTING:
             contents.update(file.read_bytes())
         path = self.shared / f"activity-{contents.hexdigest()}.json"
-        counted = read_sealed(path)
-        if counted is None:
+        if not path.exists():
             self._ensure_netlist()
-            divisor = self.design.clocking.divisor
-            found = activity.count_activity(network, self.board, images, divisor, self.folder)
-            counted = asdict(found)
-            write_sealed(path, counted)
-        known = activity.Activity(**counted)
-        return energy.estimate(known, traffic(self.plan), source, clock_mhz * 1e6, self.board)
+            counted = activity.count_activity(network, self.board, images, divisor, self.folder)
+            write_text(path, json.dumps(asdict(counted)) + "\n")
+        known = activity.Activity(**read_json(path))
+        device = self.board.device
+        return energy.estimate(known, traffic(self.plan), source, clock_mhz * 1e6, device)
 
     @cached_property
     def hardware(self) -> str:
         """The digest of the generated design and the tools. Memory contents have no part in it."""
         family = FAMILIES[self.board.family]
         result = hashlib.sha256(json.dumps([tools.versions(), repr(family)]).encode())
-        for file in (
-            self.folder / "top.il",
-            self.folder / f"top.{self.board.constraints}",
-            _PLACING,
-        ):
+        for file in (self.folder / "top.il", self.folder / f"top.{family.pins}", _PLACING):
             result.update(file.read_bytes())
         return result.hexdigest()
 
@@ -211,27 +206,20 @@ class _Bench:
         once.
         """
         path = self.shared / "cells.json"
-        cells = read_sealed(path)
-        if cells is None:
-            cells = self._synthesise()
-            write_sealed(path, cells)
+        if not path.exists():
+            write_text(path, json.dumps(self._synthesise()) + "\n")
+        cells: dict[str, int] = read_json(path)
         return cells
 
     def _synthesise(self) -> dict[str, int]:
-        """Returns the cells of the netlist, which is made whether or not it stands."""
-        found: dict[str, int] = {}
-        self._netlist.forget()
-        self._netlist.make(lambda: found.update(stages.synthesise(self.design)))
-        return found
-
-    @property
-    def _netlist(self) -> Kept:
-        products = (self.folder / "top.json", self.folder / "netlist.v")
-        return Kept(self.folder / "netlist.kept", self.hardware, products)
+        cells = implement.synthesise(self.board, self.folder)
+        write_text(self.folder / "netlist", self.hardware)
+        return cells
 
     def _ensure_netlist(self) -> None:
         """Make the netlist in this process's folder; another process may have found the cells."""
-        if not self._netlist.stands():
+        mark = self.folder / "netlist"
+        if not mark.exists() or mark.read_text() != self.hardware:
             self._synthesise()
 
     def _memory_words(self) -> int:
@@ -273,10 +261,9 @@ class _Bench:
         shares it.
         """
         path = self.shared / f"seed-{seed}.json"
-        entry = read_sealed(path)
-        if entry is None:
-            entry = self._try(seed)
-            write_sealed(path, entry)
+        if not path.exists():
+            write_text(path, json.dumps(self._try(seed)) + "\n")
+        entry: dict[str, Any] = read_json(path)
         if "fault" in entry:
             raise tools.ToolHopeless(entry["fault"])
         return entry
@@ -284,7 +271,7 @@ class _Bench:
     def _try(self, seed: int) -> dict[str, Any]:
         self._ensure_netlist()
         try:
-            placed = stages.place(self.design, seed, PLACE_SECONDS)
+            placed = implement.place(self.board, self.folder, seed, self.clock_hz, PLACE_SECONDS)
         except tools.ToolHopeless as fault:
             return dict(seed=seed, fault=str(fault))
         return dict(seed=seed, fmax_mhz=placed.fmax_mhz, utilisation=placed.utilisation)

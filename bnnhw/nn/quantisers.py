@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bnnhw.network.integer import saturation
-from bnnhw.network.operations import INT8_MAX
 from bnnhw.network.spec import NumberFormats
 from bnnhw.nn.binarizers import pass_inside
 from bnnhw.nn.kernels import walks
 
+INT8_MAX = 127
 PIXEL_UNITS = 64  # bytes to one real unit of the stem's input
 
 

@@ -17,17 +17,22 @@ from tests.plans import network_of, regions, words_of
 
 @pytest.mark.parametrize("double", [True, False])
 def test_means_go_to_every_channel_of_the_output_and_no_further(double):
+    """In words of two channels where they are added to the convolution, else of one."""
     repair = Repair(downsample="avgpool-duplicate", double_residual=double)
     spec = NetworkSpec(depth=8, widths=(16, 18, 34), input=(9, 10, 2), repair=repair)
     plan = make_plan(network_of(spec), BOARD)
-    assert plan.parameters.passes and plan.parameters.averages
-    moves = [step for step in plan.steps if step.kind == "shortcut"]
-    assert [step.name for step in moves] == ["stage1.0.conv1.shortcut", "stage2.0.conv1.shortcut"]
+    assert plan.parameters.averages and plan.parameters.passes != double
+    moves = [step for step in plan.steps if words_of(step)[0].mean]
+    suffix = "" if double else ".shortcut"
+    assert [step.name for step in moves] == [
+        f"stage1.0.conv1{suffix}", f"stage2.0.conv1{suffix}",
+    ]  # fmt: skip
+    per_word = 2 if double else 1
     for step, inside, out in zip(moves, (16, 18), (18, 34), strict=True):
         geometry, sources, _ = words_of(step)
-        assert geometry.mean and geometry.single and geometry.wide_out and not geometry.in_place
-        assert (geometry.shortcut_first, geometry.shortcut_end) == (0, out)
-        assert sources.period == inside - 1
+        assert geometry.single and geometry.wide_out != double and not geometry.in_place
+        assert (geometry.shortcut_first, geometry.shortcut_end) == (0, out // per_word)
+        assert sources.period == inside // per_word - 1
     others = [words_of(step) for step in plan.steps if step not in moves]
     assert not any(geometry.mean or sources.period for geometry, sources, _ in others)
     plain = replace(spec, repair=Repair(double_residual=double))

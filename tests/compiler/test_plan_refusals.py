@@ -10,10 +10,8 @@ from bnnhw.boards.icebreaker import BOARD
 from bnnhw.boards.ulx3s import BOARD as LARGER
 from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.errors import UserError
-from bnnhw.network.layers import Layer
-from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 from tests.plans import SPECS, names_of, network_of
-from tests.random_networks import random_network
 
 
 def refused(spec: NetworkSpec, board=BOARD) -> DoesNotFit:
@@ -27,32 +25,6 @@ def refused(spec: NetworkSpec, board=BOARD) -> DoesNotFit:
         else:
             assert part.name not in message
     return caught.value
-
-
-def test_what_the_engine_has_no_part_for_is_named():
-    spec = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(3, 4, 4)))
-    with pytest.raises(UserError, match=r"residual_fractions=\(3, 4, 4\): the engine has no such"):
-        make_plan(network_of(spec), BOARD)
-    spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1))
-    network = random_network(spec, exponents=True)
-    with pytest.raises(UserError, match=r"stem\.exponent\[.\]=.*lower it with exponents=False"):
-        make_plan(network, BOARD)
-    thermometer, adabin = Repair(stem="thermometer"), Repair(binary_sets="adabin")
-    for settings, fault in (
-        (dict(stem_activation="prelu"), "stem_activation=prelu: the engine"),
-        (dict(pad=(0,)), r"pad=\(0,\): the engine"),
-        (dict(pad=(128,), repair=thermometer), r"pad=\(128,\): the engine"),
-        (dict(levels=(3, 9), repair=thermometer), r"levels=\(3, 9\): the engine"),
-        (dict(adabin_padding="zero", repair=adabin), "adabin_padding=zero: the engine"),
-    ):
-        with pytest.raises(UserError, match=fault):
-            make_plan(random_network(replace(spec, **settings)), BOARD)
-    assert make_plan(random_network(replace(spec, pad=(128,))), BOARD)
-    layers = (Layer("one", 4, 4), Layer("two", 4, 4, repair=Repair(activation="prelu")))
-    with pytest.raises(UserError, match=r"two\.repair: the engine has no such part yet"):
-        make_plan(random_network(NetworkSpec(layers=layers, input=(8, 8, 1))), BOARD)
-    same = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(4, 4, 4)))
-    assert make_plan(network_of(same), BOARD)
 
 
 def test_what_is_too_wide_names_every_resource():

@@ -4,8 +4,7 @@ import pytest
 from amaranth.lib.crc import catalog
 
 from bnnhw.gateware.flash import FlashReader, boot_image, checksum
-from tests.gateware.bench import simulate
-from tests.gateware.streams import receive
+from tests.gateware.streams import receive, simulate
 
 
 async def model(ctx, dut, content, log):

@@ -1,24 +1,27 @@
 """Requantisation in the lanes against the golden's, on both sides of every edge."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from bnnhw.gateware.lane import Lanes, Requantiser
+from bnnhw.gateware.macs import MacFormat
 from bnnhw.golden import operations
 from bnnhw.network import integer
+from bnnhw.network.spec import NumberFormats
 from tests.gateware.bench import FORMATS, engine_parameters, play, simulate
+from tests.gateware.test_dense import mac_cycles
 
 
 def golden_results(formats, half, scale, residual, bias, threshold):
-    """Returns the golden's y and bits (n, lanes) of arrays (n, lanes) and (n,)."""
-    scale, bias, threshold = (np.array(v, np.int32) for v in (scale, bias, threshold))
+    """golden.requantise for arrays (n, lanes) and (n,): y and bits (n, lanes)."""
+    part = integer.Requantiser(*(np.array(v, np.int32) for v in (scale, bias, threshold)))
     half, residual = (
         torch.tensor(v, dtype=torch.int32)[None, :, :, None] for v in (half, residual)
     )
-    v = operations.scaled(half, scale, formats) + operations.constant(bias, None)
-    y = operations.residual(v + (residual << formats.guard), formats)
-    (bits,) = operations.compare(y, (threshold,))
+    y, (bits,) = operations.requantise(half, residual, part, formats)
     return y[0, :, :, 0].numpy(), bits[0, :, :, 0].numpy()
 
 
@@ -294,3 +297,125 @@ def test_lanes_limit_what_a_gates_layer_gives(shift, fraction):
 
     simulate(dut, bench)
     assert samples[3:83] == [[y] * 4 for y in expected.tolist()]
+
+
+def activation_case(formats, count, seed):
+    """half, residual (n, 4) and the other operands (n,) of an activation, with its results."""
+    rng = np.random.default_rng(seed)
+    low, high = integer.saturation(formats.residual_width)
+    half, residual = rng.integers(-512, 512, (count, 4)), rng.integers(low, high + 1, (count, 4))
+    scale, bias = rng.integers(-4096, 4096, count), rng.integers(-4096, 4096, count)
+    above, below = rng.integers(0, 1024, (2, count))
+    last, threshold = rng.integers(-300, 300, count), rng.integers(low, high + 2, count)
+    half[:4], scale[:4], residual[:4] = 511, (32767, -32768, 1, 0), (high, low, -1, 0)
+    above[4:8] = below[4:8] = 0, 32767, 32767, 1
+    residual[5:7], bias[5:7] = ((high,), (low,)), (32767, -32768)
+    part = integer.IntegerActivation(
+        *(np.array(v, np.int32) for v in (0 * above, above, below, last))
+    )
+    v = torch.tensor((half * scale[:, None] >> (formats.scale_fraction - formats.guard))
+                     + (residual << formats.guard) + bias[:, None])  # fmt: skip
+    y = operations.activate(v.to(torch.int32)[None, :, :, None], part, formats)
+    y = operations.residual(y, formats)[0, :, :, 0].numpy()
+    return half, residual, scale, bias, above, below, last, threshold, y
+
+
+def activated_lanes(positive, shift_out, width=8, **changes):
+    parameters = engine_parameters(
+        activation=True, positive=positive, shift_out=shift_out, shift=8, guard=4, acc_width=11,
+        **changes,
+    )  # fmt: skip
+    return Lanes(replace(parameters, residual_width=width))
+
+
+@pytest.mark.parametrize("width", [8, 11])
+@pytest.mark.parametrize(("positive", "shift_out"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize("averages", [False, True])
+def test_lanes_multiply_by_slopes_before_they_saturate(width, positive, shift_out, averages):
+    formats = NumberFormats(width, 4, scale_fraction=12, guard=4)
+    count = 200
+    dut = activated_lanes(positive, shift_out, width, averages=averages)
+    case = activation_case(formats, count, seed=width)
+    half, residual, scale, bias, above, below, last, threshold, y = case
+    if not positive:
+        above[:] = 256
+    if not shift_out:
+        last[:] = 8
+    t = np.clip((half * scale[:, None] >> 8) + (residual << 4) + bias[:, None], -32768, 32767)
+    slope = np.where(t >= 0, above[:, None], below[:, None])
+    limits = integer.saturation(width)
+    want = np.clip(((t * slope >> 8) + last[:, None]) >> 4, *limits)
+    if positive and shift_out:
+        assert want.tolist() == y.tolist()  # the golden's
+    assert {*limits} <= {*want.ravel().tolist()}
+    cycles = [[(dut.token, {"valid": at < count})] for at in range(count + 6)]
+    up = 4 if averages else 0
+    for at in range(count):
+        cycles[at] += [
+            (dut.first_half, int(half[at, 0])), (dut.other_halves, half[at, 1:].tolist()),
+            (dut.scale, int(scale[at])),
+        ]  # fmt: skip
+        cycles[at + 1] += [
+            (dut.bias, int(bias[at])), (dut.residual, (residual[at] << up).tolist()),
+        ]  # fmt: skip
+        cycles[at + 2] += [(dut.above, int(above[at])), (dut.below, int(below[at]))]
+        cycles[at + 3] += [(dut.shift_out, int(last[at]))]
+        cycles[at + 5] += [(dut.threshold, int(threshold[at]))]
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.y[lane] for lane in range(4)]
+        read = [*probe, dut.bits]
+        samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(signal) for signal in read]))
+
+    simulate(dut, bench)
+    bits = ((want >= threshold[:, None]) << np.arange(4)).sum(1)
+    assert samples[5 : 5 + count] == np.column_stack([want, bits]).tolist()
+
+
+@pytest.mark.parametrize("shift_out", [False, True])
+def test_single_lanes_leave_the_others_what_lane_0_has(shift_out):
+    """What the other lanes' constants would make of nothing does not show."""
+    dut = activated_lanes(True, shift_out)
+    settings = [
+        (dut.single, 1), (dut.first_half, 100), (dut.other_halves, [500, -500, 1]),
+        (dut.scale, 256), (dut.bias, 0), (dut.above, 256), (dut.below, 256),
+        (dut.shift_out, 16 * 60), (dut.token, {"valid": 1}),
+    ]  # fmt: skip
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.y[lane] for lane in range(4)]
+        samples.extend(
+            await play(ctx, [settings, *[[]] * 6], lambda ctx: [ctx.get(y) for y in probe])
+        )
+
+    simulate(dut, bench)
+    assert samples[-1] == [66 if shift_out else 6] * 4
+
+
+def test_the_second_multipliers_accumulate_while_lanes_wait():
+    """Sums are a MacBank's, whatever the first multipliers give; then lanes go on as before."""
+    rng = np.random.default_rng(4)
+    dut = activated_lanes(True, True, bias_shift=12)
+    form = MacFormat.of(engine_parameters(bias_shift=12))
+    cycles, expected = mac_cycles(rng, dut.macs, form.x_width, (1, 5, 60, 3))
+    cycles = [[], [], [(dut.macs.clear, 1)], *cycles]
+    for settings in cycles:
+        settings += [
+            (dut.accumulate, 1), (dut.first_half, int(rng.integers(-512, 512))),
+            (dut.other_halves, rng.integers(-512, 512, 3).tolist()),
+            (dut.scale, int(rng.integers(-32768, 32768))),
+            (dut.bias, int(rng.integers(-32768, 32768))),
+            (dut.residual, rng.integers(-128, 128, 4).tolist()),
+            (dut.above, int(rng.integers(0, 32768))), (dut.below, int(rng.integers(0, 32768))),
+            (dut.shift_out, int(rng.integers(-32768, 32768))),
+        ]  # fmt: skip
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.macs.sums[index] for index in range(4)]
+        samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(total) for total in probe]))
+
+    simulate(dut, bench)
+    assert [(at, samples[at + 3]) for at, _ in expected] == expected

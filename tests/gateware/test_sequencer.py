@@ -177,6 +177,38 @@ def test_a_stem_of_bits_is_a_convolution_and_skips_to_its_next_row():
     assert got == [words[at] for at in (60, 61, 62, 68, 69, 70, 76, 77, 78)]
 
 
+def test_first_entries_of_channels_have_a_word_of_slopes():
+    """Two steps, of two folds and of one, so that nothing of one is left for the other."""
+    words = program_and_weights()
+    for at, (folds, count) in enumerate(((1, 10), (0, 8))):
+        last = dict(kind=Kind.CONV, folds=folds, last=at)
+        words[3 * at] = encode(Geometry, last)
+        words[3 * at + 1] = encode(Sources, dict(weights=20 + at, weight_words=count))
+        words[3 * at + 2] = 0
+    dut = Sequencer(weight_depth=16, slopes=True)
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
+    connect(m, dut.fetch, memory.fetch)
+    events = []
+
+    async def bench(ctx):
+        ctx.set(memory.allow, 1)
+        ctx.set(dut.run, 1)
+        ctx.set(dut.idle, 1)
+        while len(events) < 2 * (10 + 8 + 8):
+            await cycle(ctx, dut, events)
+
+    simulate(m, bench)
+    rows = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    single = [(entry, row) for entry in (0, 1) for row in range(4)]
+    got = [event[1:] for event in events if event[0] == "weights"]
+    want = [(*place, words[20 + at]) for at, place in enumerate(rows)]
+    want += [(*place, words[21 + at]) for at, place in enumerate(single)]
+    assert got == want * 2
+
+
 def test_more_weights_than_a_descriptor_can_say_are_refused():
-    with pytest.raises(ValueError, match="weight_depth=512: a step can load no more than 256"):
-        Sequencer(weight_depth=512)
+    with pytest.raises(
+        ValueError, match="weight_depth=1024: a step can load no more than 2047 words"
+    ):
+        Sequencer(weight_depth=1024)

@@ -98,8 +98,10 @@ def test_single_pixels_are_read_where_they_are_written():
         (3, 3, 16, 16, 8),
     ],
 )
-def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, bits):
-    """A map of few channels for one of many, both of whole groups of 16 in memory."""
+@pytest.mark.parametrize("passes", [True, False])
+def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, bits, passes):
+    """A map of few channels for one of many, both of whole groups of 16 in memory. Without passes
+    a channel may come in every cycle, but for two after 16, and words may be of two channels."""
     rng = np.random.default_rng(channels)
     inside, outside = -(-channels // 16) * 16, -(-out // 16) * 16
     rows, columns = -(-height // 2), -(-width // 2)
@@ -108,13 +110,16 @@ def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, b
     memory = rng.integers(-limit, limit, (2 * rows, 2 * columns, inside))
     memory[:2, :2, 0], memory[:2, :2, 1] = -limit, limit - 1
     odd = height % 2 or width % 2
-    parameters = engine_parameters(bits, passes=True, averages=True, odd_maps=bool(odd))
+    parameters = engine_parameters(bits, passes=passes, averages=True, odd_maps=bool(odd))
     dut = ShortcutReader(parameters)
-    words = [1, 2, 3, *residual_words(memory << parameters.guard, 16)]
+    slots = memory << parameters.slot_fraction
+    words = [1, 2, 3, *residual_words(slots, parameters.slot_width)]
+    per_word = parameters.word_channels
     m = Module()
     m.submodules.dut, m.submodules.memory = dut, source = dut, Memory(words, depth=512)
     connect(m, dut.memory, source.fetch)
-    load = [(dut.base, 3), (dut.period, channels - 1), (dut.mean, 1), (dut.in_place, 0)]
+    period = channels // per_word - 1
+    load = [(dut.base, 3), (dut.period, period), (dut.mean, 1), (dut.in_place, 0)]
     cycles = [[(dut.load, 1), *load], [(dut.load, 0), (dut.base, 0), (dut.period, 0)]]
     expected = {}
     for y, x, c in np.ndindex(rows, columns, outside):
@@ -127,7 +132,9 @@ def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, b
         expected[len(cycles) + 2] = (sum(block) << parameters.guard) >> 2 if has else 0
         edges = dict(edge_row=2 * y + 1 == height, edge_column=2 * x + 1 == width)
         ends = dict(position_end=last, row_end=last and x == columns - 1)
-        cycles += [[(dut.token, dict(valid=1, shortcut=has, **ends, **edges))], [(dut.token, {})]]
+        token = dict(valid=1, shortcut=has, odd=c % 2 if per_word == 2 else 0)
+        idle = (2 if c % 16 == 15 else 0) if per_word == 2 else 1
+        cycles += [[(dut.token, token | ends | edges)], *[[(dut.token, {})]] * idle]
     samples = []
 
     async def bench(ctx):

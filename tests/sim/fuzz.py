@@ -78,7 +78,7 @@ class Machine:
             return f"no step leaves {', '.join(sorted(missing))}"
         try:
             frames = run_engine(
-                [self.verilog], boot=plan.image, images=case.images,
+                [self.verilog, tools.ice40_library()], boot=plan.image, images=case.images,
                 classes=case.network.spec.classes, folder=self.verilog.parent / "sim",
                 environment=tools.environment(), byte_cycles=case.byte_cycles, stall=case.stall,
             )  # fmt: skip

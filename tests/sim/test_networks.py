@@ -42,13 +42,6 @@ NETWORKS = {
         Repair("rsign", padding="minus-one", downsample="conv1x1-binary", ensemble="group-2",
                activation="rprelu"),
     ),
-    "activations that rise and fall before bits": NetworkSpec(
-        8, (6, 16, 16), (9, 8, 1), 4,
-        Repair("rsign", double_residual=False, activation="maxout"),
-    ),
-    "stages of 1 and 2 blocks": NetworkSpec(
-        widths=(8, 16), input=(9, 8, 1), classes=4, stages=(1, 2), repair=Repair("rsign")
-    ),
     "AdaBin, maxout before the addition": NetworkSpec(
         6, (16, 32), (8, 6, 1), 3,
         Repair(binary_sets="adabin", activation="maxout", activation_position="before-add"),
@@ -65,6 +58,25 @@ NETWORKS = {
         Repair(double_residual=False, ensemble="weights-2", activation="rprelu",
                downsample="avgpool-duplicate"),
         NumberFormats(residual_width=10, residual_fraction=5),
+    ),
+    "maxout, averages, a thermometer, rsign, odd maps": NetworkSpec(
+        8, (6, 18, 34), (9, 15, 2), 5,
+        Repair("rsign", downsample="avgpool-duplicate", activation="maxout", stem="thermometer"),
+    ),
+    "RPReLU, rsign, minus-one": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5, Repair("rsign", padding="minus-one", activation="rprelu")
+    ),
+    "PReLU, single residual": NetworkSpec(
+        8, (16, 18, 34), (12, 8, 3), 11, Repair(double_residual=False, activation="prelu")
+    ),
+    "maxout, averages, wide residuals": NetworkSpec(
+        8, (18, 32, 34), (10, 9, 1), 5,
+        Repair(downsample="avgpool-duplicate", activation="maxout"),
+        NumberFormats(residual_width=11, residual_fraction=6),
+    ),
+    "averages, rsign, an ensemble of features": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5,
+        Repair("rsign", downsample="avgpool-duplicate", ensemble="features-2"),
     ),
     "gates": NetworkSpec(6, (16, 34), (9, 10, 2), 5, Repair(squeeze_excitation="se")),
     "gates, an ensemble of features, PReLU, averages, single residual": NetworkSpec(
