@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module, metadata
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from bnnhw.cli import one_line
 
 # Their lines stand here, so that --help imports none of them (and no torch).
 COMMANDS = {
@@ -15,12 +18,22 @@ COMMANDS = {
     "teach": "Train a float ResNet for binary ones to learn from.",
     "study": "Train every repair method alone, or the best of them together.",
     "evaluate": "Print the accuracy of a network, of its floats or its integers.",
+    "pack": "Write a network with its binary weights as bits, a tenth of the size.",
+    "compare": "Find where a network departs from what its author computed.",
     "data": "Download CIFAR-10 or CIFAR-100.",
 }
 
 
 class Commands(click.Group):
     """A group whose commands are the modules of the same names, imported when they are called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with one_line(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_line(ctx):
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

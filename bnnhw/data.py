@@ -8,13 +8,15 @@ from pathlib import Path
 
 import click
 
-from bnnhw.cli import Command
+from bnnhw.cli import Command, interruptible
 from bnnhw.datasets.download import ARCHIVES, SOURCE, Step, download
+from bnnhw.jobs.locks import alone_in
+from bnnhw.jobs.pool import AGAIN
 
 
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[Step]:
-    """A progress bar on stderr with bytes, speed and time left."""
+    """Shows a progress bar on stderr with bytes, speed and time left; yields what moves it."""
     from rich import progress
     from rich.console import Console
 
@@ -35,9 +37,9 @@ def _bar(name: str) -> Iterator[Step]:
 def main(dataset: str, out: Path, source: str) -> None:
     """Download DATASET and leave its directory in OUT; prints the directory."""
     archive = ARCHIVES[dataset]
-    with _bar(archive.file) as step:
+    with interruptible(AGAIN), alone_in(out), _bar(archive.file) as step:
         target = download(archive, source, out, step)
-    click.echo(target)
+    print(target)
 
 
 if __name__ == "__main__":

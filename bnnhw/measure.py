@@ -11,9 +11,11 @@ from click.core import ParameterSource
 
 from bnnhw.boards import BOARDS
 from bnnhw.cli import Command, interruptible
+from bnnhw.cost.activity import choose_images
 from bnnhw.cost.cases import Cases
 from bnnhw.cost.measurement import NAME, choose, plan, specifications
 from bnnhw.errors import UserError
+from bnnhw.jobs.locks import alone_in
 from bnnhw.jobs.pool import AGAIN, workers
 from bnnhw.network.spec import NumberFormats
 from bnnhw.nn import checkpoint
@@ -23,7 +25,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 
 def repeated(context: click.Context) -> str:
-    """The command that measures the same, but for where it runs and what it leaves where."""
+    """Returns the command that measures the same, without where it runs and leaves its files."""
     words = ["python -m bnnhw.measure"]
     for option in context.command.params:
         given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
@@ -49,8 +51,9 @@ def repeated(context: click.Context) -> str:
               help="Images of each network's proof, at random, and of its energy.")  # fmt: skip
 @click.option("--energy/--no-energy", default=True, show_default=True,
               help="Estimate the energy of an inference from the netlist's activity.")  # fmt: skip
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="CIFAR whose test images the energy is of; else random ones.")  # fmt: skip
+@click.option("--data", type=click.Path(exists=True, path_type=Path),
+              help="Folder of images, .npz or CIFAR, for the energy; else random.")  # fmt: skip
+@click.option("--resize", is_flag=True, help="Resize the images to what the network takes.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True,
               help="Methods at a time on this machine.")  # fmt: skip
 @click.option("--out", type=DIRECTORY, help="[default: build/repair-cost-NETWORK]")
@@ -65,7 +68,7 @@ def repeated(context: click.Context) -> str:
 @click.pass_context
 def main(
     context: click.Context, board: str, network: str, methods: str, stop_after: str, seeds: int,
-    images: int, energy: bool, data: Path | None, jobs: int, out: Path | None,
+    images: int, energy: bool, data: Path | None, resize: bool, jobs: int, out: Path | None,
     models: Path | None, fraction: int, scheduler: str | None,
 ) -> None:  # fmt: skip
     """Measure what each method adds to the baseline; what stands is not measured again."""
@@ -73,20 +76,39 @@ def main(
     seeds = 0 if stop_after == "synth" else seeds
     chosen = choose(methods, network)
     specs = specifications(network, chosen, fraction)
+    if data is not None:
+        choose_images(next(iter(specs.values())), 1, data, resize)  # refuses wrong ones at once
     command = repeated(context)
     measurement = plan(
-        network, board, chosen, specs, seeds, images, out, models, command, energy, data
+        network,
+        board,
+        chosen,
+        specs,
+        seeds,
+        images,
+        out,
+        models,
+        command,
+        energy,
+        data,
+        resize,
     )
     follower = Cases(measurement.cases)
-    with interruptible(AGAIN), workers(jobs, scheduler) as executor, follower.bar:
+    with (
+        interruptible(AGAIN),
+        alone_in(out),
+        workers(jobs, scheduler) as executor,
+        follower.bar,
+    ):
         follower.run(executor, lambda: measurement.publish(follower.ended))
+        if not follower.failed:
+            shutil.rmtree(out / "work", ignore_errors=True)
     if follower.failed:
         raise UserError(
             f"{len(follower.failed)} of {len(follower.jobs)} methods failed, "
             f"{follower.failed[0]}; the same command tries them again"
         )
-    shutil.rmtree(out / "work", ignore_errors=True)
-    click.echo(out / f"{NAME}.md")
+    print(out / f"{NAME}.md")
 
 
 if __name__ == "__main__":

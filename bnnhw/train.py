@@ -12,10 +12,10 @@ import click
 import torch
 from rich.console import Console
 
-from bnnhw.cli import Command, interruptible
+from bnnhw.cli import DATA, Command, interruptible
 from bnnhw.errors import UserError
 from bnnhw.nn import checkpoint, untrained
-from bnnhw.training.journal import Terminal
+from bnnhw.training.journal import Terminal, prepare, state_path
 from bnnhw.training.options import (
     given_tables,
     options,
@@ -24,12 +24,12 @@ from bnnhw.training.options import (
     settle,
 )
 from bnnhw.training.run import benchmark, train
-from bnnhw.training.team import team
+from bnnhw.training.team import one_training, team
 from bnnhw.training.trainer import Recipe
 
 
 def _print_speed(processes: int, *work: Any) -> None:
-    """The benchmark of a team, as JSON."""
+    """Print the benchmark of a team as JSON."""
     with interruptible(), compilable(), team(processes, benchmark, *work) as place:
         result = benchmark(*work, team=place)
     if place.rank == 0:
@@ -38,7 +38,7 @@ def _print_speed(processes: int, *work: Any) -> None:
 
 @contextmanager
 def compilable() -> Iterator[None]:
-    """That a machine cannot compile is one line."""
+    """Turn a machine's failure to compile into one line."""
     try:
         yield
     except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -53,7 +53,7 @@ def compilable() -> Iterator[None]:
 @click.option("--list-repairs", is_flag=True, help="Print every repair method and end.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path),
               help="Recipe file (TOML): tables spec, repair, formats, recipe.")  # fmt: skip
-@click.option("--data", "directory", help="Directory of the data set (digits need none).")
+@click.option("--data", "directory", help=DATA)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
 @click.option("--start", help="Model.pt or bundled model to begin with instead of random weights.")
 @click.option("--teacher", help="What to learn from: a file of python -m bnnhw.teach.")
@@ -64,18 +64,22 @@ def compilable() -> Iterator[None]:
               help="Directory for TensorBoard.")  # fmt: skip
 @click.option("--benchmark", "measured", metavar="SECONDS", type=click.FloatRange(0, min_open=True),
               help="Print the images per second of this training as JSON, and end.")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on from OUT.state.")
+@click.option("--resume", is_flag=True, help="Go on from OUT.state, with more --epochs, too.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it is there already.")
 def main(
     repairs: tuple[str, ...], list_repairs: bool, config: Path | None, directory: str | None,
     out: Path | None, start: str | None, teacher: str | None, processes: int, compiled: bool,
-    board: Path | None, measured: float | None, resume: bool, **given: Any,
+    board: Path | None, measured: float | None, resume: bool, overwrite: bool,
+    **given: Any,
 ) -> None:  # fmt: skip
     """Train a binary ResNet and write it as OUT (model.pt)."""
     if list_repairs:
         Console().print(repairs_table())
         return
+    if out is not None:
+        prepare(out, resume=resume, overwrite=overwrite)
     settings = {} if config is None else read_config(config)
-    spec, fields = settle(settings, given_tables(given, repairs))
+    spec, fields = settle(settings, given_tables(given, repairs), directory)
     if measured is not None:
         recipe = Recipe(**{**fields, "epochs": 1, "exact_epochs": 0})
         _print_speed(processes, spec, recipe, measured, compiled)
@@ -84,10 +88,17 @@ def main(
         raise UserError("nowhere to write the network: give --out FILE.pt")
     if fields.get("epochs") == 0:
         seed = fields.get("seed", Recipe.seed)
-        checkpoint.save(out, untrained(spec, seed), dict(epochs=0, seed=seed))
+        with one_training(out):
+            checkpoint.save(out, untrained(spec, seed), dict(epochs=0, seed=seed))
+            state_path(out).unlink(missing_ok=True)
         return
     work = (spec, Recipe(**fields), directory, out, resume, start, teacher, board, compiled)
-    with interruptible(), compilable(), team(processes, train, *work) as place:
+    with (
+        interruptible(),
+        one_training(out),
+        compilable(),
+        team(processes, train, *work) as place,
+    ):
         terminal = Terminal(silent=place.rank > 0)
         with terminal.bar:
             train(*work, log=terminal, team=place)

@@ -14,5 +14,5 @@ BOARDS: dict[str, BoardSupport] = {  # the smallest first
 def board(name: str) -> BoardSupport:
     """Returns the board of a name; raises ValueError, naming those there are."""
     if name not in BOARDS:
-        raise ValueError(f"board {name!r}: must be one of {', '.join(BOARDS)}")
+        raise ValueError(f"board={name!r}: choose one of {', '.join(BOARDS)}")
     return BOARDS[name]

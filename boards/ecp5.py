@@ -17,22 +17,13 @@ from amaranth.hdl import (
 from amaranth.lib import cdc
 from amaranth.lib.memory import Memory as BlockRam
 
+from bnnhw.boards.bench import Models
+from bnnhw.boards.numbers import Part
 from bnnhw.boards.support import BoardSupport, input_pin
 from bnnhw.gateware.device import Device
 from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
 
 EBR_BITS = 16384  # of a block RAM, as many words of one bit or half as many of two
-
-
-@dataclass(frozen=True)
-class Part:
-    """A device. name : as its maker writes it. option : nextpnr's. budget : everything on it."""
-
-    name: str
-    option: str
-    budget: dict[str, int]
-
-
 LFE5U_25F = Part("LFE5U-25F", "--25k", dict(lut=24288, ff=24288, ebr=56, dsp=28))
 LFE5U_45F = Part("LFE5U-45F", "--45k", dict(lut=43848, ff=43848, ebr=108, dsp=72))
 LFE5U_85F = Part("LFE5U-85F", "--85k", dict(lut=83640, ff=83640, ebr=208, dsp=156))
@@ -163,6 +154,9 @@ class ECP5Board(BoardSupport):
 
     family: ClassVar[str] = "ecp5"
     constraints: ClassVar[str] = "lpf"
+    models: ClassVar[Models] = Models("ecp5.v")
+    flash_clock: ClassVar[str | None] = "mclk.mclk"
+    flash_awake: ClassVar[bool] = True
 
     @classmethod
     def on(cls, part: Part, *, package: str, speed: int, memory_words: int, **numbers: Any) -> Self:
@@ -171,9 +165,10 @@ class ECP5Board(BoardSupport):
         memory_words : of the large memory, a power of two.
         """
         return cls(
-            device=part.name,
+            device=part.device,
             package=package,
             budget=part.budget,
+            energy=part.energy,
             memory_words=memory_words,
             memory_ebr=memory_words * WORD_WIDTH // EBR_BITS,
             synth_opts=("-nowidelut",),

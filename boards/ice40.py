@@ -7,6 +7,8 @@ from amaranth.build import Platform
 from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
 from amaranth.lib import cdc
 
+from bnnhw.boards.bench import Models
+from bnnhw.boards.numbers import Coefficient, Part
 from bnnhw.boards.support import BoardSupport
 from bnnhw.gateware.device import Device
 from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
@@ -14,16 +16,37 @@ from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
 SPRAM_WORDS, SPRAM_WIDTH = 16384, 16
 
 
-@dataclass(frozen=True)
-class Part:
-    """A device. name : as its maker writes it. option : nextpnr's. budget : everything on it."""
+_CURRENTS = "github.com/tinyvision-ai-inc/ice40_power, iCE40UP5K, core at 1.219 V"
+_CALIBRATED = f"scripts/calibrate_energy.py from {_CURRENTS}"
+_HOROWITZ = "Horowitz, ISSCC 2014, 64 bits of a cache at 45 nm and 0.9 V"
+_SCALED = "x (1.219 / 0.9)^2 x 40 / 45 for voltage and process"
 
-    name: str
-    option: str
-    budget: dict[str, int]
-
-
-UP5K = Part("iCE40UP5K", "--up5k", dict(lc=5280, ff=5280, ebr=30, spram=4, dsp=8))
+UP5K = Part(
+    device="iCE40UP5K",
+    option="--up5k",
+    budget=dict(lc=5280, ff=5280, ebr=30, spram=4, dsp=8),
+    energy=dict(
+        load=Coefficient(
+            0.122e-12, f"{_CALIBRATED}: a product of 8 bits in LUTs takes 351 uA more at 12 MHz"
+        ),
+        multiplier_input=Coefficient(
+            2.35e-12, f"{_CALIBRATED}: the same in a multiplier takes 237 uA more"
+        ),
+        flip_flop=Coefficient(
+            0.0144e-12, f"{_CURRENTS}: 196 flip-flops more take 27.8 uA more at 12 MHz"
+        ),
+        clock=Coefficient(
+            41.9e-12, f"{_CALIBRATED}: 1,154 uA more at 48 than at 16 MHz of the PLL, less the rest"
+        ),
+        ebr=Coefficient(
+            1.02e-12, f"{_HOROWITZ}: 10 pJ of 8 KB, x sqrt(0.5 / 8) for 512 bytes, / 4 for 16 "
+            f"bits, {_SCALED}",
+        ),
+        spram=Coefficient(8.15e-12, f"{_HOROWITZ}: 20 pJ of 32 KB, / 4 for 16 bits, {_SCALED}"),
+        static=Coefficient(104e-6, f"{_CURRENTS}: 85.6 uA with a blank design"),
+        pll=Coefficient(169e-6, f"{_CURRENTS}: 138.7 uA of the PLL's supply at 16 and 32 MHz"),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,14 +156,21 @@ class ICE40Board(BoardSupport):
 
     family: ClassVar[str] = "ice40"
     constraints: ClassVar[str] = "pcf"
+    models: ClassVar[Models] = Models(
+        "ice40.v",
+        library="ice40/cells_sim.v",
+        replaced=("SB_PLL40_PAD", "SB_IO"),
+        define="NO_ICE40_DEFAULT_ASSIGNMENTS",
+    )
 
     @classmethod
     def on(cls, part: Part, *, package: str, **numbers: Any) -> Self:
         """Returns a board with a part; numbers : all that the part and the family leave open."""
         return cls(
-            device=part.name,
+            device=part.device,
             package=package,
             budget=part.budget,
+            energy=part.energy,
             memory_words=SPRAM_WORDS,
             memory_ebr=0,
             synth_opts=("-device", "u", "-dsp"),

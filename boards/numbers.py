@@ -1,7 +1,30 @@
 """What a board offers, in plain numbers: for the planner, the builder and the report."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """What something takes, for the estimate of an inference's energy.
+
+    value : in joules each time it happens; of what is always there in watts.
+    source : with the way from what was published to the value.
+    """
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A device. option : nextpnr's. The others are as a Board has them."""
+
+    device: str
+    option: str
+    budget: dict[str, int]
+    energy: Mapping[str, Coefficient] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -9,6 +32,7 @@ class Board:
     """A board.
 
     family : of the device, which says what tools build for it (bnnhw.flow.families).
+    constraints : suffix of the pins' file, and nextpnr's option for it.
     name : of its module in boards/ and on the command line.
     device, package : as its maker writes them.
     crystal_hz, clock_hz : of the input clock; of the design unless the user asks for another.
@@ -20,9 +44,11 @@ class Board:
     synth_opts : of the family's synthesis. nextpnr_opts : that choose the device and its router.
     pack_opts : of the program that makes the bitstream.
     load : the command that puts {folder}'s bitstream and flash.bin, at {offset}, on the board.
+    energy : what the device takes, by what bnnhw.cost.energy asks for; empty if nobody knows.
     """
 
     family: ClassVar[str]
+    constraints: ClassVar[str]
     name: str
     device: str
     package: str
@@ -38,6 +64,7 @@ class Board:
     nextpnr_opts: tuple[str, ...]
     pack_opts: tuple[str, ...]
     load: str
+    energy: Mapping[str, Coefficient] = field(default_factory=dict)
 
 
 BAUDS = (3_000_000, 2_000_000, 1_500_000, 1_000_000, 500_000, 115_200)

@@ -10,6 +10,7 @@ from amaranth.hdl import ClockDomain, Const, Elaboratable, Module, ValueLike
 from amaranth.lib import io, wiring
 from amaranth.lib.wiring import connect
 
+from bnnhw.boards.bench import Bench, Models
 from bnnhw.boards.numbers import Board, baud_divisor
 from bnnhw.gateware.device import Device
 
@@ -43,10 +44,13 @@ class BoardSupport(Board, ABC):
     """A board that designs can be made for; families derive from it, boards are objects of those.
 
     platform : makes Amaranth's platform, with the board's resources. pins : which of them are used.
-    constraints : suffix of the pins' file.
+    models : of the family's primitives.
+    flash_clock, flash_awake : as in bnnhw.boards.bench.
     """
 
-    constraints: ClassVar[str]
+    models: ClassVar[Models]
+    flash_clock: ClassVar[str | None] = None
+    flash_awake: ClassVar[bool] = False
     platform: Callable[[], Platform]
     pins: Pins
 
@@ -73,9 +77,22 @@ class BoardSupport(Board, ABC):
     def clock_flash(self, m: Module, device: Device) -> None:
         """Bring the flash its clock where no pin does."""
 
+    def bench(self) -> Bench:
+        """Returns how the top stands in a simulation."""
+        platform, pins = self.platform(), self.pins
+        flash = {"cs": "select_n", "clk": "clock", "wp": "wp_n", "hold": "hold_n"}
+        ports = {_port((platform.default_clk, 0)): "clk_pin"}
+        ports |= {_port(pins.uart, "rx"): "rx_pin", _port(pins.uart, "tx"): "tx"}
+        for part in platform.lookup(*pins.flash).ios:
+            ports[_port(pins.flash, part.name)] = flash.get(part.name, part.name)
+        ports |= {_port(led): name for name, led in pins.leds.items()}
+        ports |= {_port(pin): "" for pin, _ in pins.held.values()}
+        low = {name for name, led in pins.leds.items() if platform.lookup(*led).ios[0].invert}
+        return Bench(self.models, ports, frozenset(low), self.flash_clock, self.flash_awake)
+
     def made_hz(self, clock_hz: float | None = None) -> float:
         """Returns what the PLL makes of a clock, of the board's own if none is given."""
-        return float(self.pll(clock_hz or self.clock_hz).output_hz)
+        return float(self.pll(self.clock_hz if clock_hz is None else clock_hz).output_hz)
 
     def top(self, engine: wiring.Component, *, clock_hz: float, **sizes: int) -> "Top":
         """Returns the whole design around an engine, at the clock the PLL makes of clock_hz.
@@ -174,6 +191,12 @@ def output_pin(m: Module, name: str, port: io.PortLike, value: ValueLike) -> Non
     buffer = io.Buffer("o", port)
     m.submodules[f"{name}_buffer"] = buffer
     m.d.comb += buffer.o.eq(value)
+
+
+def _port(pin: Resource, part: str = "") -> str:
+    """Returns the name of the top's port for a resource, or for a part of it."""
+    name, number = pin
+    return "__".join(filter(None, [f"{name}_{number}", part, "io"]))
 
 
 def _text(content: bytes | str) -> str:

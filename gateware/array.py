@@ -30,9 +30,11 @@ class Dot(wiring.Component):
 
     Members
     -------
-    clear : per tap [ky][kx], one cycle after its operands.
-    short_rows, short_columns : a row or a column of taps is cleared, two cycles after.
-    centre : all taps but the middle one are, two cycles after.
+    pixels, weights : In(3 x 3 taps [ky][kx] of 16 bits)    in cycle t
+    clear : In(3 x 3 bits [ky][kx])     the taps that count as zero; in t + 1
+    short_rows, short_columns : In(1)   a row, a column of taps is cleared; in t + 2
+    centre : In(1)                      all taps but the middle one are cleared; in t + 2
+    sum : Out(signed 8)                 registered; in t + 4
     """
 
     pixels: In(WEIGHTS)
@@ -43,7 +45,7 @@ class Dot(wiring.Component):
     centre: In(1)
     sum: Out(signed(8))
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         taps = []
         for ky in range(3):
@@ -89,9 +91,17 @@ class Array(wiring.Component):
     Latency 5 cycles from the operands: `first` starts, `valid` ends a sum of several folds,
     both given with the operands of cycle t; `acc` is there in t + 5, for one cycle.
     `outside` is given with the operands too, all zero where padding is not masked.
+
+    Members
+    -------
+    window : In(WINDOW)                 4 x 4 pixels of 16 bits [row][column]; in cycle t
+    weights : In(WEIGHTS)               3 x 3 taps of 16 bits [ky][kx]; in t
+    outside : In(Outside)               rows and columns that are padding; in t
+    first : In(1)                       the sum starts with these operands; in t
+    acc : Out(4 x signed acc_width)     registered; in t + 5
     """
 
-    def __init__(self, *, acc_width):
+    def __init__(self, *, acc_width: int) -> None:
         self.acc_width = acc_width
         super().__init__(
             {
@@ -103,7 +113,7 @@ class Array(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         outside = [self.outside]
         for delay in (1, 2):

@@ -28,9 +28,12 @@ class WindowBuffer(wiring.Component):
 
     Members
     -------
-    rows : slot of the blocks above, at and below the window's own.
-    columns : entry of the blocks left of, at and right of it.
-    write_row, write_column : where `write_data` goes.
+    rows : In(3 x 2 bits)               slots of the blocks above, at and below the window's own
+    columns : In(3 x column)            entries of the blocks left of, at and right of it
+    window : Out(WINDOW)                what lies there, a cycle after `rows` and `columns`
+    write : In(1)                       `write_data` is stored at the end of this cycle
+    write_row, write_column : In(2), In(column)    the block's slot and entry; with `write`
+    write_data : In(4 x 16 bits)        a block [lane]; with `write`
     """
 
     def __init__(self, *, depth):
@@ -72,6 +75,21 @@ class WeightBuffer(wiring.Component):
     to 47 and a parameter (scale, bias, threshold) in 48 to 63. With an activation a channel's
     first entry has a fourth word: its slopes above and below zero and shift_out. Latency 1. The
     weights and each parameter that is used in another pipeline stage have a read address.
+    Of the buffer's halves those change places where `half` is 1; writes go as if it were not, so
+    that a step of no more entries than a half has can be loaded while another is used.
+
+    Members
+    -------
+    weight_entry : In(entry)            of the weights; `weights` has them in the next cycle
+    weights : Out(WEIGHTS)              3 x 3 taps of 16 bits [ky][kx]
+    half : In(1)                        of the buffer, which is read; constant while a step runs
+    scale_entry, bias_entry, threshold_entry : In(entry)    of each parameter
+    scale, bias, threshold : Out(signed 16)    a cycle after its entry; 0 where there is none
+    slope_entry, last_entry : In(entry)    of both slopes, of shift_out
+    above, below, shift_out : Out(signed 16)    a cycle after its entry; 0 where there is none
+    write : In(1)                       `write_data` is stored at the end of this cycle
+    write_entry, write_row : In(entry), In(2)    which word; with `write`
+    write_data : In(64)                 the word; with `write`
     """
 
     def __init__(self, parameters):
@@ -80,6 +98,7 @@ class WeightBuffer(wiring.Component):
         entry = unsigned(exact_log2(depth))
         super().__init__(
             {
+                "half": In(1),
                 "weight_entry": In(entry),
                 "weights": Out(WEIGHTS),
                 "scale_entry": In(entry),
@@ -105,7 +124,7 @@ class WeightBuffer(wiring.Component):
         reads = [self._bank(m, f"tap_{ky}{kx}", ky, kx) for ky in range(3) for kx in range(3)]
         for index, read in enumerate(reads):
             m.d.comb += [
-                read.addr.eq(self.weight_entry),
+                read.addr.eq(self._place(self.weight_entry, self.half)),
                 self.weights[index // 3][index % 3].eq(read.data),
             ]
         p = self._parameters
@@ -119,13 +138,19 @@ class WeightBuffer(wiring.Component):
         ):
             if there:
                 read = self._bank(m, name, row, column)
-                m.d.comb += [read.addr.eq(entry), getattr(self, name).eq(read.data)]
+                place = self._place(entry, self.half)
+                m.d.comb += [read.addr.eq(place), getattr(self, name).eq(read.data)]
         return m
+
+    @staticmethod
+    def _place(entry, half):
+        """Where an entry lies."""
+        return Cat(entry[:-1], entry[-1] ^ half)
 
     def _bank(self, m, name, row, column):
         read, write = ram(m, name, shape=16, depth=self._depth)
         m.d.comb += [
-            write.addr.eq(self.write_entry),
+            write.addr.eq(self._place(self.write_entry, ~self.half)),
             write.data.eq(self.write_data.word_select(column, 16)),
             write.en.eq(self.write & (self.write_row == row)),
         ]

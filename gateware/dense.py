@@ -27,6 +27,28 @@ class Dense(wiring.Component):
     keeps: it has no bias and gives its sums as the stem does, shifted by GATE_SHIFT and saturated.
     With an activation `macs` are the lanes' second multipliers, which they have for their own while
     `lends`.
+
+    Members
+    -------
+    start_stem, start_head, start_pointwise : In(1)    strobes: a step of this kind begins
+    issued : In(1)                      the issue has taken a pointwise sum
+    quarter : In(2)                     which of the four sums the issue takes next
+    last_four, last_position : In(1)    these four are the position's last; it is the step's last
+    hold : Out(1)                       pointwise: four sums are not there yet
+    geometry : In(Geometry)             of the step; constant while it runs
+    base : In(15)                       word address of the map; constant while it runs
+    head_words : In(14)                 words of the map, or pointwise of the block, less one
+    received, complete : In(9), In(1)   rows of the image in memory; all are
+    fetch : Out(FetchRequest)           reads the map
+    weight_entry : Out(entry)           of the weight buffer
+    weights : In(MAC_WEIGHTS)           of that entry, a cycle later; two with pointwise
+    token : Out(Token)                  of the next cycle's `half`; stem and gates
+    half : Out(signed 16)               a sum, shifted right
+    logits : Out(stream of signed 32 bits)    the head's
+    logit_index : Out(8)                class of the logit on offer
+    macs : Out(MacSignature)            the multiply-accumulators
+    lends : Out(1)                      tokens of the stem are in the lanes' second multipliers
+    busy : Out(1)                       from the cycle after a start to the last result
     """
 
     def __init__(self, parameters):
@@ -90,10 +112,10 @@ class Dense(wiring.Component):
             self.fetch.address.eq(Mux(in_head, head.address, stem.address)),
             macs.weights.eq(self.weights[0]),
         ]
-        unit = self._units(m, macs, stem, head, in_head)
+        unit, pace = self._units(m, macs, stem, head, in_head)
         closing, tail = Signal(), Signal(4)
         m.d.comb += self.busy.eq(in_head | stem.busy | closing | (tail != 0))
-        ready = ~closing & (~unit.valid | unit.end)
+        ready = ~closing & (~pace.valid | pace.end)
         m.d.comb += [stem.next.eq(ready), head.next.eq(ready)]
         with m.If((stem.taken & stem.last) | (head.taken & head.last)):
             m.d.sync += closing.eq(1)
@@ -138,11 +160,12 @@ class Dense(wiring.Component):
                 m.d.comb += self.half.eq(Mux(same(kept[15:], sign), kept[:16], most))
 
     def _units(self, m, macs, stem, head, in_head):
-        """Takes words apart into units; returns the signals of the current one."""
+        """Takes words apart into units; returns the signals of the current one, and of the next."""
         p = self._parameters
         flags = ("valid", "end", "closes", "wraps")
         unit = Signal(data.StructLayout({flag: 1 for flag in flags}))
-        arrived, last, wraps, padded = (Signal() for _ in range(4))
+        pace, ends = Signal.like(unit), Signal(data.StructLayout({"last": 1, "wraps": 1}))
+        asked, arrived, outside, padded = (Signal() for _ in range(4))
         left = Signal(range(9))
         slots = p.slot_width * LANES
         more = slots * (p.word_channels - 1)  # bits of a word that wait, as those of a pixel
@@ -150,25 +173,26 @@ class Dense(wiring.Component):
         count = Mux(in_head, p.word_channels, p.image_channels)
         taken = stem.taken | head.taken
         head_wraps = Mux(self._pointwise, head.last & self.last_four, head.block_end & ~head.last)
-        m.d.sync += arrived.eq(taken)
+        m.d.sync += [asked.eq(taken), arrived.eq(asked), padded.eq(outside), unit.eq(pace)]
         with m.If(taken):
             m.d.sync += [
-                last.eq(Mux(in_head, head.last, stem.last)),
-                wraps.eq(Mux(in_head, head_wraps, stem.last & stem.position_end)),
-                padded.eq(~in_head & stem.padded),
+                ends.last.eq(Mux(in_head, head.last, stem.last)),
+                ends.wraps.eq(Mux(in_head, head_wraps, stem.last & stem.position_end)),
+                outside.eq(~in_head & stem.padded),
                 left.eq(count),
             ]
+        # Units are asked for at this pace, and are there a cycle later.
         m.d.comb += [
-            unit.valid.eq(left != 0),
-            unit.end.eq(left == 1),
-            unit.closes.eq(unit.end & last),
-            unit.wraps.eq(unit.end & wraps),
+            pace.valid.eq(left != 0),
+            pace.end.eq(left == 1),
+            pace.closes.eq(pace.end & ends.last),
+            pace.wraps.eq(pace.end & ends.wraps),
             source.eq(Mux(arrived, self.fetch.data, rest)),
         ]
+        with m.If(pace.valid & ~taken):
+            m.d.sync += left.eq(left - 1)
         with m.If(unit.valid):
             m.d.sync += rest.eq(Mux(in_head, source[slots:], source[8:]) if more else source[8:])
-            with m.If(~taken):
-                m.d.sync += left.eq(left - 1)
         byte = Cat(source[:7], ~source[7]).as_signed()
         block = source if more else self.fetch.data
         slots = [block.word_select(lane, p.slot_width) for lane in range(LANES)]
@@ -184,13 +208,13 @@ class Dense(wiring.Component):
             m.d.sync += macs.x.eq(byte << self._form.stem_up)
         with m.If(~unit.valid | padded):
             m.d.sync += macs.x.eq(0)
-        return unit
+        return unit, pace
 
     def _stem_results(self, m, unit, stem, macs, closing, tail):
         """Four tokens, from three cycles after the last unit on; then the sums are cleared, and the
         first unit of the next four channels comes in the fifth cycle. Where the tokens use the
-        multipliers, from three cycles after each on, all this waits for them."""
-        wait = 5 if self._parameters.activation else 0
+        multipliers, from four cycles after each on, all this waits for them."""
+        wait = 6 if self._parameters.activation else 0
         group_end, position_end, row_end = (Signal() for _ in range(3))
         with m.If(stem.taken & stem.last):
             m.d.sync += [
@@ -200,9 +224,9 @@ class Dense(wiring.Component):
             ]
         with m.If(unit.valid):
             m.d.sync += self.weight_entry.eq(Mux(unit.wraps, 0, self.weight_entry + 1))
-        with m.If(tail == 3 + wait):
+        with m.If(tail == 2 + wait):
             m.d.sync += closing.eq(0)
-        m.d.sync += self.lends.eq((tail >= 5) & (tail < 9) if wait else 0)
+        m.d.sync += self.lends.eq((tail >= 6) & (tail < 10) if wait else 0)
         with m.If(tail == 6 + wait):
             m.d.comb += macs.clear.eq(1)
             m.d.sync += tail.eq(0)

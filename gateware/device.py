@@ -1,9 +1,12 @@
 """An engine with its boot flash and its serial port: everything on a chip but clock and memory."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Signal
 from amaranth.lib import cdc, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from bnnhw.gateware.checks import check
 from bnnhw.gateware.flash import FlashReader
 from bnnhw.gateware.frames import Frames
 from bnnhw.gateware.memory import MemorySignature
@@ -25,13 +28,14 @@ class Device(wiring.Component):
 
     Members
     -------
-    memory : Out(MemorySignature)
-    rx : In(1)               asynchronous; synchronised here
-    tx : Out(1)
-    flash_select, flash_clock, flash_copi : Out(1); flash_cipo : In(1)
-    ready : Out(1)           booted, and no image is being worked on
-    busy : Out(1)            an image is being worked on
-    error : Out(1)           the boot image is wrong, for good; the engine does not run
+    memory : Out(MemorySignature)     the engine's
+    rx : In(1)                        asynchronous; synchronised here
+    tx : Out(1)                       registered; 1 when idle
+    flash_select, flash_clock, flash_copi : Out(1)    as gateware.flash has them
+    flash_cipo : In(1)                as there
+    ready : Out(1)                    booted, and no image is being worked on
+    busy : Out(1)                     an image is being worked on; never before it has booted
+    error : Out(1)                    the boot image is wrong, for good; the engine does not run
     """
 
     memory: Out(MemorySignature())
@@ -47,15 +51,15 @@ class Device(wiring.Component):
 
     def __init__(
         self,
-        engine,
+        engine: Any,
         *,
-        frame_bytes,
-        n_results,
-        boot_offset,
-        boot_length,
-        uart_divisor,
-        timeout_bits,
-    ):
+        frame_bytes: int,
+        n_results: int,
+        boot_offset: int,
+        boot_length: int,
+        uart_divisor: int,
+        timeout_bits: int,
+    ) -> None:
         self._engine = engine
         self._flash = FlashReader(offset=boot_offset, length=boot_length)
         self._frames = Frames(
@@ -65,7 +69,7 @@ class Device(wiring.Component):
         self._transmitter = Transmitter(uart_divisor)
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.engine = engine = self._engine
         m.submodules.flash = flash = self._flash
@@ -82,6 +86,9 @@ class Device(wiring.Component):
         connect(m, engine.results, frames.results)
         booted = Signal()  # a register: it is far from most of what waits for it
         m.d.sync += booted.eq(flash.done & ~flash.error)
+        check(m, platform, ~booted | ~flash.o.valid, "the boot image goes on while the engine runs")
+        check(m, platform, booted | ~engine.busy, "the engine is busy before it runs")
+        check(m, platform, ~(engine.run & flash.error), "the engine runs a wrong boot image")
         m.d.comb += [
             frames.enable.eq(booted),
             engine.run.eq(booted),

@@ -4,6 +4,7 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from bnnhw.gateware.arbiter import Arbiter
 from bnnhw.gateware.array import Array
 from bnnhw.gateware.buffers import WeightBuffer, WindowBuffer
 from bnnhw.gateware.delay import Delay
@@ -30,11 +31,12 @@ class Engine(wiring.Component):
 
     The memory holds the program, weights and maps (bnnhw.compiler.plan lays them out). Nothing in
     the pipeline stalls: the issue leaves a free memory cycle for each thing that cannot wait.
-    In the order of precedence a memory cycle goes to the shortcut read, the residual write, the
-    write of bits, bytes from outside, and fetches.
+    In the order of precedence a memory cycle goes to reads of shortcut and operand, the residual
+    write, the write of bits, bytes from outside, and fetches.
 
     Members
     -------
+    memory : the board's; one access a cycle, read data in the next.
     load : boot image, from word 0 up, low byte first; taken until `run`.
     run : the boot image is complete; stays high.
     pixels : frames of height x width x channels bytes. A frame's pixels are taken while the
@@ -72,19 +74,19 @@ class Engine(wiring.Component):
         m.submodules.dense = dense = Dense(p)
         m.submodules.weights = weights = WeightBuffer(p)
         m.submodules.residual_writer = residuals = ResidualWriter(p)
-        m.submodules.bit_writer = bits = BitWriter(gap=gaps[1])
+        m.submodules.bit_writer = bits = BitWriter(gap=gaps[1], tiles=p.tiles)
         m.submodules.shortcut = shortcut = ShortcutReader(p)
         m.submodules.lanes = lanes = Lanes(p)
         array, issue, loader = self._convolution(m, sequencer, door, weights)
 
-        token = self._token(m, sequencer, issue, dense, shortcut)
+        token, early = self._token(m, sequencer, issue, dense, shortcut)
         self._dense(m, sequencer, dense, door, weights)
         m.d.comb += weights.weight_entry.eq(
             Mux(sequencer.convolves, issue.weight_entry, dense.weight_entry)
         )
         operand = None
         if p.passes:
-            operand = self._operand(m, sequencer, token, weights, shortcut, lanes)
+            operand = self._operand(m, sequencer, early, weights, shortcut, lanes)
         if p.gates:
             self._gates(m, sequencer, lanes, residuals)
         if p.spatial:
@@ -93,6 +95,8 @@ class Engine(wiring.Component):
         self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
         self._writers(m, sequencer, lanes, residuals, bits)
         self._memory(m, shortcut, residuals, bits, door, sequencer, dense, operand)
+        if p.tiles:
+            self._tiles(m, sequencer, shortcut, residuals, bits)
         self._finish(m, sequencer, issue, dense, lanes, residuals, bits)
         self._outside(m, sequencer, dense, door)
         return m
@@ -134,15 +138,15 @@ class Engine(wiring.Component):
         """That for the lanes: with the array's sums or the multipliers', 0 while there is none.
         In a pointwise step the issue waits for the sums, and its tokens do not."""
         p = self._parameters
-        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 2)
-        late, walked, token = Signal(Token), Signal(Token), Signal(Token)
-        m.d.sync += late.eq(wait.o)
+        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 3)
+        early, late, walked, token = (Signal(Token) for _ in range(4))
+        m.d.sync += [early.eq(wait.o), late.eq(early)]
         m.d.comb += [
             wait.i.eq(issue.token),
             walked.eq(late),
             token.eq(walked),
-            # An operand is read with its token, so with passes a shortcut is read the cycle before.
-            shortcut.token.eq(wait.o if p.passes else token),
+            # With passes an operand is read when a shortcut is without, so that before it.
+            shortcut.token.eq(wait.o if p.passes else early),
         ]
         if p.gates or not p.levels:
             m.d.comb += token.eq(walked.as_value() | dense.token.as_value())
@@ -160,7 +164,7 @@ class Engine(wiring.Component):
                 dense.last_four.eq(issue.last_four),
                 dense.last_position.eq(issue.last_position),
             ]
-        return token
+        return token, early
 
     def _strip(self, sequencer):
         """Whether the step makes a strip of the image's map."""
@@ -176,6 +180,7 @@ class Engine(wiring.Component):
             dense.received.eq(door.received),
             dense.complete.eq(door.complete),
             dense.weights.eq(Cat(taps[: 2 * len(dense.weights)])),
+            weights.half.eq(sequencer.half),
             weights.write.eq(sequencer.write_weights),
             weights.write_entry.eq(sequencer.write_entry),
             weights.write_row.eq(sequencer.write_row),
@@ -184,13 +189,13 @@ class Engine(wiring.Component):
         with m.If(sequencer.load_sinks):
             m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
 
-    def _operand(self, m, sequencer, token, weights, shortcut, lanes):
+    def _operand(self, m, sequencer, early, weights, shortcut, lanes):
         g = sequencer.geometry
         m.submodules.operand = operand = OperandReader()
         m.d.comb += [
             operand.load.eq(sequencer.load_sinks),
             operand.base.eq(sequencer.sinks.operand),
-            operand.token.eq(Mux(g.scaled, token.as_value(), 0)),
+            operand.token.eq(Mux(g.scaled, early.as_value(), 0)),
             shortcut.in_place.eq(g.in_place),
             lanes.wide_out.eq(g.wide_out),
             lanes.scaled.eq(g.scaled),
@@ -236,7 +241,7 @@ class Engine(wiring.Component):
 
     def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
         """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2, with an
-        activation slopes in t + 3 and shift_out in t + 4; the threshold with the result."""
+        activation slopes in t + 4 and shift_out in t + 5; the threshold with the result."""
         p, g = self._parameters, sequencer.geometry
         entry = Signal.like(weights.scale_entry)
         with m.If(token.valid):
@@ -245,7 +250,7 @@ class Engine(wiring.Component):
             m.d.sync += entry.eq(Mux(token.position_end, 0, after))
         later = [(weights.bias_entry, 1), (weights.threshold_entry, lanes.latency)]
         if p.activation:
-            later += [(weights.slope_entry, 2), (weights.last_entry, 3)]
+            later += [(weights.slope_entry, 3), (weights.last_entry, 4)]
             m.d.comb += [
                 lanes.above.eq(weights.above),
                 lanes.below.eq(weights.below),
@@ -291,62 +296,35 @@ class Engine(wiring.Component):
         m.d.comb += bits.bits.eq(lanes.bits)
 
     def _memory(self, m, shortcut, residuals, bits, door, sequencer, dense, operand):
-        """One access a cycle, by precedence. Operand and shortcut never ask in the same cycle."""
-        port = self.memory
+        """One access a cycle, by precedence. Operand and shortcut never ask in the same cycle, nor
+        do sequencer and multipliers."""
+        clients = dict(
+            shortcut=shortcut.memory, operand=operand and operand.memory,
+            residuals=residuals.memory, bits=bits.memory, door=door.memory, dense=dense.fetch,
+            fetch=sequencer.fetch,
+        )  # fmt: skip
+        clients = {name: port for name, port in clients.items() if port is not None}
+        m.submodules.arbiter = arbiter = Arbiter(
+            {name: port.signature for name, port in clients.items()}
+        )
+        for name, port in clients.items():
+            connect(m, port, getattr(arbiter, name))
+        connect(m, arbiter.memory, flipped(self.memory))
         m.d.comb += [
             shortcut.load.eq(sequencer.load_sources),
             shortcut.base.eq(sequencer.sources.shortcut),
             shortcut.mean.eq(sequencer.geometry.mean),
             shortcut.period.eq(sequencer.sources.period),
-            shortcut.memory.data.eq(port.read_data),
-            sequencer.fetch.data.eq(port.read_data),
-            dense.fetch.data.eq(port.read_data),
         ]
-        # A tree of few levels: the address is the longest path of the design. Who fetches is
-        # known early, who asks is not, and nothing waits for it.
-        read, lends = shortcut.memory, sequencer.lends
-        first, second, third = residuals.memory, bits.memory, door.memory
-        reads, read_address = read.request, read.address
-        if operand is not None:
-            other = operand.memory
-            m.d.comb += [other.data.eq(port.read_data), other.grant.eq(other.request)]
-            reads |= other.request
-            read_address = Mux(other.request, other.address, read_address)
-        with m.If(reads | first.request):
-            m.d.comb += [
-                port.address.eq(Mux(reads, read_address, first.address)),
-                port.write.eq(~reads),
-                read.grant.eq(read.request),
-                first.grant.eq(~reads),
+
+    def _tiles(self, m, sequencer, shortcut, residuals, bits):
+        """What lies between a tile's channels of a position and of the next."""
+        with m.If(sequencer.load_sources):
+            m.d.sync += [
+                residuals.skip.eq(sequencer.sources.skip),
+                bits.tile_step.eq(sequencer.sources.bit_step),
             ]
-        with m.Elif(second.request | third.request):
-            m.d.comb += [
-                port.address.eq(Mux(second.request, second.address, third.address)),
-                port.write.eq(1),
-                second.grant.eq(second.request),
-                third.grant.eq(~second.request),
-            ]
-        with m.Else():
-            m.d.comb += [
-                port.address.eq(Mux(lends, dense.fetch.address, sequencer.fetch.address)),
-                sequencer.fetch.grant.eq(~lends),
-                dense.fetch.grant.eq(lends),
-            ]
-        with m.If(residuals.memory.request):
-            m.d.comb += [
-                port.write_data.eq(residuals.memory.data),
-                port.write_mask.eq(residuals.memory.mask),
-            ]
-        with m.Elif(bits.memory.request):
-            m.d.comb += [
-                port.write_data.eq(bits.memory.data),
-                port.write_mask.eq(bits.memory.mask),
-            ]
-        with m.Else():
-            m.d.comb += [
-                port.write_data.eq(door.memory.data),
-                port.write_mask.eq(door.memory.mask),
-            ]
+        m.d.comb += shortcut.skip.eq(residuals.skip)
 
     def _finish(self, m, sequencer, issue, dense, lanes, residuals, bits):
         """A step is over when nothing is on its way any more."""

@@ -15,6 +15,8 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from bnnhw.gateware.checks import check, check_held
+
 COMMAND = 0x49
 GOOD = 0x52
 SPOILED = 0x45
@@ -31,10 +33,12 @@ class Frames(wiring.Component):
 
     Members
     -------
-    received, answer : streams of 8 bits from and to the serial port
-    pixels : Out(stream of 8 bits)             the image
-    results : In(stream of signed 32 bits)     n_results a frame
-    enable : In(1)                             while 0, received bytes are dropped
+    received : In(stream of 8 bits)           from the serial port
+    answer : Out(stream of 8 bits)            to the serial port; combinational from `results`
+    pixels : Out(stream of 8 bits)            the image; combinational from `received`
+    results : In(stream of signed 32 bits)    n_results a frame, after its last pixel; each stays
+                                              until it is taken
+    enable : In(1)                            while 0, received bytes are dropped
     """
 
     received: In(stream.Signature(8))
@@ -43,7 +47,7 @@ class Frames(wiring.Component):
     results: In(stream.Signature(signed(32)))
     enable: In(1)
 
-    def __init__(self, *, frame_bytes, n_results, timeout_bits):
+    def __init__(self, *, frame_bytes: int, n_results: int, timeout_bits: int) -> None:
         for name, value in {"frame_bytes": frame_bytes, "n_results": n_results}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least 1")
@@ -52,21 +56,24 @@ class Frames(wiring.Component):
         self._timeout_bits = timeout_bits
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         remaining = Signal(range(max(self._frame_bytes, self._n_results)))
         silence = Signal(self._timeout_bits)
         spoiled = Signal()
         m.d.comb += self.pixels.payload.eq(self.received.payload)
+        check_held(m, platform, "results", self.results)
 
         with m.FSM():
             with m.State("Command"):
+                check(m, platform, ~self.results.valid, "a result without a frame")
                 m.d.comb += self.received.ready.eq(1)
                 m.d.sync += [remaining.eq(self._frame_bytes - 1), spoiled.eq(0), silence.eq(0)]
                 start = self.received.valid & (self.received.payload == COMMAND)
                 with m.If(start & self.enable):
                     m.next = "Image"
             with m.State("Image"):
+                check(m, platform, ~self.results.valid, "a result before the frame's last pixel")
                 m.d.comb += [
                     self.pixels.valid.eq(self.received.valid | spoiled),
                     self.received.ready.eq(self.pixels.ready | spoiled),
@@ -93,7 +100,7 @@ class Frames(wiring.Component):
                 self._send(m, remaining)
         return m
 
-    def _send(self, m, remaining):
+    def _send(self, m: Module, remaining: Signal) -> None:
         """Offer the results byte by byte, low byte first; return to Command after the last."""
         byte = Signal(2)
         word = self.results.payload.as_unsigned()

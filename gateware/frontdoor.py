@@ -1,11 +1,11 @@
 """Bytes from outside into the memory: the boot image, then the pixels of frames."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, WriteRequest
-from bnnhw.gateware.parameters import LANES
+from bnnhw.gateware.parameters import LANES, EngineParameters
 from bnnhw.gateware.thermometer import Thermometer
 
 
@@ -18,9 +18,19 @@ class ByteWriter(wiring.Component):
 
     `received` counts the rows of the frame that are in memory, `complete` says all are; both
     stay until `consume`, and no pixel is taken while `complete`.
+
+    Members
+    -------
+    run : In(1)                         the boot image is in; stays high
+    load : In(stream of 8 bits)         boot image; taken until `run`
+    pixels : In(stream of 8 bits)       frames, row by row; taken with `run`, unless `complete`
+    consume : In(1)                     strobe: the frame is needed no more
+    received : Out(9)                   rows of the frame in memory
+    complete : Out(1)                   all rows are
+    memory : Out(WriteRequest)          held until its grant
     """
 
-    def __init__(self, parameters, *, image_base):
+    def __init__(self, parameters: EngineParameters, *, image_base: int) -> None:
         self._parameters, self._image_base = parameters, image_base
         super().__init__(
             {
@@ -34,7 +44,7 @@ class ByteWriter(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
         address, byte = self.memory.address, Signal(3)
@@ -76,7 +86,15 @@ class ByteWriter(wiring.Component):
             m.d.sync += [address.eq(self._image_base), byte.eq(0), column.eq(0)]
         return m
 
-    def _bits(self, m, held, stored, final, column, row_end):
+    def _bits(
+        self,
+        m: Module,
+        held: Signal,
+        stored: Signal,
+        final: Signal,
+        column: Signal,
+        row_end: Signal,
+    ) -> tuple[Value, Value]:
         """A byte's bits in place of it, a group a word; returns when and how far to go on."""
         p = self._parameters
         group = Signal(range(p.byte_groups))

@@ -5,20 +5,34 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.memory import ADDRESS_WIDTH
+from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import WALK_WIDTH, Geometry
 
 
 class HeadWalker(wiring.Component):
     """For each four classes: all residual words, in memory order.
 
-    `taken` marks a granted word, whose data come in the cycle after; `last` that it
+    `taken` marks a granted word, whose data come in the second cycle after; `last` that it
     is the last of the map, `block_end` that it is the last of its block. The map is
     `words` + 1 words long. It is walked once for each `again`, given while not busy: from `base`,
     with `follows` from where the last walk ended, or with `back` too from where it began. Then
     `words` + 1 is a multiple of 16 and no more than 256.
+
+    Members
+    -------
+    again : In(1)                       strobe, while not busy: a walk begins in the next cycle
+    geometry : In(Geometry)             of the step; constant while it runs
+    base : In(15)                       word address of the map; with `again`
+    words : In(14)                      words of the walk, less one; with `again`
+    follows, back : In(1)               where the walk begins; with `again`
+    next : In(1)                        another word is wanted
+    taken : Out(1)                      a word is granted; its data come two cycles later
+    last, block_end : Out(1)            it is the walk's last, its block's last; with `taken`
+    request, address : Out(1), Out(15)  of the memory; combinational from `next`
+    grant : In(1)                       of the memory, in the cycle of `request`
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._words_per_group = 16 // parameters.word_channels
         self._pointwise = parameters.pointwise
         super().__init__(
@@ -39,7 +53,7 @@ class HeadWalker(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         busy = Signal()
         left = Signal(WALK_WIDTH)

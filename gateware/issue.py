@@ -1,6 +1,6 @@
 """Walks a binary convolution: which window, which weights, which channel in each cycle."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from bnnhw.gateware.array import Outside
 from bnnhw.gateware.buffers import ROWS
 from bnnhw.gateware.lane import Token
-from bnnhw.gateware.parameters import GROUP
+from bnnhw.gateware.parameters import GROUP, EngineParameters
 from bnnhw.gateware.program import Geometry
 
 AROUND_CENTRE = 0b1101  # all rows, or columns, of a window but the upper left pixel's own
@@ -30,9 +30,26 @@ class ConvolutionIssue(wiring.Component):
     scales an operand has one fold, or, if it adds a shortcut too, four: a read more a channel.
     In a `pointwise` step, which has no window, channels are issued unless `hold`; `quarter` is the
     next one's place among four, `last_four` and `last_position` where these are.
+
+    Members
+    -------
+    start : In(1)                       strobe: the step begins
+    geometry : In(Geometry)             of the step; constant while it runs
+    ahead : In(3)                       rows in the window buffer
+    pointwise : In(1)                   the step has no window; constant while it runs
+    hold : In(1)                        pointwise: no channel is issued in this cycle
+    quarter : Out(2)                    pointwise: the channel's place among four
+    last_four, last_position : Out(1)   these four are the position's last; it is the step's last
+    busy : Out(1)                       from the cycle after `start` to the last issue
+    retire : Out(1)                     strobe: a row of positions is done
+    rows, columns : Out(3 x 2 bits), Out(3 x column)    of the window buffer, in cycle t
+    weight_entry : Out(entry)           of the weight buffer, in t
+    outside : Out(Outside)              of the window, in t
+    first : Out(1)                      a channel's first fold, in t
+    token : Out(Token)                  valid with a channel's last fold, in t
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         column = unsigned(exact_log2(parameters.window_depth // ROWS))
         super().__init__(
@@ -56,7 +73,7 @@ class ConvolutionIssue(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         g = self.geometry
         row, column = Signal(8), Signal(8)
@@ -117,7 +134,7 @@ class ConvolutionIssue(wiring.Component):
         ]
         return m
 
-    def _pause(self, group_end):
+    def _pause(self, group_end: Signal) -> Value:
         """Idle cycles after a channel."""
         folds = self.geometry.folds
         if self._parameters.word_channels == 2:
@@ -125,7 +142,15 @@ class ConvolutionIssue(wiring.Component):
         odd = ~folds[0]
         return Mux(group_end & (folds <= 1), 2, 0) + odd
 
-    def _addresses(self, m, issue, fold_end, position_end, row_end, slot):
+    def _addresses(
+        self,
+        m: Module,
+        issue: Signal,
+        fold_end: Signal,
+        position_end: Signal,
+        row_end: Signal,
+        slot: Value,
+    ) -> None:
         """Window columns advance by fold, back to the block's first for each channel."""
         step, advance = self.geometry.folds + 1, 1
         if self._parameters.spatial:  # one word a block, however many folds
@@ -153,7 +178,7 @@ class ConvolutionIssue(wiring.Component):
             self.columns[2].eq(self.columns[1] + step),
         ]
 
-    def _borders(self, m, row, column):
+    def _borders(self, m: Module, row: Signal, column: Signal) -> None:
         g = self.geometry
         top, bottom, right = row == 0, row == g.rows, column == g.columns
         odd_row, lowest = bottom & g.odd_rows, bottom

@@ -43,14 +43,21 @@ def saturate(number, width, *, zero):
 class Requantiser(wiring.Component):
     """y = saturate(((r << guard) + (half * scale >> shift) + bias) >> guard), or 0 where `blank`.
 
-    Latency 2 cycles to `y`, which is not registered, one result a cycle: with half and scale in
-    cycle t, residual and bias are taken in t + 1 and y is there in t + 2.
+    Latency 3 cycles to `y`, which is not registered, one result a cycle: with half and scale in
+    cycle t, residual and bias are taken in t + 1 and y is there in t + 3.
     With `passes`, r and y are wide, of 16 bits; y is saturated to what residual_width bits above
     the guard bits hold, of which the guard bits mean nothing, or, where `wide_out`, to 16 bits.
     There y is at least 0 where `positive` is set, and at most 2**shift - 1 where `fraction` is too.
     With `activation`, y is wide and saturated to 16 bits. With `averages`, r is wide.
     A DSP block multiplies and adds.
     Golden: bnnhw.golden, requantisation.
+
+    Members
+    -------
+    half, scale : In(signed half_width), In(signed 16)    in cycle t
+    residual, bias : In(stream), In(signed 16)    in t + 1
+    wide_out, blank, positive, fraction : In(1)    how y is limited; in t + 3
+    y : Out(stream)                     combinational; in t + 3
     """
 
     def __init__(self, *, half_width, residual_width, guard, shift, passes=False, activation=False,
@@ -88,7 +95,7 @@ class Requantiser(wiring.Component):
             product.eq(half * scale),
             base.eq(residual + self.bias),
         ]
-        m.d.comb += total.eq(product + (base << self._shift))
+        m.d.sync += total.eq(product + (base << self._shift))
         if self._passes:
             y = self._wide(total)
         elif self._activation:
@@ -123,6 +130,18 @@ class Slope(wiring.Component):
     Without `positive` slopes are 1.0 from zero up; without `shift_out` that is 2**(guard - 1).
     One DSP block multiplies, adds and accumulates.
     Golden: bnnhw.golden, activation.
+
+    Members
+    -------
+    t : In(signed 16)                   the wide number; in cycle t
+    above, below : In(signed 16)        slopes; in t
+    shift_out : In(signed 16)           in t + 1
+    blank : In(1)                       y is 0; in t + 2
+    y : Out(signed residual_width)      combinational; in t + 2
+    accumulate : In(1)                  a cycle before `clear` and the product that it is for
+    clear : In(1)                       the sum begins anew
+    x, weight : In(signed x_width), In(signed 8)    operands; in the sum two cycles later
+    sum : Out(signed sum_width)         registered
     """
 
     def __init__(self, parameters):
@@ -176,14 +195,37 @@ class Lanes(wiring.Component):
     below zero; with `spatial` by a pixel's own of `factors` instead. `positive` and `fraction`
     limit lane 0 as a Requantiser.
 
-    With an activation, slopes (`above`, `below`) are taken in t + 2 and `shift_out` in t + 3; while
-    `accumulate` the second multipliers are those of `macs`, and no token may be at t + 2 or t + 3.
+    With an activation, slopes (`above`, `below`) are taken in t + 3 and `shift_out` in t + 4; while
+    `accumulate` the second multipliers are those of `macs`, and no token may be at t + 3 or t + 4.
+
+    Members
+    -------
+    token : In(Token)                   in cycle t
+    single, wide_out, scaled, spatial : In(1)    of the step; constant while it runs
+    positive, fraction : In(1)          of the step; they limit lane 0
+    operand : In(4 x signed 16)         what is scaled where `scaled`; in t
+    negative : In(signed 16)            scale of an operand below zero; in t
+    factors : In(4 x 8 bits)            scales where `spatial`; in t
+    first_half : In(signed 16)          lane 0's half accumulator; in t
+    other_halves : In(3 x signed acc_width)    those of lanes 1 to 3; in t
+    scale : In(signed 16)               in t
+    bias : In(signed 16)                in t + 1
+    residual : In(4 x stream)           in t + 1
+    threshold : In(signed 16)           in t + latency
+    y : Out(4 x stream)                 registered; from t + latency on
+    bits : Out(4)                       y against the threshold; from t + latency on
+    y_token : Out(Token)                the token of `y`; from t + latency on
+    fresh : Out(1)                      `y` is new; in t + latency alone
+    above, below : In(signed 16)        slopes from zero up and below; in t + 3
+    shift_out : In(signed 16)           in t + 4
+    accumulate : In(1)                  the second multipliers are those of `macs`
+    macs : In(MacSignature)             the multiply-accumulators
     """
 
     def __init__(self, parameters):
         self._parameters = p = parameters
         residual = signed(p.added_width)
-        self.latency = 5 if p.activation else 3
+        self.latency = 6 if p.activation else 4
         members = {
             "token": In(Token),
             "single": In(1),

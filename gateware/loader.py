@@ -1,12 +1,12 @@
 """Fills the window buffer with a feature map, row of blocks by row of blocks."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from bnnhw.gateware.buffers import ROWS
-from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
 from bnnhw.gateware.program import Geometry
 
 
@@ -15,7 +15,7 @@ class WindowLoader(wiring.Component):
 
     Blocks run over rows -1 .. rows and columns -1 .. columns of the map, of which a row -1 or
     `rows` is inside where the map goes on `above` or `below`. Those inside are
-    fetched: `request` stays up until `grant`, and the word is written a cycle later. Those
+    fetched: `request` stays up until `grant`, and the word is written two cycles later. Those
     outside, and lanes outside an odd map, are written as zeros with minus-one padding and left
     alone with zero padding, where the array masks them. Factors are a word a block.
 
@@ -24,9 +24,24 @@ class WindowLoader(wiring.Component):
     With `waits` a row is fetched when both of its pixel rows are among those `received`.
 
     `ahead` counts rows in the buffer: up with each row filled, down with `retire`; at most four.
+
+    Members
+    -------
+    start : In(1)                       strobe: the step begins
+    geometry : In(Geometry)             of the step; constant while it runs
+    retire : In(1)                      strobe: a row of the buffer is needed no more
+    waits : In(1)                       the map is the image, which is still being received
+    received : In(9)                    rows of the image in memory
+    row_end : Out(1)                    the word on request is its row's last
+    ahead : Out(3)                      rows in the buffer
+    request : Out(1)                    a word is wanted; up until `grant`
+    grant : In(1)                       it is read; its data come two cycles later
+    write : Out(1)                      those data go to the window buffer in this cycle
+    write_row, write_column : Out(2), Out(column)    where to; with `write`
+    write_lanes : Out(4)                lanes inside the map, the others count as 0; with `write`
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         column = unsigned(exact_log2(parameters.window_depth // ROWS))
         super().__init__(
@@ -47,10 +62,10 @@ class WindowLoader(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         g = self.geometry
-        busy, known, filled = Signal(), Signal(), Signal()
+        busy, known, stepped, filled = Signal(), Signal(), Signal(), Signal()
         row, column, fold = Signal(9), Signal(9), Signal(4)  # row and column count the border
         place = Signal.like(self.write_column)
         inside, fold_end, row_end, last_row, room, step = (Signal() for _ in range(6))
@@ -70,7 +85,7 @@ class WindowLoader(wiring.Component):
             fold_end.eq(fold == folds),
             row_end.eq((fold == folds) & (column == g.columns + 2)),
             last_row.eq(row == g.rows + 2),
-            room.eq((self.ahead < ROWS) & ~filled),
+            room.eq((self.ahead < ROWS) & ~stepped & ~filled),
         ]
         if p.levels:
             with m.If(self.waits & (self.received[1:] < row)):
@@ -89,23 +104,29 @@ class WindowLoader(wiring.Component):
             with m.If(row_end):
                 m.d.sync += [column.eq(0), place.eq(0), row.eq(row + 1), room.eq(0)]
                 m.d.sync += busy.eq(~last_row)
-        # A row counts once its last word is written, a cycle after the grant.
-        m.d.sync += filled.eq(step & row_end)
+        # A row counts once its last word is written, two cycles after the grant.
+        m.d.sync += [stepped.eq(step & row_end), filled.eq(stepped)]
         with m.If(~self.start):
             m.d.sync += self.ahead.eq(self.ahead + filled - self.retire)
+        writes, lanes = Signal(), Signal(LANES)
+        to_row, to_column = Signal.like(self.write_row), Signal.like(self.write_column)
         m.d.sync += [
-            self.write.eq(step & (inside | p.minus_one)),
-            self.write_row.eq(row),
-            self.write_column.eq(place),
+            writes.eq(step & (inside | p.minus_one)),
+            to_row.eq(row),
+            to_column.eq(place),
+            self.write.eq(writes),
+            self.write_row.eq(to_row),
+            self.write_column.eq(to_column),
+            self.write_lanes.eq(lanes),
         ]
         bottom = (row == g.rows + 1) & g.odd_rows
         edge = (column == g.columns + 1) & g.odd_columns
         gone = Cat(bottom & (lane >> 1) | edge & (lane & 1) for lane in range(LANES))
         counts = within_columns | ((column == 0) & left) | ((column != 0) & right)
-        m.d.sync += self.write_lanes.eq(Mux(within_rows & counts, ~gone, 0))
+        m.d.sync += lanes.eq(Mux(within_rows & counts, ~gone, 0))
         return m
 
 
-def mask_lanes(word, lanes):
+def mask_lanes(word: Value, lanes: Value) -> Value:
     """`word`, four lanes of 16 channels, with the lanes of which `lanes` is 0 zeroed."""
     return Cat(word.word_select(i, GROUP) & lanes[i].replicate(GROUP) for i in range(LANES))

@@ -53,6 +53,13 @@ class MacSignature(wiring.Signature):
 
     Operands of cycle t are in `sums` in t + 2; x is 0 in cycles without any. `clear` empties the
     sums at the end of its cycle, in which no product may be on its way to them.
+
+    Members
+    -------
+    clear : Out(1)                      empties the sums at the end of its cycle
+    x : Out(signed x_width)             the shared operand; 0 where there is none
+    weights : Out(4 x signed 8)         in the cycle of `x`
+    sums : In(4 x signed sum_width)     registered; two cycles after their last operands
     """
 
     def __init__(self, form):

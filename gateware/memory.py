@@ -12,12 +12,19 @@ NIBBLES = WORD_WIDTH // 4
 class MemorySignature(wiring.Signature):
     """One access a cycle, seen by the requester. Read data is valid in the cycle after.
 
-    address : word address. write_mask : one bit per nibble of the word, 1 writes it.
     Read data after a cycle with `write` set is undefined. On iCE40 the memory is four SPRAMs
     side by side; bit 0 of the word is bit 0 of the first.
+
+    Members
+    -------
+    address : Out(15)                   of the word
+    write_data : Out(64)                with `write`
+    write_mask : Out(16)                a bit for each nibble, 1 writes it; with `write`
+    write : Out(1)                      the access is a write
+    read_data : In(64)                  the word of the cycle before, unless that wrote
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             {
                 "address": Out(unsigned(ADDRESS_WIDTH)),
@@ -30,9 +37,17 @@ class MemorySignature(wiring.Signature):
 
 
 class FetchRequest(wiring.Signature):
-    """A word wanted from the memory; its data come the cycle after `grant`."""
+    """A word wanted from the memory; its data come in the second cycle after `grant`.
 
-    def __init__(self):
+    Members
+    -------
+    request : Out(1)                    a word is wanted
+    grant : In(1)                       it is read in the next cycle
+    address : Out(15)                   of the word; with `request`
+    data : In(64)                       the word, in the second cycle after `grant`
+    """
+
+    def __init__(self) -> None:
         super().__init__(
             {
                 "request": Out(1),
@@ -44,9 +59,17 @@ class FetchRequest(wiring.Signature):
 
 
 class WriteRequest(wiring.Signature):
-    """A word for the memory, held until `grant`."""
+    """A word for the memory, held until `grant`.
 
-    def __init__(self):
+    Members
+    -------
+    request : Out(1)                    a word is to be written
+    grant : In(1)                       it is written in this cycle
+    address, data : Out(15), Out(64)    of the word; with `request`
+    mask : Out(16)                      a bit for each nibble, 1 writes it; with `request`
+    """
+
+    def __init__(self) -> None:
         super().__init__(
             {
                 "request": Out(1),

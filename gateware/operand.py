@@ -11,10 +11,18 @@ from bnnhw.gateware.parameters import FACTOR_WIDTH, LANES
 
 
 class OperandReader(wiring.Component):
-    """The operands of the token in cycle t, four lanes, in t + 1, when the lanes want them.
+    """The operands of the token in cycle t, four lanes, in t + 2, when the lanes want them.
 
     One word a token, in memory order from `base`; the request comes with the token and cannot
     wait.
+
+    Members
+    -------
+    load : In(1)                        strobe: `base` is taken
+    base : In(15)                       word address of the first operand; with `load`
+    token : In(Token)                   in cycle t
+    operand : Out(4 x signed 16)        in t + 2
+    memory : Out(FetchRequest)          granted in the cycle of its request
     """
 
     load: In(1)
@@ -23,7 +31,7 @@ class OperandReader(wiring.Component):
     operand: Out(data.ArrayLayout(signed(16), LANES))
     memory: Out(FetchRequest())
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.comb += [
             self.memory.request.eq(self.token.valid),
@@ -42,6 +50,14 @@ class Factors(wiring.Component):
     They are the `upper` or the lower bytes of the block's word, as was said at `load`. They are
     taken with the position's first token: its block is in the `window` by then, and the window
     moves on before the position's last token is here.
+
+    Members
+    -------
+    load : In(1)                        strobe: `upper` is taken
+    upper : In(1)                       factors are the upper bytes; with `load`
+    token : In(Token)                   in cycle t
+    window : In(WINDOW)                 the block's word lies in its middle; in t
+    factors : Out(4 x 8 bits)           registered; from t + 1 to the next position's first token
     """
 
     load: In(1)
@@ -50,7 +66,7 @@ class Factors(wiring.Component):
     window: In(WINDOW)
     factors: Out(data.ArrayLayout(unsigned(FACTOR_WIDTH), LANES))
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         opens, upper = Signal(init=1), Signal()
         with m.If(self.load):

@@ -29,6 +29,7 @@ class EngineParameters:
     activation : whether lanes multiply a second time, by a slope of each channel, before they
         saturate; without `passes`. positive : whether slopes from zero up differ from 1.0.
         shift_out : whether what is added then is a channel's own, not the rounding half alone.
+    tiles : whether a step may make some of its map's channels; without `passes`.
     in_place : whether a step may add single pixels that lie as those it writes; with `passes`.
     averages : whether a step may add the mean of each block.
     spatial : whether a step may scale by a factor for each pixel; with `passes`.
@@ -68,8 +69,9 @@ class EngineParameters:
     activation: bool = False
     positive: bool = False
     shift_out: bool = False
+    tiles: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 8 <= self.residual_width <= 16:
             raise ValueError(f"residual_width={self.residual_width} is not in [8, 16]")
         if self.passes and self.residual_width + self.guard > 15:
@@ -83,6 +85,8 @@ class EngineParameters:
                 f"activation: residual_width + guard = {self.residual_width + self.guard}, not 15, "
                 f"or shift={self.shift} not in [8, 13]"
             )
+        if self.tiles and self.passes:
+            raise ValueError("tiles: not with passes")
         for name in ("positive", "shift_out"):
             if getattr(self, name) and not self.activation:
                 raise ValueError(f"{name}: needs activation")
@@ -105,45 +109,45 @@ class EngineParameters:
                 raise ValueError(f"{name}={depth} is not a power of two from 16")
 
     @property
-    def slot_width(self):
+    def slot_width(self) -> int:
         """Bits a residual takes in memory."""
         return 8 if self.residual_width <= 8 and not self.passes else 16
 
     @property
-    def stream_width(self):
+    def stream_width(self) -> int:
         """Signed bits of what is read from a slot."""
         return 16 if self.passes else self.residual_width
 
     @property
-    def added_width(self):
+    def added_width(self) -> int:
         """Signed bits of what lanes add: residuals, or wide numbers where there are means."""
         return self.residual_width + self.guard if self._means_alone else self.stream_width
 
     @property
-    def _means_alone(self):
+    def _means_alone(self) -> bool:
         return self.averages and not self.passes
 
     @property
-    def pointwise(self):
+    def pointwise(self) -> bool:
         """Whether there are 8-bit 1x1 convolutions of the stream."""
         return self.shortcut_shift is not None
 
     @property
-    def byte_groups(self):
+    def byte_groups(self) -> int:
         """Groups of 16 bits that are stored of a byte of the image."""
         return -(-self.levels // GROUP)
 
     @property
-    def slot_fraction(self):
+    def slot_fraction(self) -> int:
         """Guard bits in a slot, below a residual; with passes residuals lie as wide numbers do."""
         return self.guard if self.passes else 0
 
     @property
-    def gate_drop(self):
+    def gate_drop(self) -> int:
         """Bits dropped of the sum of four numbers that a gate's layer takes."""
         return max(2, self.residual_width + self.guard - 8)
 
     @property
-    def word_channels(self):
+    def word_channels(self) -> int:
         """Channels of a block in one 64-bit word."""
         return 64 // (LANES * self.slot_width)

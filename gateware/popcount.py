@@ -5,14 +5,14 @@ fold in the third, so three synapses become a 2-bit number in four LUTs. The num
 pairwise on carry chains, each of which takes one single match as its carry-in for one cell.
 """
 
-from amaranth import Cat, Module, Signal, unsigned
+from amaranth import Cat, Module, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.parameters import GROUP
 
 
-def add(a, b, carry=0):
+def add(a: Value, b: Value, carry: Value | int = 0) -> Value:
     """a + b + carry, unsigned, one bit wider than the wider operand, on one carry chain.
 
     The carry enters through a bit below the sum, so that synthesis sees a plain addition and
@@ -23,7 +23,7 @@ def add(a, b, carry=0):
     return (Cat(carry, a) + Cat(carry, b))[1:]
 
 
-def full_adder(a, b, c):
+def full_adder(a: Value, b: Value, c: Value) -> Value:
     """a + b + c of three bits, as a 2-bit number."""
     half = a ^ b
     return Cat(half ^ c, (a & b) | (half & c))
@@ -35,6 +35,13 @@ class TapMatches(wiring.Component):
     Latency 2 cycles. `clear` acts on the second: with the operands of cycle t it belongs to
     cycle t + 1, and zeroes the result. A padded tap costs no logic that way: the clear is the
     registers' synchronous reset.
+
+    Members
+    -------
+    a, b : In(16)                       features and weights of a tap; in cycle t
+    clear : In(1)                       `count` and `spare` are 0; in t + 1
+    count : Out(4)                      registered; in t + 2
+    spare : Out(1)                      registered; in t + 2
     """
 
     a: In(unsigned(GROUP))
@@ -43,7 +50,7 @@ class TapMatches(wiring.Component):
     count: Out(unsigned(4))
     spare: Out(1)
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         match = Signal(GROUP)
         m.d.comb += match.eq(~(self.a ^ self.b))

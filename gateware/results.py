@@ -11,9 +11,16 @@ class Results(wiring.Component):
     The class is the index of the greatest logit, the first of equals. Cycles are counted from
     `complete`, or from the last frame's last logit if that is later, to the last logit;
     `timing` is high while they are.
+
+    Members
+    -------
+    complete : In(1)                    a whole frame is in memory
+    logits : In(stream of signed 32 bits)    a frame's, class 0 first
+    o : Out(stream of signed 32 bits)   the logits, the class, the cycles
+    timing : Out(1)                     a frame's cycles are counted
     """
 
-    def __init__(self, *, classes):
+    def __init__(self, *, classes: int) -> None:
         self._classes = classes
         super().__init__(
             {
@@ -24,7 +31,7 @@ class Results(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         best, label, index = Signal(signed(32)), Signal(8), Signal(8)
         cycles = Signal(32)

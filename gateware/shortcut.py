@@ -8,27 +8,33 @@ from amaranth.utils import exact_log2
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
 from bnnhw.gateware.parameters import GROUP, LANES
-from bnnhw.gateware.program import PERIOD_WIDTH
-from bnnhw.gateware.writers import BlockAddress
+from bnnhw.gateware.program import PERIOD_WIDTH, TILE_WIDTH
+from bnnhw.gateware.writers import BlockAddress, words_of
 
 
 class ShortcutReader(wiring.Component):
-    """Residuals of the token in cycle t, four lanes, in t + 2; zero without a shortcut.
+    """Residuals of the token in cycle t, four lanes, in t + 3; zero without a shortcut.
 
     With passes tokens with a shortcut come two cycles apart at least and residuals stay until
-    t + 3. Words are read in memory order from `base`, one for each memory word of channels that
+    t + 4. Words are read in memory order from `base`, one for each memory word of channels that
     has a shortcut. The request comes with the token and cannot wait. With `in_place` they are read
     as a step with single pixels writes its map: the pixel of the position, in lane 0.
     With `mean` lane 0 is the mean of the block as a wide number, past an odd map's edge the edge
-<<<<<<< HEAD
-    again; the words are those of the position's first `period` + 1 channels, over and over.
-    `period` is taken with `base`.
-    Golden: bnnhw.golden.operations.averaged.
-=======
     again; the words are the position's first `period` + 1, over and over. `period` is taken with
-    `base`. In an engine with means but no passes residuals are given as wide numbers, too.
-    Golden: bnnhw.golden_parts.averaged.
->>>>>>> 80f493a (gateware.lane: an activation after the addition is a second product, averages are added in place)
+    `base`. With tiles `skip` groups of 16 channels are left out after a position. In an engine with
+    means but no passes residuals are given as wide numbers, too.
+    Golden: bnnhw.golden.operations.averaged.
+
+    Members
+    -------
+    load : In(1)                        strobe: `base` and `period` are taken
+    base : In(15)                       word address of the first residual; with `load`
+    period : In(8)                      words of a mean, less one; with `load`
+    skip : In(6)                        groups left out after a position; constant, with tiles
+    token : In(Token)                   in cycle t
+    in_place, mean : In(1)              of the step; constant while it runs
+    residual : Out(4 x added)           registered; in t + 3
+    memory : Out(FetchRequest)          granted in the cycle of its request
     """
 
     def __init__(self, parameters):
@@ -39,6 +45,7 @@ class ShortcutReader(wiring.Component):
                 "load": In(1),
                 "base": In(unsigned(ADDRESS_WIDTH)),
                 "period": In(PERIOD_WIDTH),
+                "skip": In(TILE_WIDTH),
                 "token": In(Token),
                 "in_place": In(1),
                 "mean": In(1),
@@ -51,15 +58,15 @@ class ShortcutReader(wiring.Component):
         m = Module()
         p = self._parameters
         slots = data.ArrayLayout(signed(p.slot_width), LANES)
-        token = Signal(Token)
-        m.d.sync += token.eq(self.token)
+        asked, token = Signal(Token), Signal(Token)
+        m.d.sync += [asked.eq(self.token), token.eq(asked)]
         opens = ~self.token.odd if p.word_channels == 2 else 1
         m.d.comb += self.memory.request.eq(self.token.valid & self.token.shortcut & opens)
         lane = self._walk(m)
         now = Signal(slots)
         if p.word_channels == 2:
-            arrived, odd = Signal(), Signal(slots)
-            m.d.sync += arrived.eq(self.memory.request)
+            wanted, arrived, odd = Signal(), Signal(), Signal(slots)
+            m.d.sync += [wanted.eq(self.memory.request), arrived.eq(wanted)]
             with m.If(arrived):
                 m.d.sync += odd.eq(self.memory.data[32:])
             m.d.comb += now.eq(Mux(token.odd, odd, self.memory.data[:32]))
@@ -115,10 +122,16 @@ class ShortcutReader(wiring.Component):
                 place.row_end.eq(self.token.row_end),
                 self.memory.address.eq(place.address),
             ]
-            m.d.sync += lane.eq(place.lane)
+            chosen = Signal.like(lane)
+            m.d.sync += [chosen.eq(place.lane), lane.eq(chosen)]
         else:
-            with m.If(self.memory.request):
-                m.d.sync += self.memory.address.eq(self.memory.address + 1)
+            step, moves = 1, self.memory.request
+            if self._parameters.tiles:
+                end = self.token.valid & self.token.position_end
+                skipped = words_of(self.skip, self._parameters)
+                step, moves = self.memory.request | Mux(end, skipped, 0), moves | end
+            with m.If(moves):
+                m.d.sync += self.memory.address.eq(self.memory.address + step)
             with m.If(load):
                 m.d.sync += self.memory.address.eq(base)
         return lane

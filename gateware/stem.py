@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.memory import ADDRESS_WIDTH
+from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import Geometry
 
 SIGNATURE = wiring.Signature(
@@ -32,17 +33,32 @@ SIGNATURE = wiring.Signature(
 class StemWalker(wiring.Component):
     """For each pixel, for each four channels, for each tap: one word, a byte per input channel.
 
-    A word of the image is one pixel. `word` and `padded` mark the cycle after a grant: a pixel's
-    bytes are there, or the tap lies outside and counts as zero. `next` asks for a tap while high;
+    A word of the image is one pixel. `taken` marks a tap: a pixel's bytes come in the second cycle
+    after, or, where `padded`, it lies outside and counts as zero. `next` asks for a tap while high;
     `last` accompanies the last tap of four channels. A pixel starts when the image row below it
     has been received: `received` rows, or all with `complete`.
+
+    Members
+    -------
+    start : In(1)                       strobe: the step begins
+    geometry : In(Geometry)             of the step; constant while it runs
+    base : In(15)                       word address of the image; with `start`
+    received, complete : In(9), In(1)   rows of the image in memory; all are
+    next : In(1)                        another tap is wanted
+    taken : Out(1)                      the tap is walked; its data come two cycles later
+    padded : Out(1)                     it lies outside; with `taken`
+    last : Out(1)                       the last tap of four channels; with `taken`
+    group_end, position_end, row_end : Out(1)    these four channels end it; with `last`
+    busy : Out(1)                       from the cycle after `start` to the last tap
+    request, address : Out(1), Out(15)  of the memory; combinational from `next`
+    grant : In(1)                       of the memory, in the cycle of `request`
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         super().__init__(SIGNATURE)
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p, g = self._parameters, self.geometry
         row, column, quad = Signal(8), Signal(8), Signal(8)

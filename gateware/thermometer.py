@@ -14,15 +14,21 @@ class Thermometer(wiring.Component):
     and byte * (levels + 1) + levels / 2, without its lowest eight bits, is how many are reached;
     so bits above the last level are 0. FracBNN, 2012.12206.
     Golden: bnnhw.golden.operations.pixel_bits.
+
+    Members
+    -------
+    byte : In(8)
+    group : In(range(groups))           which 16 levels
+    bits : Out(16)                      combinational
     """
 
-    def __init__(self, *, levels):
+    def __init__(self, *, levels: int) -> None:
         self._levels = levels
         super().__init__(
             {"byte": In(8), "group": In(range(-(-levels // GROUP))), "bits": Out(GROUP)}
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         factor = self._levels + 1
         total = sum(self.byte << bit for bit in range(8) if factor >> bit & 1) + self._levels // 2

@@ -4,10 +4,12 @@ from amaranth.hdl import Cat, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from bnnhw.gateware.checks import check, check_held
+
 MINIMUM_DIVISOR = 4
 
 
-def _check(divisor):
+def _check(divisor: int) -> None:
     if divisor < MINIMUM_DIVISOR:
         raise ValueError(f"divisor={divisor}: a bit needs at least {MINIMUM_DIVISOR} clock cycles")
 
@@ -16,7 +18,7 @@ class Receiver(wiring.Component):
     """Turns the line into bytes.
 
     Samples each bit once, half a bit after its edge. A byte with a wrong stop bit is dropped.
-    One byte is held: if it is still not taken when the next is complete, it is lost.
+    One byte is held. If it is not taken before the next is complete, the next replaces it.
 
     Parameters
     ----------
@@ -24,19 +26,19 @@ class Receiver(wiring.Component):
 
     Members
     -------
-    line : In(1)     already synchronised to the clock; 1 when idle
-    o : Out(stream of 8 bits)
+    line : In(1)                 already synchronised to the clock; 1 when idle
+    o : Out(stream of 8 bits)    a byte, from the middle of its stop bit on; registered
     """
 
     line: In(1, init=1)
     o: Out(stream.Signature(8))
 
-    def __init__(self, divisor):
+    def __init__(self, divisor: int) -> None:
         _check(divisor)
         self._divisor = divisor
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         busy = Signal()
         phase = Signal(range(self._divisor))
@@ -44,6 +46,7 @@ class Receiver(wiring.Component):
         # nine samples before the stop bit are in: it replaces a bit counter.
         bits = Signal(10)
 
+        check(m, platform, ~busy | bits.any(), "the marker of a byte is lost")
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(~busy):
@@ -72,25 +75,26 @@ class Transmitter(wiring.Component):
 
     Members
     -------
-    i : In(stream of 8 bits)
-    line : Out(1)    registered; 1 when idle
+    i : In(stream of 8 bits)     a byte, taken when idle; it stays until then
+    line : Out(1)                registered; the start bit comes two cycles after a byte is taken
     """
 
     i: In(stream.Signature(8))
     line: Out(1, init=1)
 
-    def __init__(self, divisor):
+    def __init__(self, divisor: int) -> None:
         _check(divisor)
         self._divisor = divisor
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         phase = Signal(range(self._divisor))
         bits = Signal(10)  # start bit at the bottom; the stop bit is the last 1: then all is 0
         idle = Signal()
         m.d.comb += [idle.eq(bits == 0), self.i.ready.eq(idle)]
         m.d.sync += self.line.eq(bits[0] | idle)
+        check_held(m, platform, "i", self.i)
 
         with m.If(idle):
             m.d.sync += phase.eq(self._divisor - 1)

@@ -1,12 +1,16 @@
 """What leaves the lanes: residual words and words of bits, with their addresses."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import ADDRESS_WIDTH, NIBBLES, WriteRequest
-from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
+from bnnhw.gateware.program import TILE_WIDTH
+
+TILE_STEP_WIDTH = TILE_WIDTH + 4  # bits: words of as many groups of residuals
 
 
 class BlockAddress(wiring.Component):
@@ -16,7 +20,20 @@ class BlockAddress(wiring.Component):
     visited twice in each of two rows of positions: `lane` = 2 * row + column in the block.
     `advance` marks a word written, `position_end` and `row_end` that it ends these. With `strip`
     the map is wider than the rows of positions: `gap` words are left out after each. With `steps`
-    words follow each other `apart` words.
+    words follow each other `apart` words. With `tiles` the next is `tile_step` words on after a
+    position.
+
+    Members
+    -------
+    load : In(1)                        strobe: `base` is taken
+    base : In(15)                       word address of the map; with `load`
+    single, strip : In(1)               of the step; constant while it runs
+    advance : In(1)                     strobe: the word at `address` is written
+    position_end, row_end : In(1)       that word ends these; with `advance`
+    apart : In(2)                       words to the next, with `steps`; with `advance`
+    tile_step : In(10)                  words to the next position's, with `tiles`; with `advance`
+    address : Out(15)                   registered
+    lane : Out(range(4))                registered
     """
 
     load: In(1)
@@ -27,19 +44,22 @@ class BlockAddress(wiring.Component):
     position_end: In(1)
     row_end: In(1)
     apart: In(2)
+    tile_step: In(unsigned(TILE_STEP_WIDTH))
     address: Out(unsigned(ADDRESS_WIDTH))
     lane: Out(range(LANES))
 
-    def __init__(self, *, gap=0, steps=False):
-        self._gap, self._steps = gap, steps
+    def __init__(self, *, gap: int = 0, steps: bool = False, tiles: bool = False) -> None:
+        self._gap, self._steps, self._tiles = gap, steps, tiles
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         block, row = Signal.like(self.address), Signal.like(self.address)
         after = Signal.like(self.address)
         right, lower = Signal(), Signal()
         step = self.apart if self._steps else 1
+        if self._tiles:
+            step = Mux(self.position_end, self.tile_step, step)
         if self._gap:
             step = Mux(self.strip & self.row_end, self._gap + 1, step)
         m.d.comb += [after.eq(self.address + step), self.lane.eq(Cat(right, lower))]
@@ -63,15 +83,33 @@ class BlockAddress(wiring.Component):
         return m
 
 
+def words_of(groups: Value, parameters: EngineParameters) -> Value:
+    """Returns the words of residuals that groups of 16 channels of a block are."""
+    return groups << exact_log2(GROUP // parameters.word_channels)
+
+
 class ResidualWriter(wiring.Component):
     """Packs lane results into words: [channel][lane], slots of 8 or 16 bits.
 
     `fresh` is high in the first cycle of new results; a word is complete with its last channel
     and is offered at once. It must be granted before the next result arrives. With gates words are
-    `apart`, from one to the next.
+    `apart`, from one to the next; with tiles `skip` groups of 16 channels are left out after a
+    position.
+
+    Members
+    -------
+    y : In(4 x slot)                    results
+    token : In(Token)                   of `y`
+    fresh : In(1)                       the results are new in this cycle
+    enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
+    load : In(1)                        strobe: `base` is taken
+    base : In(15)                       word address of the map; with `load`
+    apart : In(2)                       words to the next, with gates
+    skip : In(6)                        groups left out after a position; constant, with tiles
+    memory : Out(WriteRequest)          combinational in the cycle of `fresh`, then held
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         super().__init__(
             {
@@ -84,14 +122,17 @@ class ResidualWriter(wiring.Component):
                 "load": In(1),
                 "base": In(unsigned(ADDRESS_WIDTH)),
                 "apart": In(2),
+                "skip": In(TILE_WIDTH),
                 "memory": Out(WriteRequest()),
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
-        m.submodules.address = address = BlockAddress(gap=p.gaps[2] if p.gaps else 0, steps=p.gates)
+        m.submodules.address = address = BlockAddress(
+            gap=p.gaps[2] if p.gaps else 0, steps=p.gates, tiles=p.tiles
+        )
         waiting, complete = Signal(), Signal()
         now = self.y.as_value()
         if self._parameters.word_channels == 2:
@@ -115,6 +156,7 @@ class ResidualWriter(wiring.Component):
             address.single.eq(self.single),
             address.strip.eq(self.strip),
             address.apart.eq(self.apart),
+            address.tile_step.eq(words_of(self.skip, p) | 1),
             address.advance.eq(self.memory.grant),
             address.position_end.eq(self.token.position_end),
             address.row_end.eq(self.token.row_end),
@@ -126,7 +168,18 @@ class BitWriter(wiring.Component):
     """Collects 16 channels' bits of four lanes into a word: [lane][channel].
 
     The word is offered the cycle after its last channel and must be granted before the next
-    channel's bits arrive.
+    channel's bits arrive. With tiles the next is `tile_step` words on after a position.
+
+    Members
+    -------
+    bits : In(4)                        of the lanes
+    token : In(Token)                   of `bits`
+    fresh : In(1)                       the bits are new in this cycle
+    enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
+    load : In(1)                        strobe: `base` is taken
+    base : In(15)                       word address of the map; with `load`
+    tile_step : In(6)                   words to the next position's; constant, with tiles
+    memory : Out(WriteRequest)          from the cycle after the group's last bits, then held
     """
 
     bits: In(LANES)
@@ -137,15 +190,16 @@ class BitWriter(wiring.Component):
     strip: In(1)
     load: In(1)
     base: In(unsigned(ADDRESS_WIDTH))
+    tile_step: In(TILE_WIDTH)
     memory: Out(WriteRequest())
 
-    def __init__(self, *, gap=0):
-        self._gap = gap
+    def __init__(self, *, gap: int = 0, tiles: bool = False) -> None:
+        self._gap, self._tiles = gap, tiles
         super().__init__()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.address = address = BlockAddress(gap=self._gap)
+        m.submodules.address = address = BlockAddress(gap=self._gap, tiles=self._tiles)
         collected = Signal(data.ArrayLayout(unsigned(GROUP), LANES))
         position_end, row_end = Signal(), Signal()
         with m.If(self.memory.grant):
@@ -168,6 +222,7 @@ class BitWriter(wiring.Component):
             address.base.eq(self.base),
             address.single.eq(self.single),
             address.strip.eq(self.strip),
+            address.tile_step.eq(self.tile_step),
             address.advance.eq(self.memory.grant),
             address.position_end.eq(position_end),
             address.row_end.eq(row_end),

@@ -1,4 +1,4 @@
-"""Derives the coefficients of bnnhw/cost/energy.py that rest on measured currents of an iCE40UP5K.
+"""Derives the coefficients of bnnhw.boards.ice40.UP5K that rest on measured currents.
 
 The currents, of the core at 1.219 V, are published at github.com/tinyvision-ai-inc/ice40_power
 with what was measured: a counter; with two counters of 8 bits, stepping by 3 and 5, and their
@@ -13,8 +13,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from bnnhw.boards.ice40 import ICE40Board
 from bnnhw.cost.netlist import read_netlist
 from bnnhw.flow import tools
+from bnnhw.flow.families import ICE40
 from bnnhw.sim.clock_bench import count
 
 VOLTS = 1.219
@@ -50,9 +52,10 @@ def activity(folder: Path, name: str, options: str) -> tuple[int, float, float]:
         "write_json top.json\nwrite_verilog -noattr -simple-lhs netlist.v\n"
     )
     tools.run(tools.YOSYS, ["-q", "top.ys"], cwd=work, log="yosys.log")
-    netlist = read_netlist(work / "top.json")
+    netlist = read_netlist(work / "top.json", ICE40)
     counts = count(
-        (work / "netlist.v").read_text(), library=tools.ice40_library(), cycles=CYCLES,
+        (work / "netlist.v").read_text(), models=ICE40Board.models,
+        share=tools.yosys_share(), cycles=CYCLES,
         changed=[net.name for net in netlist.nets], folder=work / "sim",
         environment=tools.environment(),
     )  # fmt: skip

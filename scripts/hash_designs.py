@@ -12,10 +12,8 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+import bnnhw
 from bnnhw.boards import BOARDS
-from bnnhw.compiler.plan import make_plan
-from bnnhw.flow.design import write_design
-from bnnhw.lowering.lower import lower
 from bnnhw.nn import checkpoint
 
 FILES = ("engine.v", "top.v", "flash.bin")
@@ -24,12 +22,11 @@ FILES = ("engine.v", "top.v", "flash.bin")
 def main() -> None:
     """Print the lines."""
     for model in checkpoint.bundled_names():
-        network = lower(checkpoint.load(checkpoint.find(model)))
+        network = bnnhw.lower(bnnhw.load(model))
         for name, board in sorted(BOARDS.items()):
             with tempfile.TemporaryDirectory() as made:
                 folder = Path(made)
-                plan = make_plan(network, board)
-                write_design(plan, network.spec, board, board.made_hz(), folder)
+                bnnhw.write_design(bnnhw.make_plan(network, board), board, folder)
                 for file in FILES:
                     digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()[:16]
                     print(model, name, file, digest, flush=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
@@ -14,11 +15,11 @@ PERIOD_NS = 10
 
 
 @cocotb.test()
-async def boot_and_run(dut):
+async def boot_and_run(dut: Any) -> None:
     settings = json.loads(os.environ["BOARD_BENCH"])
     limit_ns = settings["cycle_limit"] * PERIOD_NS
     host = UARTHost(dut.rx, dut.tx, settings["divisor"] * PERIOD_NS)
-    cocotb.start_soon(Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start())
+    Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start()
     await Timer(5 * PERIOD_NS, unit="ns")
     booted = RisingEdge(dut.led_ready)
     if await First(booted, RisingEdge(dut.led_error), Timer(limit_ns, unit="ns")) is not booted:

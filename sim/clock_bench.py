@@ -1,23 +1,26 @@
 """Runs a module that needs nothing but a clock, and counts what changes in it."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bnnhw.boards.bench import Models
 from bnnhw.sim.runner import HERE, primitives, simulate, write_if_changed
-from bnnhw.sim.toggles import PROGRAM, instrumented, read_counts
+from bnnhw.sim.toggles import PROGRAM, Counts, instrumented, read_counts
 
 
-def count(netlist, *, library, cycles, changed, high=(), folder, environment):
-    """Counts of `cycles` cycles of `top`, Verilog whose only input is `clk`.
+def count(
+    netlist: str, *, models: Models, share: Path, cycles: int, changed: Sequence[str],
+    high: Sequence[str] = (), folder: Path, environment: Mapping[str, str],
+) -> Counts:  # fmt: skip
+    """Returns the counts of `cycles` cycles of `top`, Verilog whose only input is `clk`.
 
-    library : cells_sim.v of Yosys. changed, high : as in sim.toggles.
+    models, share : as in sim.runner.primitives. changed, high : as in sim.toggles.
     """
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = instrumented(netlist, clock="clk", counting="1'b1", changed=changed, high=high)
     source = write_if_changed(folder / "counted.v", text)
-    cells = primitives(library, folder / "cells.v", replaced=("SB_PLL40_PAD", "SB_IO"))
     simulate(
-        sources=[HERE / "clock_bench.v", HERE / "models" / "ice40.v", cells, source],
+        sources=[HERE / "clock_bench.v", *primitives(models, share, folder), source],
         top="clock_bench", test_module="bnnhw.sim.clock_test", folder=folder,
         environment=environment,
         variables={"CLOCK_BENCH": str(cycles)}, programs=[PROGRAM],

@@ -1,6 +1,7 @@
 """cocotb test of clock_bench: so many cycles."""
 
 import os
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
@@ -10,7 +11,7 @@ PERIOD_NS = 10
 
 
 @cocotb.test()
-async def run_cycles(dut):
+async def run_cycles(dut: Any) -> None:
     cycles = int(os.environ["CLOCK_BENCH"])
-    cocotb.start_soon(Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start(start_high=False))
+    Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start(start_high=False)
     await Timer(cycles * PERIOD_NS, unit="ns")

@@ -1,8 +1,10 @@
 """Runs an engine's Verilog on images: memory after each step, logits, class and cycle counts."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,17 +33,18 @@ class Frame:
     snapshots: dict[int, Path] = field(default_factory=dict)
 
 
-def read_snapshot(path):
-    """The memory as uint64 (memory_words,), from a file that $writememh made."""
+def read_snapshot(path: Path) -> np.ndarray:
+    """Returns the memory as uint64 (memory_words,), from a file that $writememh made."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith(("//", "@"))]
     return np.frombuffer(bytes.fromhex("".join(lines)), ">u8").astype(np.uint64)
 
 
 def run_engine(
-    sources, *, boot, images, classes, folder, environment,
-    byte_cycles=1, snapshots=True, load_stream=False, stall=False, cycle_limit=2_000_000,
-    memory_words=MEMORY_WORDS,
-):  # fmt: skip
+    sources: Sequence[Path], *, boot: np.ndarray, images: np.ndarray, classes: int, folder: Path,
+    environment: Mapping[str, str], byte_cycles: int = 1, snapshots: bool = True,
+    load_stream: bool = False, stall: bool = False, cycle_limit: int = 2_000_000,
+    memory_words: int = MEMORY_WORDS,
+) -> list[Frame]:  # fmt: skip
     """Simulate images one after the other; returns a Frame for each.
 
     sources : Verilog files, with a module `engine`. boot : uint64 words, put in the memory from
@@ -50,7 +53,6 @@ def run_engine(
     stall : hold streams back at random. memory_words : of the board, past which the address wraps.
     Raises SimulationError if an image takes more than cycle_limit cycles.
     """
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("snapshot_*.hex"), folder / "seen.json"):
         old.unlink(missing_ok=True)
@@ -72,7 +74,7 @@ def run_engine(
     return [_frame(index, seen, folder, snapshots) for index in range(len(images))]
 
 
-def _frame(index, seen, folder, snapshots):
+def _frame(index: int, seen: Mapping[str, Any], folder: Path, snapshots: bool) -> Frame:
     answer = seen["answers"][index]
     first = answer["first_pixel"]
     steps = [step for step in seen["steps"] if step["frame"] == index]

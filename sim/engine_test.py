@@ -5,31 +5,33 @@ The clock and the feeding run in the simulator; Python wakes on the bench's even
 
 import json
 import os
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import First, Timer
 
 PERIOD_NS = 10
+AFTERWARDS = 8  # cycles after the last answer in which its step may still end
 
 
 class SimulationStuck(AssertionError):
     """Nothing happened for longer than a frame may take."""
 
 
-async def _steps(dut, seen):
+async def _steps(dut: Any, seen: list[dict[str, int]]) -> None:
     while True:
         await dut.steps.value_change
         seen.append(
             {
-                "frame": int(dut.frame.value),
+                "frame": int(dut.step_frame.value),
                 "step": int(dut.last_step.value),
                 "at": int(dut.step_at.value),
             }
         )
 
 
-async def _answers(dut, frames, results, seen):
+async def _answers(dut: Any, frames: int, results: int, seen: list[dict[str, Any]]) -> None:
     for _ in range(frames):
         words, at = [], []
         for _ in range(results):
@@ -47,14 +49,15 @@ async def _answers(dut, frames, results, seen):
 
 
 @cocotb.test()
-async def run_frames(dut):
+async def run_frames(dut: Any) -> None:
     settings = json.loads(os.environ["ENGINE_BENCH"])
     frames, limit = settings["frames"], settings["cycle_limit"]
-    steps, answers = [], []
+    steps: list[dict[str, int]] = []
+    answers: list[dict[str, Any]] = []
     dut.frames.value = frames
     dut.snapshots.value = settings["snapshots"]
     dut.byte_cycles.value = settings["byte_cycles"]
-    cocotb.start_soon(Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start())
+    Clock(dut.clk, PERIOD_NS, unit="ns", impl="gpi").start()
     cocotb.start_soon(_steps(dut, steps))
     answering = cocotb.start_soon(_answers(dut, frames, settings["results"], answers))
     for _ in range(frames + 1):
@@ -62,6 +65,7 @@ async def run_frames(dut):
         await First(answering, Timer(limit * PERIOD_NS, unit="ns"))
         if answering.done() or len(answers) == known:
             break
+    await Timer(AFTERWARDS * PERIOD_NS, unit="ns")
     with open("seen.json", "w") as file:
         json.dump({"steps": steps, "answers": answers}, file)
     if not answering.done():

@@ -4,7 +4,9 @@ The netlist gets a block that hands its nets to models/toggles.cpp in every cycl
 net is looked at once a cycle: what changes twice within one is not seen.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bnnhw.sim.runner import HERE
 
@@ -23,8 +25,10 @@ class Counts:
     high: list[int]
 
 
-def instrumented(netlist, *, clock, counting, changed, high=()):
-    """Verilog of a netlist of one module, with the block that counts.
+def instrumented(
+    netlist: str, *, clock: str, counting: str, changed: Sequence[str], high: Sequence[str] = ()
+) -> str:
+    """Returns the Verilog of a netlist of one module, with the block that counts.
 
     All are expressions of one bit that are valid in the module. clock : whose rising edges are
     cycles. counting : whether a cycle counts; there is no change in the first of a run of them.
@@ -50,14 +54,14 @@ def instrumented(netlist, *, clock, counting, changed, high=()):
     return body + "\n".join([*lines, end]) + rest
 
 
-def _calls(kind, bits):
+def _calls(kind: str, bits: Sequence[str]) -> Iterator[str]:
     for start in range(0, len(bits), GROUP):
         group = ", ".join(reversed(bits[start : start + GROUP]))
         yield f"      toggles_{kind}({start // GROUP}, {{{group}}});"
 
 
-def read_counts(folder, *, changed, high=0):
-    """The Counts that a simulation in `folder` has left; how many expressions it counted."""
+def read_counts(folder: Path, *, changed: int, high: int = 0) -> Counts:
+    """Returns what a simulation in `folder` has left of so many expressions."""
     lines = (folder / "toggles.txt").read_text().splitlines()
     cycles, *found = [[int(word) for word in line.split()] for line in lines]
     return Counts(cycles[0], found[0][:changed], found[1][:high])

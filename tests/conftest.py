@@ -10,9 +10,9 @@ import torch
 from bnnhw import measure
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.compiler.plan import Plan, make_plan
-from bnnhw.cost import activity, bench
+from bnnhw.cost import activity
 from bnnhw.cost.tables import entries
-from bnnhw.flow import implement
+from bnnhw.flow import design, implement, prove
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.nn.kernels import walks
 from tests.cost.measuring import Tools, figures
@@ -42,8 +42,8 @@ def convolutions(one_thread):
 def fakes(monkeypatch, one_thread):
     """Tools that only pretend, for measurements in this process."""
     result = Tools()
-    monkeypatch.setattr(bench, "write_design", result.write_design)
-    monkeypatch.setattr(bench, "prove", result.prove)
+    monkeypatch.setattr(design, "write_files", result.write_files)
+    monkeypatch.setattr(prove, "prove", result.prove)
     monkeypatch.setattr(implement, "synthesise", result.synthesise)
     monkeypatch.setattr(implement, "place", result.place)
     monkeypatch.setattr(activity, "count_activity", result.count_activity)

@@ -24,10 +24,12 @@ class Random:
     """Arrays that keep streams in range without vanishing, but for `extremes`, from one seed."""
 
     def __init__(
-        self, spec: NetworkSpec, seed: int, loud: float, extremes: float, levels: int
-    ) -> None:
+        self, spec: NetworkSpec, seed: int, loud: float, extremes: float, levels: int,
+        two_sided: float, exponents: bool,
+    ) -> None:  # fmt: skip
         self.spec, self.rng = spec, np.random.default_rng(seed)
-        self.extremes, self.levels = extremes, levels
+        self.extremes, self.levels, self.two_sided = extremes, levels, two_sided
+        self.exponents = exponents
         self.step = loud * 2.0**spec.formats.residual_fraction
         self.wide = self.step * 2.0**spec.formats.guard
 
@@ -55,15 +57,23 @@ class Random:
         threshold.flat[:2] = low, -low  # always, never
         bias = self.normal(self.wide / 2, channels)
         threshold = threshold[0] if features == 1 else threshold
-        return Requantiser(self.scale(half, channels), bias, threshold)
+        scale, exponent = self.scale(half, channels), self.exponent(channels)
+        return Requantiser(scale, bias, threshold, exponent)
+
+    def exponent(self, channels: int) -> np.ndarray | None:
+        """A few of either sign."""
+        if not self.exponents:
+            return None
+        some = self.rng.random(channels) < 0.4
+        return np.where(some, self.rng.integers(-8, 7, channels), 0).astype(np.int32)
 
     def activation(self, bias: np.ndarray) -> IntegerActivation:
         """After this bias: with its shift it stays within 16 bits."""
         channels = len(bias)
         formats = self.spec.formats
         one = 2 ** (formats.scale_fraction - formats.guard)
-        slopes = self.rng.integers(0, 2 * one, (2, channels)).astype(np.int32)
-        slopes.flat[:2] = 0, 32767
+        slopes = self.rng.integers(-one, 2 * one, (2, channels)).astype(np.int32)
+        slopes.flat[:3] = 0, 32767, -32768
         shifts = self.normal(self.wide / 2, 2, channels)
         shift_in = (bias + shifts[0]).clip(*INT16) - bias
         return IntegerActivation(shift_in.clip(*INT16), *slopes, shifts[1])
@@ -84,35 +94,39 @@ class Random:
 
     def shortcut(self, shape: Convolution) -> IntegerShortcut:
         out, channels = shape.out_channels, shape.shortcut_channels
-        binary = self.spec.repair.downsample == "conv1x1-binary"
+        binary = (shape.repair or self.spec.repair).downsample == "conv1x1-binary"
         weights = self.signs(out, channels) if binary else self.bytes(out, channels)
         half = channels**0.5 / 2 if binary else 64 * self.step * channels**0.5 / 2**6
         shift = 1 if binary else 10
         return IntegerShortcut(
-            weights, shift, self.scale(half, out), self.normal(self.wide / 4, out), binary
-        )
+            weights, shift, self.scale(half, out), self.normal(self.wide / 4, out), binary,
+            self.exponent(out),
+        )  # fmt: skip
 
     def stem(self) -> IntegerStem:
-        out, channels = self.spec.widths[0], self.spec.input[2]
+        out, channels = self.spec.stem_channels, self.spec.input[2]
         if self.spec.repair.stem == "8-bit":
             shift = 9
             half = 75 * 73 * (9 * channels) ** 0.5 / 2**shift
-            return IntegerStem(
-                self.bytes(out, 3, 3, channels), shift, self.requantiser(half, out)
-            )  # fmt: skip
-        levels = np.array(thermometer_levels(self.levels), np.uint8)
-        channels *= self.levels
-        return IntegerStem(
-            self.signs(out, 3, 3, channels), 1,
-            self.requantiser((9 * channels) ** 0.5, out), levels,
-        )  # fmt: skip
+            weights, part = self.bytes(out, 3, 3, channels), self.requantiser(half, out)
+            return IntegerStem(weights, shift, part, None, self.stem_activation(part.bias))
+        levels = np.array(self.spec.levels or thermometer_levels(self.levels), np.uint8)
+        channels *= len(levels)
+        weights = self.signs(out, 3, 3, channels)
+        part = self.requantiser((9 * channels) ** 0.5, out)
+        return IntegerStem(weights, 1, part, levels, self.stem_activation(part.bias))
+
+    def stem_activation(self, bias: np.ndarray) -> IntegerActivation | None:
+        return None if self.spec.stem_activation == "none" else self.activation(bias)
 
     def convolution(self, shape: Convolution) -> IntegerConvolution:
         parts, out = structure(shape, self.spec.repair), shape.out_channels
         taps = (3, 3, shape.in_channels)
         weights = self.signs(out, *taps)
         fan_in = 9 * shape.in_channels
-        if not parts.requantised:
+        active = (shape.repair or self.spec.repair).activation != "none"
+        two_sided = self.two_sided and active and self.rng.random() < self.two_sided
+        if not parts.requantised and not two_sided:
             threshold = self.normal(fan_in**0.5, out).clip(-fan_in, fan_in + 1)
             return IntegerConvolution(shape, weights, None, threshold)
         half = fan_in**0.5 * len(parts.features)
@@ -126,11 +140,19 @@ class Random:
         spatial = self.rng.integers(0, 256, size).astype(np.uint8) if parts.spatial else None
         return IntegerConvolution(
             shape, weights, part, None, tuple(further), spatial,
-            self.activation(part.bias) if parts.before else None,
+            self.activation(part.bias) if parts.before or not parts.requantised else None,
             self.gate(shape) if parts.gate else None,
             self.shortcut(shape) if parts.shortcut else None,
             self.activation(part.bias) if parts.after else None,
+            self.border(out)
+            if parts.window_sum and self.spec.adabin_padding == "zero"
+            else None,
         )  # fmt: skip
+
+    def border(self, channels: int) -> np.ndarray:
+        border = self.normal(self.wide / 2, 3, 3, channels)
+        border[1, 1] = 0
+        return border
 
     def head(self) -> IntegerHead:
         classes = self.spec.classes
@@ -143,12 +165,15 @@ def random_network(
     loud: float = 1.0,
     extremes: float = 0.0,
     levels: int = 6,
+    two_sided: float = 0.0,
+    exponents: bool = False,
 ) -> IntegerNetwork:
     """A network of the spec whose every part is random; a `loud` one saturates everywhere.
 
     extremes : how often a constant is the least or the greatest there is, or about zero.
-    levels : of a thermometer stem.
+    levels : of a thermometer stem. two_sided : how often an activation before bits rises and falls,
+        so that there are numbers and no thresholds of sums. exponents : whether channels have any.
     """
-    random = Random(spec, seed, loud, extremes, levels)
+    random = Random(spec, seed, loud, extremes, levels, two_sided, exponents)
     convolutions = tuple(random.convolution(shape) for shape in spec.convolutions())
     return IntegerNetwork(spec, random.stem(), convolutions, random.head())

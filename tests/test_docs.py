@@ -6,6 +6,8 @@ import html
 import re
 from pathlib import Path
 
+from bnnhw.__main__ import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -22,3 +24,29 @@ def test_the_picture_is_of_the_bundled_networks_column():
     for cell in re.findall(r"^\| (?:Fmax, clock|last input byte[^|]*) \| ([^|]+) \|", readme, re.M):
         for figure in cell.removesuffix(", 24 MHz").split(", "):
             assert figure in picture, figure
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")]
+    links = 0
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, anchor = link.partition("#")
+            if "://" in link:
+                continue
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page}: {link}"
+            links += 1
+    assert links > 20
+
+
+def test_the_readme_has_every_command():
+    rows = set(re.findall(r"^\| `bnnhw (\w+) ", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert rows == set(COMMANDS)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HOUSE = ("bnnhw", "gateware", "boards", "sim")  # whose files ARCHITECTURE.md lists
+HOUSE = ("bnnhw", "gateware", "boards", "sim", "scripts")  # whose files ARCHITECTURE.md lists
 NO_MODULES = {"bnnhw.lock"}
+WINGS = ("cost", "datasets", "flow", "golden", "jobs", "lowering", "nn", "studies", "training")
+WORDS = 25  # of a sentence
 WIDTH = 100  # columns, as pyproject.toml has it for Python
 PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/*.md", "results/README.md")
 SOURCES = ("recipes/*.toml", "sim/**/*.v", "bnnhw/nn/kernels/*.h", "bnnhw/nn/kernels/*.cpp")
@@ -90,7 +92,7 @@ def texts() -> Iterator[tuple[Path, str]]:
     for pattern in PAGES:
         for page in ROOT.glob(pattern):
             yield page, page.read_text()
-    for folder in (*HOUSE, "tests", "scripts"):
+    for folder in (*HOUSE, "tests"):
         for file in (ROOT / folder).rglob("*.py"):
             yield file, file.read_text()
 
@@ -99,7 +101,8 @@ def texts() -> Iterator[tuple[Path, str]]:
 def members(file: Path) -> dict[str, set[str]]:
     """What a module defines at its top, and what each class of it defines."""
     found: dict[str, set[str]] = {}
-    for node in ast.parse(file.read_text()).body:
+    body = ast.parse(file.read_text()).body
+    for node in body + [n for check in body if isinstance(check, ast.If) for n in check.body]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             found |= {alias.asname or alias.name: set() for alias in node.names}
         for name in defined(node):
@@ -133,7 +136,7 @@ def exists(name: str) -> bool:
 
 def test_names_exist():
     """Dotted names, and paths into this repository, wherever one stands."""
-    folders = (*HOUSE, "tests", "scripts", "docs", "recipes", "results")
+    folders = (*HOUSE, "tests", "docs", "recipes", "results")
     path = re.compile(rf"(?<![\w./-])(?:{'|'.join(folders)})/[\w./-]*\w")
     gone: dict[str, list[str]] = {}
     for page, text in texts():
@@ -143,3 +146,34 @@ def test_names_exist():
         if unknown:
             gone[page.relative_to(ROOT).as_posix()] = unknown
     assert not gone
+
+
+def sentences(docstring: str) -> Iterator[str]:
+    """The parts between stops, without tables and formulas, which have several spaces."""
+    lines = [line for line in docstring.splitlines() if not re.search(r"\S {2,}\S", line)]
+    for paragraph in re.split(r"\n\s*\n|\n(?=\S[^\n]{0,60} : )|\n(?= {4})", "\n".join(lines)):
+        yield from re.split(r"(?<=[.;:!?])\s+|\s:\s", paragraph)
+
+
+def test_sentences_are_short():
+    long, seen = [], 0
+    for file in [file for wing in WINGS for file in (ROOT / "bnnhw" / wing).rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                for sentence in sentences(ast.get_docstring(node) or ""):
+                    seen += 1
+                    if len(sentence.split()) > WORDS:
+                        long.append(f"{file}: {' '.join(sentence.split())}")
+    assert seen > 1000
+    assert not long, "\n".join(long)
+
+
+def test_components_are_in_the_files_that_the_way_of_a_pixel_names():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    way = " ".join(text.split("## The way of a pixel")[1].split("\n## ")[0].split())
+    named = re.findall(r"`([A-Z]\w+)`(?: and `([A-Z]\w+)`)? \(`([\w/]+\.py)`\)", way)
+    assert len(named) > 12
+    for *classes, path in named:
+        source = (ROOT / path).read_text()
+        for name in filter(None, classes):
+            assert re.search(rf"^class {name}\b", source, re.MULTILINE), f"{name} is not in {path}"

@@ -8,7 +8,8 @@ or, where the stream is still needed as it was, in the other place for residuals
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from bnnhw.network.spec import Convolution, NumberFormats
 
 STREAM, SUMS = "stream", "sums"
 HIDDEN, GATES = "hidden", "gates"
+Channels = TypeVar("Channels", Requantiser, IntegerActivation)
 SIGNS = -1  # in place of a bit's number: the stream's signs, where they are no feature
 
 
@@ -73,6 +75,14 @@ class Pass:
     wide_out: bool = False
     emits: int | None = None
 
+    def of_channels(self, some: slice) -> Pass:
+        """The same pass of some of its output channels."""
+        assert self.weights is not None
+        return replace(
+            self, weights=self.weights[some], part=_some(self.part, some),
+            act=None if self.act is None else _some(self.act, some),
+        )  # fmt: skip
+
     @property
     def folds(self) -> int:
         """Cycles of a channel: groups of its inputs; more reads than one take four."""
@@ -89,6 +99,12 @@ class Pass:
     def fetches(self) -> int:
         """Words of each block that fill the window."""
         return self.folds if self.factors is None else 1
+
+
+def _some(part: Channels, some: slice) -> Channels:
+    """The part with some of its channels."""
+    arrays = {field.name: getattr(part, field.name) for field in fields(part)}
+    return replace(part, **{name: a[some] for name, a in arrays.items() if a is not None})
 
 
 def needs_passes(network: IntegerNetwork, *, slopes: bool = True) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bnnhw.boards.numbers import Board
 from bnnhw.compiler import layout
+from bnnhw.compiler.contract import check_contract
 from bnnhw.compiler.layout import groups
 from bnnhw.compiler.passes import averages
 from bnnhw.compiler.program import Program, Step
@@ -59,6 +60,7 @@ class DoesNotFit(UserError):
 class Plan:
     """Everything the hardware needs to run one network on one board."""
 
+    network: IntegerNetwork
     parameters: EngineParameters
     image_base: int
     image: np.ndarray
@@ -125,6 +127,7 @@ def _parameters(program: Program) -> EngineParameters:
         gates=any(conv.gate is not None for conv in network.convolutions),
         activation=program.schedule.slopes is not None,
         positive=_rising(program),
+        tiles=any(task.tile is not None for task in program.schedule.tasks),
         shift_out=program.schedule.slopes is not None and program.schedule.slopes.shift_out,
     )
 
@@ -160,7 +163,7 @@ def _gaps(network: IntegerNetwork, width: int) -> tuple[int, int, int] | None:
         return None
     spec = network.spec
     others = layout.blocks(*spec.input[:2])[1] - strips[0][1]
-    bits = others * groups(spec.widths[0])
+    bits = others * groups(spec.stem_channels)
     residuals = bits * layout.GROUP // layout.word_channels(width)
     return (others - 2) * image_groups(network), bits, residuals
 
@@ -203,7 +206,8 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
         Resource("memory (64-bit words)", program.end, board.memory_words,
                  "fewer or narrower layers, a smaller image or residual width"),
         Resource("weight buffer (entries of a layer)", widest, WEIGHT_DEPTH,
-                 "narrower stages: out_channels * in_channels / 16 at most 256"),
+                 "wider stages in smaller steps: out_channels * in_channels / 16 of the first "
+                 "convolution of each at most 256"),
         Resource("window buffer (groups in a row of blocks)", columns, WINDOW_GROUPS,
                  "a narrower image or narrower stages"),
         Resource("last map, or one with gates (64-bit words)", _walked(program), 1 << WALK_WIDTH,
@@ -238,6 +242,7 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
     table, if anything is too large.
     """
     check_methods(network.spec.repair)
+    check_contract(network)
     resources: tuple[Resource, ...] = ()
     # Activations take a pass, and maps share memory, where they must.
     for slopes, shared, strips in product((True, False), (False, True), STRIPS):
@@ -249,16 +254,17 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
         raise DoesNotFit(board.name, resources)
     steps = program.steps()
     factors = program.schedule.factors.values()
-    descriptors = [np.array(step.words, np.uint64) for step in steps]
+    words = [program.load(0), *(word for step in steps for word in step.words)]
     return Plan(
+        network=network,
         parameters=_parameters(program),
         image_base=program.image_base,
-        image=np.concatenate([*descriptors, *program.contents, *factors]),
+        image=np.concatenate([np.array(words, np.uint64), *program.contents, *factors]),
         steps=steps,
         resources=resources,
         slot_width=layout.slot_width(program.width),
         memory_map=(
-            ("program", 0, DESCRIPTOR_WORDS * len(steps)),
+            ("program", 0, 1 + DESCRIPTOR_WORDS * len(steps)),
             ("weights", program.weights_at[0], program.weights_end - program.weights_at[0]),
             *((name, *place) for name, place in program.places.items()),
         ),

@@ -41,6 +41,7 @@ class Task:
     a moved stream lands. contents : words for the weight buffer,
     `entry_rows` of each entry. rows : of blocks of its input; other tasks have the others.
     upper : which bytes its factors are. slope_folds : entries for each that has slopes; 0: none.
+    tile : groups of 16 channels that it makes, if it makes not all.
     strip : the first column of blocks and how many, if it makes not all of a map.
     """
 
@@ -60,6 +61,7 @@ class Task:
     rows: range = range(0)
     upper: bool = False
     slope_folds: int = 0
+    tile: range | None = None
 
     @property
     def entries(self) -> int:
@@ -72,7 +74,19 @@ class Task:
     def name(self) -> str:
         """The layer's, and what tells the pass, and all strips but the last, from its others."""
         name = f"{self.layer}.{self.work.name}" if self.work and self.work.name else self.layer
+        if self.beside and self.tile:
+            return f"{name}.channels{GROUP * self.tile.start}"
         return f"{name}.rows{self.rows.start}" if self.below else name
+
+    @property
+    def first_group(self) -> int:
+        """The first group of channels that it makes."""
+        return 0 if self.tile is None else self.tile.start
+
+    @property
+    def beside(self) -> bool:
+        """Whether the map has channels above its tile's."""
+        return self.tile is not None and self.tile.stop < layout.groups(self.size[2])
 
     @property
     def below(self) -> bool:
@@ -165,7 +179,7 @@ class Schedule:
 
     def _stem(self) -> Iterator[Task]:
         (height, width, _), part = self.spec.input, self.network.stem
-        size = (height, width, self.spec.widths[0])
+        size = (height, width, self.spec.stem_channels)
         if part.levels is None:
             yield Task(
                 "stem", None, self.spec.input, size, entries.stem_entries(part, self.slopes), IMAGE,
@@ -184,7 +198,7 @@ class Schedule:
     def _body(self) -> Iterator[Task]:
         convolutions, stem = self.network.convolutions, self.network.stem.requantiser
         height, width, _ = self.spec.input
-        size = (height, width, self.spec.widths[0])
+        size = (height, width, self.spec.stem_channels)
         for work in further_bits(stem, STREAM, self.spec.repair.features):
             yield self._task("stem", work, size, size, self._bits)
         thresholds = stem.threshold
@@ -225,13 +239,32 @@ class Schedule:
         tasks = [self._shaped(conv, work) for work in works]
         first_stage = conv.shape.stride == 1 and tasks[0].inside[:2] == self.spec.input[:2]
         if not first_stage or all(work.keeps != SUMS for work in works):
-            yield from tasks
+            for task in tasks:
+                yield from self._tiled(task)
             return
         rows = tasks[0].rows.stop
         strip = -(-rows // self._strips)
         for first in range(0, rows, strip):
             some = range(first, min(first + strip, rows))
             yield from (replace(task, rows=some) for task in tasks)
+
+    def _tiled(self, task: Task) -> Iterator[Task]:
+        """Whole, or in tiles of channels whose weights fit half the weight buffer, so that one's
+        are loaded while another is made."""
+        work, half = task.work, WEIGHT_DEPTH // 2
+        whole = work is None or work.kind != "conv" or work.moves or work.strided or self.passes
+        if whole or task.entries <= half:
+            yield task
+            return
+        assert work is not None
+        out = layout.groups(task.size[2])
+        each = max(1, half // (GROUP * work.folds))
+        for first in range(0, out, each):
+            tile = range(first, min(first + each, out))
+            part = work.of_channels(slice(GROUP * tile.start, GROUP * tile.stop))
+            assert part.weights is not None
+            contents = entries.convolution_entries(part.weights, part.part, self.slopes, part.act)
+            yield replace(task, work=part, contents=contents, tile=tile if out > each else None)
 
     def _shaped(self, conv: IntegerConvolution, work: Pass) -> Task:
         """A pass of a convolution: all but the first to use its input stay at its output."""
@@ -300,7 +333,7 @@ class Schedule:
         last = self.spec.convolutions()[-1]
         inside = (last.out_height, last.out_width, last.out_channels)
         slopes = self.slopes is not None
-        parts = entries.head_entries(self.network.head, WEIGHT_DEPTH, slopes=slopes)
+        parts = entries.head_entries(self.network.head, WEIGHT_DEPTH // 2, slopes=slopes)
         for index, contents in enumerate(parts):
             name = "head" if len(parts) == 1 else f"head.{index}"
             features = self._residuals(STREAM)

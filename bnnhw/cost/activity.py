@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from bnnhw.boards.support import BoardSupport
 from bnnhw.cost.netlist import Netlist, read_netlist
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
+from bnnhw.flow.families import FAMILIES
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.sim.board_bench import run_board
@@ -40,18 +43,20 @@ class Activity:
     spram_writes: float
 
 
-def choose_images(spec: NetworkSpec, count: int, directory: Path | None) -> tuple[np.ndarray, str]:
+def choose_images(
+    spec: NetworkSpec, count: int, data: Path | None, resize: bool = False
+) -> tuple[np.ndarray, str]:
     """Returns images uint8 (N, H, W, C), and a word for what they are.
 
-    They are the first test images where there are any, else random ones. Digits always have test
-    images, CIFAR has them with a `directory`.
+    They are the first test images of `data`, which is resized if asked. Without it they are of
+    digits if the network takes these, else random ones.
     """
     plural = "s" * (count > 1)
-    if (spec.input, spec.classes) in datasets.SHAPES.values():
-        source = datasets.guess(spec.input, spec.classes)
-        if directory or source == "digits":
-            images = datasets.load(source, directory, "test").first(count).pixels
-            return images, f"{len(images)} test image{plural} of {source}"
+    if data is not None or datasets.SHAPES["digits"] == (spec.input, spec.classes):
+        source = datasets.suiting(spec.input, spec.classes, data)
+        images = source.fitting("test", spec.input, spec.classes, resize=resize)
+        pixels = images.first(count).pixels
+        return pixels, f"{len(pixels)} test image{plural} of {source.name}"
     return datasets.random_pixels(spec.input, count), f"{count} random image{plural}"
 
 
@@ -60,11 +65,13 @@ def count_activity(
 ) -> Activity:
     """Simulate the netlist top.json of `folder`, from its flash.bin to the last answer.
 
-    divisor : cycles a bit of the serial port. Keeps the compiled simulator in folder/board. Raises
-        UserError if the simulation fails or an answer differs from the golden's.
+    divisor : cycles a bit of the serial port.
+
+    Keeps the compiled simulator in folder/board. Raises UserError if the simulation fails or an
+    answer differs from the golden's.
     """
     tools.check_host()
-    netlist = read_netlist(folder / "top.json")
+    netlist = read_netlist(folder / "top.json", FAMILIES[board.family])
     changed = [net.name for net in netlist.nets]
     high = [access for memory in (*netlist.ebr, *netlist.spram) for access in memory]
     text = instrumented(
@@ -74,7 +81,7 @@ def count_activity(
     source = write_if_changed(folder / "counted.v", text)
     try:
         answers = run_board(
-            [source], board=board.name, library=tools.ice40_library(),
+            [source], bench=board.bench(), share=tools.yosys_share(),
             flash=(folder / "flash.bin").read_bytes(), flash_offset=board.flash_offset,
             images=images, classes=network.spec.classes, divisor=divisor,
             folder=folder / "board", environment=tools.environment(), programs=[PROGRAM],
@@ -82,10 +89,11 @@ def count_activity(
     except SimulationError as fault:
         raise UserError(f"activity: {fault}") from None
     expected = golden.run(network, images)
-    for name, got in {
+    found: dict[str, Sequence[Any]] = {
         "head.logits": [answer.logits for answer in answers],
         "class": [answer.label for answer in answers],
-    }.items():
+    }
+    for name, got in found.items():
         if not np.array_equal(expected[name], got):
             raise UserError(f"activity: {name} of the netlist is not the golden's")
     counts = read_counts(folder / "board", changed=len(changed), high=len(high))

@@ -19,19 +19,15 @@ from statistics import median
 from typing import Any
 
 from bnnhw import boards, datasets, gateware
-from bnnhw.boards import BOARDS
-from bnnhw.boards.numbers import Board, baud_divisor
-from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan
+from bnnhw.boards.numbers import Board
+from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods
 from bnnhw.compiler.traffic import traffic
 from bnnhw.cost import activity, energy, netlist
 from bnnhw.errors import UserError
-from bnnhw.flow import implement, tools
-from bnnhw.flow.design import write_design
+from bnnhw.flow import implement, stages, tools
 from bnnhw.flow.families import FAMILIES
-from bnnhw.flow.prove import prove
-from bnnhw.jobs.files import read_json, write_text
+from bnnhw.jobs.files import Kept, read_sealed, write_sealed
 from bnnhw.lowering.lower import lower
-from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.untrained import untrained
 from bnnhw.sim import toggles
@@ -53,7 +49,8 @@ class Case:
     seeds : how many placements are made, from seed 1 on; another seed replaces one that fails. 0
         stops after synthesis.
     images : how many random images the proof runs, and how many the estimate of energy.
-    energy : whether the energy is estimated. data : the directory of the data set.
+    energy : whether the energy is estimated. data : the data set that it is of. resize : whether
+        its images are resized to what the network takes.
     """
 
     method: str
@@ -65,18 +62,21 @@ class Case:
     out: Path
     energy: bool = True
     data: Path | None = None
+    resize: bool = False
 
     @cached_property
     def path(self) -> Path:
-        asked = json.dumps(
-            [self.spec.to_dict(), self.board, self.seeds, self.images, self.energy, str(self.data)]
-        )
+        shape = self.spec.to_dict()
+        asks = [shape, self.board, self.seeds, self.images, self.energy, str(self.data)]
+        asked = json.dumps(asks + [True] * self.resize)
         slug = re.sub(r"[^a-z0-9_]+", "-", self.method)
         return self.out / "rows" / f"{slug}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}.json"
 
     def row(self) -> dict[str, Any]:
         """Returns the row that `perform` left."""
-        row: dict[str, Any] = read_json(self.path)
+        row = read_sealed(self.path)
+        if row is None:
+            raise UserError(f"{self.path}: damaged or gone; the same command makes it anew")
         return row
 
 
@@ -94,8 +94,8 @@ def perform(case: Case) -> None:
         )  # fmt: skip
         try:
             check_methods(case.spec.repair)
-            network = lower(untrained(case.spec))
-            plan = make_plan(network, BOARDS[case.board])
+            network = lower(untrained(case.spec), exponents=False)
+            plan = stages.make_plan(network, stages.board(case.board))
         except DoesNotFit as fault:
             over = {part.name: part.used - part.available for part in fault.resources}
             over = {name: number for name, number in over.items() if number > 0}
@@ -104,17 +104,17 @@ def perform(case: Case) -> None:
             row = head | dict(status=REFUSED, reason=str(fault))
         else:
             design = _digest(plan)
-            if case.path.exists() and _stands(case.row(), design):
+            if _stands(read_sealed(case.path), design):
                 return
-            row = head | dict(design=design) | _Bench(case, plan).measure(network)
+            row = head | dict(design=design) | _Bench(case, plan).measure()
         row["measured"] = date.today().isoformat()
         row["seconds"] = round(time.monotonic() - started, 1)
-        write_text(case.path, json.dumps(row, indent=2) + "\n")
+        write_sealed(case.path, row)
 
 
-def _stands(row: Mapping[str, Any], design: str) -> bool:
+def _stands(row: Mapping[str, Any] | None, design: str) -> bool:
     """Returns whether a row stands. A placement that a busy machine stopped is tried again."""
-    return row.get("design") == design and row["status"] != UNPLACED
+    return row is not None and row.get("design") == design and row["status"] != UNPLACED
 
 
 def _digest(plan: Plan) -> str:
@@ -138,20 +138,16 @@ class _Bench:
 
     def __init__(self, case: Case, plan: Plan) -> None:
         self.case, self.plan = case, plan
-        self.board = BOARDS[case.board]
-        self.clock_hz = self.board.made_hz()
+        self.board = stages.board(case.board)
         engine = json.dumps([asdict(plan.parameters), plan.image_base, len(plan.image)])
         name = hashlib.sha256(engine.encode()).hexdigest()[:16]
         self.folder = case.out / "work" / f"{platform.node()}-{os.getpid()}" / name
 
-    def measure(self, network: IntegerNetwork) -> dict[str, Any]:
+    def measure(self) -> dict[str, Any]:
         """Returns all figures of the row that can be had."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        engine = write_design(self.plan, network.spec, self.board, self.clock_hz, self.folder)
-        images = datasets.random_pixels(network.spec.input, self.case.images)
-        _, divisor = baud_divisor(self.clock_hz, self.board.max_baud)
-        proof = prove(self.plan, network, engine, images, self.folder / "sim",
-                      byte_cycles=10 * divisor)  # fmt: skip
+        self.design = stages.write_design(self.plan, self.board, self.folder)
+        spec = self.plan.network.spec
+        proof = stages.prove(self.design, datasets.random_pixels(spec.input, self.case.images))
         if not proof.bit_exact:
             return dict(status=WRONG, reason=str(proof.mismatch))
         cells = self._cells()
@@ -167,33 +163,42 @@ class _Bench:
             tools=tools.versions(),
         )  # fmt: skip
         row |= self._placed(cells)
-        clock_mhz = min(self.clock_hz / 1e6, row.get("fmax_mhz", {}).get("max", math.inf))
+        fmax = row.get("fmax_mhz", {}).get("max", math.inf)
+        clock_mhz = min(self.design.clocking.hz / 1e6, fmax)
         row |= dict(clock_mhz=clock_mhz, fps=round(1e6 * clock_mhz / proof.busy, 2))
-        if self.case.energy and row["status"] == BUILT and self.board.device in energy.COEFFICIENTS:
-            row["energy"] = self._energy(network, divisor, clock_mhz)
+        if self.case.energy and row["status"] == BUILT and self.board.energy:
+            row["energy"] = self._energy(clock_mhz)
         return row
 
-    def _energy(self, network: IntegerNetwork, divisor: int, clock_mhz: float) -> dict[str, Any]:
+    def _energy(self, clock_mhz: float) -> dict[str, Any]:
         """Returns the estimate. Equal hardware with equal memory contents runs once."""
-        images, source = activity.choose_images(network.spec, self.case.images, self.case.data)
-        contents = hashlib.sha256((self.folder / "flash.bin").read_bytes() + images.tobytes())
+        network = self.plan.network
+        case = self.case
+        images, source = activity.choose_images(network.spec, case.images, case.data, case.resize)
+        contents = hashlib.sha256(self.design.flash.read_bytes() + images.tobytes())
         for file in _COUNTING:
             contents.update(file.read_bytes())
         path = self.shared / f"activity-{contents.hexdigest()}.json"
-        if not path.exists():
+        counted = read_sealed(path)
+        if counted is None:
             self._ensure_netlist()
-            counted = activity.count_activity(network, self.board, images, divisor, self.folder)
-            write_text(path, json.dumps(asdict(counted)) + "\n")
-        known = activity.Activity(**read_json(path))
-        device = self.board.device
-        return energy.estimate(known, traffic(self.plan), source, clock_mhz * 1e6, device)
+            divisor = self.design.clocking.divisor
+            found = activity.count_activity(network, self.board, images, divisor, self.folder)
+            counted = asdict(found)
+            write_sealed(path, counted)
+        known = activity.Activity(**counted)
+        return energy.estimate(known, traffic(self.plan), source, clock_mhz * 1e6, self.board)
 
     @cached_property
     def hardware(self) -> str:
         """The digest of the generated design and the tools. Memory contents have no part in it."""
         family = FAMILIES[self.board.family]
         result = hashlib.sha256(json.dumps([tools.versions(), repr(family)]).encode())
-        for file in (self.folder / "top.il", self.folder / f"top.{family.pins}", _PLACING):
+        for file in (
+            self.folder / "top.il",
+            self.folder / f"top.{self.board.constraints}",
+            _PLACING,
+        ):
             result.update(file.read_bytes())
         return result.hexdigest()
 
@@ -206,20 +211,27 @@ class _Bench:
         once.
         """
         path = self.shared / "cells.json"
-        if not path.exists():
-            write_text(path, json.dumps(self._synthesise()) + "\n")
-        cells: dict[str, int] = read_json(path)
+        cells = read_sealed(path)
+        if cells is None:
+            cells = self._synthesise()
+            write_sealed(path, cells)
         return cells
 
     def _synthesise(self) -> dict[str, int]:
-        cells = implement.synthesise(self.board, self.folder)
-        write_text(self.folder / "netlist", self.hardware)
-        return cells
+        """Returns the cells of the netlist, which is made whether or not it stands."""
+        found: dict[str, int] = {}
+        self._netlist.forget()
+        self._netlist.make(lambda: found.update(stages.synthesise(self.design)))
+        return found
+
+    @property
+    def _netlist(self) -> Kept:
+        products = (self.folder / "top.json", self.folder / "netlist.v")
+        return Kept(self.folder / "netlist.kept", self.hardware, products)
 
     def _ensure_netlist(self) -> None:
         """Make the netlist in this process's folder; another process may have found the cells."""
-        mark = self.folder / "netlist"
-        if not mark.exists() or mark.read_text() != self.hardware:
+        if not self._netlist.stands():
             self._synthesise()
 
     def _memory_words(self) -> int:
@@ -261,9 +273,10 @@ class _Bench:
         shares it.
         """
         path = self.shared / f"seed-{seed}.json"
-        if not path.exists():
-            write_text(path, json.dumps(self._try(seed)) + "\n")
-        entry: dict[str, Any] = read_json(path)
+        entry = read_sealed(path)
+        if entry is None:
+            entry = self._try(seed)
+            write_sealed(path, entry)
         if "fault" in entry:
             raise tools.ToolHopeless(entry["fault"])
         return entry
@@ -271,7 +284,7 @@ class _Bench:
     def _try(self, seed: int) -> dict[str, Any]:
         self._ensure_netlist()
         try:
-            placed = implement.place(self.board, self.folder, seed, self.clock_hz, PLACE_SECONDS)
+            placed = stages.place(self.design, seed, PLACE_SECONDS)
         except tools.ToolHopeless as fault:
             return dict(seed=seed, fault=str(fault))
         return dict(seed=seed, fmax_mhz=placed.fmax_mhz, utilisation=placed.utilisation)

@@ -87,7 +87,7 @@ def specifications(
 def plan(
     network: str, board: str, methods: Sequence[Method], specs: Mapping[str, NetworkSpec],
     seeds: int, images: int, out: Path, models: Path | None, command: str,
-    energy: bool, data: Path | None,
+    energy: bool, data: Path | None, resize: bool = False,
 ) -> Measurement:  # fmt: skip
     """Returns the measurement: what is to be measured, and what is known already."""
     protocol, accuracy = accuracies(models, specs) if models else (None, {})
@@ -102,6 +102,7 @@ def plan(
             out,
             energy,
             data,
+            resize,
         )
         for method in methods
     )

@@ -1,4 +1,4 @@
-"""Reads the nets of a synthesised iCE40 design, and what they drive, from the JSON of Yosys."""
+"""Reads the nets of a synthesised design, and what they drive, from the JSON of Yosys."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnnhw.errors import UserError
+from bnnhw.flow.families import Family
+
 _SIMPLE = re.compile(r"[A-Za-z_]\w*")
-_FLIP_FLOP, _MULTIPLIER, _EBR, _SPRAM = "SB_DFF", "SB_MAC16", "SB_RAM40", "SB_SPRAM"
-# A memory reads and writes in a clock cycle in which all of these pins are 1; ~: in which it is 0.
-_ENABLES = {
-    _EBR: (("RE", "RCLKE"), ("WE", "WCLKE")),
-    _SPRAM: (("CHIPSELECT", "~WREN"), ("CHIPSELECT", "WREN")),
-}
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,16 @@ class Netlist:
     spram: tuple[tuple[str, str], ...]
 
 
-def read_netlist(path: Path) -> Netlist:
-    """Returns module `top` of a file that `write_json` left."""
+def read_netlist(path: Path, family: Family) -> Netlist:
+    """Returns module `top` of a file that `write_json` left.
+
+    Raises UserError for a family whose netlists cannot be simulated.
+    """
+    pins = family.pins_of_cells
+    if pins is None:
+        raise UserError(f"activity: netlists of {family.nextpnr.program} cannot be simulated")
     module = json.loads(path.read_text())["modules"]["top"]
-    cells = [cell for cell in module["cells"].values() if cell["type"].startswith("SB_")]
+    cells = [cell for cell in module["cells"].values() if cell["type"][0] != "$"]
     names = dict(_names(module["netnames"]))
     loads: Counter[int | str] = Counter()
     inner: Counter[int | str] = Counter()
@@ -64,19 +67,28 @@ def read_netlist(path: Path) -> Netlist:
                 driven.update(bits)
             elif direction != "input":
                 continue  # a pin of the device
-            elif port in ("C", "CLK", "CLOCK", "RCLK", "WCLK"):
+            elif port in pins.clocks:
                 clocks.update(bits)
             else:
-                (inner if cell["type"] == _MULTIPLIER else loads).update(bits)
+                (inner if _is(cell, family, "dsp") else loads).update(bits)
     (clock, _), *_ = clocks.most_common(1)
     nets = sorted(bit for bit in driven - clocks.keys() if isinstance(bit, int))
     return Netlist(
         clock=names[clock],
-        flip_flops=sum(cell["type"].startswith(_FLIP_FLOP) for cell in cells),
+        flip_flops=sum(_is(cell, family, "ff") for cell in cells),
         nets=tuple(Net(names[bit], loads[bit], inner[bit]) for bit in nets),
-        ebr=tuple(_accesses(cells, _EBR, names)),
-        spram=tuple(_accesses(cells, _SPRAM, names)),
+        **{
+            memory: tuple(
+                _accesses([cell for cell in cells if _is(cell, family, memory)], enables, names)
+            )
+            for memory, enables in pins.enables.items()
+        },
     )
+
+
+def _is(cell: Mapping[str, Any], family: Family, resource: str) -> bool:
+    """Whether a cell takes some of a resource."""
+    return any(cell["type"].startswith(kind) for kind in family.cells[resource])
 
 
 def _names(netnames: Mapping[str, Any]) -> Iterator[tuple[int | str, str]]:
@@ -91,11 +103,12 @@ def _names(netnames: Mapping[str, Any]) -> Iterator[tuple[int | str, str]]:
 
 
 def _accesses(
-    cells: Sequence[Mapping[str, Any]], kind: str, names: Mapping[int | str, str]
+    memories: Sequence[Mapping[str, Any]],
+    enables: tuple[tuple[str, ...], tuple[str, ...]],
+    names: Mapping[int | str, str],
 ) -> Iterator[tuple[str, str]]:
-    for cell in cells:
-        if cell["type"].startswith(kind):
-            pins = {f"{port}": names[bits[0]] for port, bits in cell["connections"].items()}
-            pins |= {f"~{port}": f"~{expression}" for port, expression in pins.items()}
-            reads, writes = (" & ".join(pins[pin] for pin in way) for way in _ENABLES[kind])
-            yield f"({reads})", f"({writes})"
+    for cell in memories:
+        pins = {f"{port}": names[bits[0]] for port, bits in cell["connections"].items()}
+        pins |= {f"~{port}": f"~{expression}" for port, expression in pins.items()}
+        reads, writes = (" & ".join(pins[pin] for pin in way) for way in enables)
+        yield f"({reads})", f"({writes})"

@@ -1,16 +1,16 @@
 """Images to train on, to measure with and to prove on."""
 
+from bnnhw.datasets.find import find, guess, load, suiting
 from bnnhw.datasets.images import (
-    DATASETS,
-    HELD_OUT,
     RANDOM_SEED,
-    SHAPES,
     SPLITS,
     Images,
-    guess,
-    load,
     random_pixels,
+    size_text,
 )
+from bnnhw.datasets.published import DATASETS, SHAPES
+from bnnhw.datasets.source import Source
+from bnnhw.datasets.splits import HELD_OUT
 
 __all__ = [
     "DATASETS",
@@ -19,7 +19,11 @@ __all__ = [
     "SHAPES",
     "SPLITS",
     "Images",
+    "Source",
+    "find",
     "guess",
     "load",
     "random_pixels",
+    "size_text",
+    "suiting",
 ]

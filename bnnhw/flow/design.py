@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
+from bnnhw.boards.numbers import baud_divisor
 from bnnhw.boards.support import BoardSupport
 from bnnhw.compiler.plan import Plan
+from bnnhw.errors import UserError
 from bnnhw.flow.verilog import rtlil_to_verilog, to_verilog
 from bnnhw.gateware.engine import Engine
 from bnnhw.gateware.flash import boot_image
-from bnnhw.network.spec import NetworkSpec
+from bnnhw.jobs.files import replacing, write_text
 
 
-def write_design(
-    plan: Plan, spec: NetworkSpec, board: BoardSupport, clock_hz: float, folder: Path
-) -> Path:
-    """Write engine.v, top.il, top.v, the pins and flash.bin; returns the path of engine.v.
+@dataclass(frozen=True)
+class Clocking:
+    """What a design runs at: its clock, and the serial port's baud and cycles a bit."""
 
-    Files whose content would not change are left as they are.
+    hz: float
+    baud: int
+    divisor: int
+
+    @property
+    def byte_cycles(self) -> int:
+        """Cycles in which the serial port brings a byte: 8 bits, start and stop."""
+        return 10 * self.divisor
+
+
+def clocking(board: BoardSupport, wanted_hz: float | None = None) -> Clocking:
+    """Returns the nearest clock that the board's PLL makes without passing `wanted_hz`, and its
+    port.
+
+    wanted_hz : None is the board's own.
+    Raises UserError where the PLL or the port cannot.
+    """
+    try:
+        made = float(board.pll(board.clock_hz if wanted_hz is None else wanted_hz).output_hz)
+        return Clocking(made, *baud_divisor(made, board.max_baud))
+    except ValueError as fault:
+        raise UserError(f"--clock: {fault}") from None
+
+
+def write_files(plan: Plan, board: BoardSupport, clock_hz: float, folder: Path) -> Path:
+    """Write engine.v, top.il, top.v, the pins and flash.bin. Returns the path of engine.v.
+
+    engine.v and top.v are kept where an earlier call has made them of the same hardware.
     """
     payload = plan.image.astype("<u8").tobytes()
-    (folder / "flash.bin").write_bytes(boot_image(payload))
+    with replacing(folder / "flash.bin") as partial:
+        partial.write_bytes(boot_image(payload))
     engine = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", folder)
+    spec = plan.network.spec
     top = board.top(
         Engine(plan.parameters, image_base=plan.image_base),
         frame_bytes=math.prod(spec.input),
@@ -33,5 +64,5 @@ def write_design(
     files = board.prepare(top)
     rtlil_to_verilog(files.pop("top.il"), "top", folder)
     for name, text in files.items():
-        (folder / name).write_text(text)
+        write_text(folder / name, text)
     return engine

@@ -14,25 +14,39 @@ _WRITE = "tee -o top.stat stat\nwrite_json top.json\nwrite_verilog -noattr -simp
 
 
 @dataclass(frozen=True)
+class CellPins:
+    """Pins of a family's cells.
+
+    clocks : that are clocks.
+    enables : {memory's resource: (pins that are 1 in a cycle in which it reads, in which it
+        writes)}; of a pin after ~ that is 0.
+    """
+
+    clocks: tuple[str, ...]
+    enables: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
 class Family:
     """A family of devices and its tools.
 
     nextpnr, packer : place and route; from its text to the bitstream.
     synthesis : Yosys's script from top.il to top.stat, top.json and netlist.v, with {options}.
     cells : {resource: {start of a cell type's name: how many of the resource it takes}}.
+    pins_of_cells : to count what a netlist does; None if Yosys cannot simulate one.
     sites : {resource: what nextpnr calls it}.
     pnr_seconds : after which place and route is given up.
-    pins, placed, bitstream : suffixes of the pins' constraints, of the placed design as text and of
-        what is loaded; the first two are also nextpnr's options for these files.
+    placed, bitstream : suffixes of the placed design as text, which is also nextpnr's option for
+        it, and of what is loaded.
     """
 
     nextpnr: Tool
     packer: Tool
     synthesis: str
     cells: dict[str, dict[str, int]]
+    pins_of_cells: CellPins | None
     sites: dict[str, str]
     pnr_seconds: float
-    pins: str
     placed: str
     bitstream: str
 
@@ -54,10 +68,17 @@ ICE40 = Family(
         lut={"SB_LUT4": 1}, ff={"SB_DFF": 1}, ebr={"SB_RAM40": 1}, spram={"SB_SPRAM": 1},
         dsp={"SB_MAC16": 1},
     ),
+    pins_of_cells=CellPins(
+        clocks=("C", "CLK", "CLOCK", "RCLK", "WCLK"),
+        enables=dict(
+            ebr=(("RE", "RCLKE"), ("WE", "WCLKE")),
+            spram=(("CHIPSELECT", "~WREN"), ("CHIPSELECT", "WREN")),
+        ),
+    ),
     sites=dict(
         lc="ICESTORM_LC", ebr="ICESTORM_RAM", spram="ICESTORM_SPRAM", dsp="ICESTORM_DSP"
     ),
-    pnr_seconds=300, pins="pcf", placed="asc", bitstream="bin",
+    pnr_seconds=300, placed="asc", bitstream="bin",
 )  # fmt: skip
 
 ECP5 = Family(
@@ -72,8 +93,9 @@ ECP5 = Family(
         lut={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6}, ff={"TRELLIS_FF": 1},
         ebr={"DP16KD": 1, "PDPW16KD": 1}, dsp={"MULT18X18D": 1},
     ),
+    pins_of_cells=None,
     sites=dict(lut="TRELLIS_COMB", ff="TRELLIS_FF", ebr="DP16KD", dsp="MULT18X18D"),
-    pnr_seconds=600, pins="lpf", placed="textcfg", bitstream="bit",
+    pnr_seconds=600, placed="textcfg", bitstream="bit",
 )  # fmt: skip
 
 FAMILIES = dict(ice40=ICE40, ecp5=ECP5)

@@ -1,8 +1,7 @@
-"""A board's design by its family's tools: netlist, placed design, bitstream."""
+"""Makes a board's design by its family's tools: netlist, placed design, bitstream."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from bnnhw.boards.numbers import Board
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
 from bnnhw.flow.families import FAMILIES
+from bnnhw.jobs.files import read_json, write_text
 
 LIVELOCK_LINES, LIVELOCK_ROUNDS = 12, 300  # as many alike, of each of nextpnr's routers
 MENDING_ROUNDS = 40  # of router2, after all wires were right but some arcs were not
@@ -22,7 +22,8 @@ SEEDS = 4
 class Placed:
     """The result of place and route.
 
-    seed : that won. fmax_mhz : of the slowest clock. utilisation : of each of the family's sites.
+    seed : the one that won. fmax_mhz : of the slowest clock.
+    utilisation : how many of each of the family's sites are used.
     tried : what each seed before it gave, such as "seed 1: stopped after 300 s".
     """
 
@@ -38,7 +39,7 @@ class Placed:
 
 
 def cell_counts(statistics: str) -> dict[str, int]:
-    """{cell type: number} of the text of Yosys's `stat`."""
+    """Returns {cell type: number}, from the text of Yosys's `stat`."""
     return {
         name: int(count)
         for count, name in re.findall(r"^ +(\d+)(?: +\S+)? +([A-Z]\w+)$", statistics, re.MULTILINE)
@@ -46,14 +47,18 @@ def cell_counts(statistics: str) -> dict[str, int]:
 
 
 def synthesise(board: Board, folder: Path) -> dict[str, int]:
-    """top.il to top.json, and to netlist.v for simulators, in `folder`.
+    """Make top.json and, for simulators, netlist.v from top.il in `folder`.
 
     Returns how many of each of the family's resources the netlist takes, "lut" and "ff" first.
     """
     family = FAMILIES[board.family]
-    (folder / "top.ys").write_text(family.synthesis.format(options=" ".join(board.synth_opts)))
+    for old in ("top.stat", "top.json", "netlist.v"):
+        (folder / old).unlink(missing_ok=True)
+    write_text(folder / "top.ys", family.synthesis.format(options=" ".join(board.synth_opts)))
     tools.run(tools.YOSYS, ["-q", "-l", "yosys.log", "top.ys"], cwd=folder, log="yosys.out")
-    found = cell_counts((folder / "top.stat").read_text())
+    for product in ("top.json", "netlist.v"):
+        tools.check_whole(folder / product)
+    found = cell_counts((folder / "top.stat").read_text(encoding="utf-8"))
 
     def count(sizes: Mapping[str, int]) -> int:
         return sum(
@@ -67,11 +72,11 @@ def synthesise(board: Board, folder: Path) -> dict[str, int]:
 
 
 def livelock(log: str) -> str | None:
-    """Whether one of nextpnr's routers goes round in a circle: many lines that leave as much, or
-    more than once was left.
+    """Returns why nextpnr's router gets nowhere, or None while it may get somewhere.
 
-    A line of router1 is `Info: iterations | ... | arcs remaining | ...`, one each thousand
-    iterations; of router2 `Info: iter=... wires=... overused=... ...`, one each.
+    It goes round in a circle where many of its log's lines leave as much as before, or more than
+    was left once. A line of router1 is `Info: iterations | ... | arcs remaining | ...`, one each
+    thousand iterations. A line of router2 is `Info: iter=... wires=... overused=... ...`, one each.
     """
     one = r"^Info: +\d+ \|[^|]*\|[^|]*\| +(\d+)\|"
     two = r"^Info: +iter=\d+ (wires=\d+ overused=(?!0 )\d+)"
@@ -92,9 +97,9 @@ def livelock(log: str) -> str | None:
 
 
 def packed(board: Board, log: str) -> dict[str, int]:
-    """How much of the family's sites a log of nextpnr says is used, as far as it does.
+    """Returns how many of the family's sites are used, as far as a log of nextpnr says it.
 
-    A design that is too large has no report, but this table in its log.
+    A design that is too large has no report, but it has this table in its log.
     """
     sites = FAMILIES[board.family].sites.items()
     found = {name: re.search(rf"\b{site}: +(\d+)/", log) for name, site in sites}
@@ -104,23 +109,25 @@ def packed(board: Board, log: str) -> dict[str, int]:
 def place(
     board: Board, folder: Path, seed: int, clock_hz: float, seconds: float | None = None
 ) -> Placed:
-    """top.json to a placed design, as text, with one seed, whether or not it meets the clock.
+    """Make a placed design of top.json with one seed, whether or not it meets the clock.
 
-    Raises ToolStopped after so many seconds, if not given the family's, or in a livelock, ToolError
-    where nextpnr fails.
+    seconds : after which it is given up; None is the family's time.
+    Raises ToolStopped then or in a livelock, ToolError where nextpnr fails.
     """
-    family = FAMILIES[board.family]
+    family, pins = FAMILIES[board.family], board.constraints
     report = folder / f"pnr-{seed}.json"
-    report.unlink(missing_ok=True)
+    placed_file = folder / f"top-{seed}.{family.placed}"
+    for old in (report, placed_file):
+        old.unlink(missing_ok=True)
     tools.run(
         family.nextpnr,
-        [*board.nextpnr_opts, "--json", "top.json", f"--{family.pins}", f"top.{family.pins}",
-         f"--{family.placed}", f"top-{seed}.{family.placed}", "--freq", f"{clock_hz / 1e6:g}",
+        [*board.nextpnr_opts, "--json", "top.json", f"--{pins}", f"top.{pins}",
+         f"--{family.placed}", placed_file.name, "--freq", f"{clock_hz / 1e6:g}",
          "--seed", str(seed), "--timing-allow-fail", "--report", report.name],
         cwd=folder, log=f"nextpnr-{seed}.log", timeout=seconds or family.pnr_seconds,
         hopeless=livelock,
     )  # fmt: skip
-    found = json.loads(report.read_text())
+    found = read_json(report)
     used = found["utilization"]
     return Placed(
         seed=seed,
@@ -139,10 +146,10 @@ def place_and_route(
     clock_hz: float,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Placed:
-    """top.json to a placed design; SEEDS seeds from `seed` on, until one meets the clock.
+    """Make a placed design of top.json that meets the clock. Tries SEEDS seeds from `seed` on.
 
-    Each is stopped at the family's time limit or in a livelock. Raises UserError if none meets the
-    clock: nothing slower is passed on.
+    Each seed is stopped at the family's time limit or in a livelock. Raises UserError if none meets
+    the clock: nothing slower is passed on.
     """
     tried: list[str] = []
     best = 0.0
@@ -166,9 +173,10 @@ def place_and_route(
 
 
 def pack(board: Board, folder: Path, seed: int) -> Path:
-    """The design that `place` left of a seed to the bitstream."""
+    """Make the bitstream of the design that `place` left of a seed. Returns its path."""
     family = FAMILIES[board.family]
     product = f"top.{family.bitstream}"
     arguments = [*board.pack_opts, f"top-{seed}.{family.placed}", product]
+    (folder / product).unlink(missing_ok=True)
     tools.run(family.packer, arguments, cwd=folder, log="pack.log")
     return folder / product

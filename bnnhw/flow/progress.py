@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 
 
 class Stages:
-    """Prints a line when a stage starts and one with its seconds when it ends.
+    """Prints a line when a stage starts, and one with its seconds when it ends.
 
-    seconds : {stage: seconds} of those that ended, also by an error.
-    started_at : time of the first, in seconds of the epoch, as files have it.
+    seconds : {stage: seconds} of the stages that ended, also by an error.
+    started_at : when the first stage started, in seconds of the epoch, as files have it.
     """
 
     def __init__(self, console: Console) -> None:
@@ -24,7 +25,7 @@ class Stages:
 
     @contextlib.contextmanager
     def stage(self, name: str, what: str) -> Iterator[None]:
-        """Run a stage; on a terminal a spinner turns meanwhile."""
+        """Run a stage. On a terminal a spinner turns meanwhile."""
         started = time.monotonic()
         self.tell(f"{name}: {what}")
         try:
@@ -37,4 +38,6 @@ class Stages:
     def tell(self, line: str) -> None:
         """Print a line after the time since the start."""
         elapsed = time.monotonic() - self._started
-        self.console.print(f"[dim]{elapsed:7.1f} s[/dim]  {line}", highlight=False)
+        self.console.print(
+            f"[dim]{elapsed:7.1f} s[/dim]  {escape(line)}", highlight=False, emoji=False
+        )

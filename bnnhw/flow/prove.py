@@ -22,7 +22,11 @@ BATCH = 8  # images a simulation, which bounds the disk its memory snapshots tak
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The first value that differs: image index, tensor, (y, x, c) or (class,), both values."""
+    """The first value that differs.
+
+    image : its index. position : (y, x, c), or (class,). expected, got : the golden's and the
+        engine's.
+    """
 
     image: int
     tensor: str
@@ -42,10 +46,11 @@ class Proof:
     """What the simulation of some images showed.
 
     tensors : arrays compared with the golden, over all runs.
-    latency : most cycles from an image's last byte to its class, bytes coming as fast as the
-        board's link brings them; the stem works meanwhile.
-    busy : cycles from an image's first byte to its class, a byte coming in every cycle; so many
-        cycles the engine needs for an image. step_cycles : {step: cycles}, the parts of `busy`.
+    latency : the most cycles from an image's last byte to its class. Bytes come as fast as the
+        board's link brings them, and the stem works meanwhile.
+    busy : cycles from an image's first byte to its class, with a byte in every cycle. The engine
+        needs so many for an image.
+    step_cycles : {step: cycles}, the parts of `busy`.
     """
 
     images: int
@@ -64,9 +69,9 @@ class Proof:
 def first_difference(
     image: int, tensor: str, expected: np.ndarray, got: np.ndarray
 ) -> Mismatch | None:
-    """The first place, in C order, where two arrays differ; None if they are equal.
+    """Returns the first place, in C order, where two arrays differ, or None if they are equal.
 
-    Another shape is a difference of the whole: UserError, since no position can be named.
+    Raises UserError where the shapes differ, as no position can be named then.
     """
     expected, got = np.asarray(expected, np.int64), np.asarray(got, np.int64)
     if expected.shape != got.shape:
@@ -81,7 +86,10 @@ def first_difference(
 def compare(
     plan: Plan, frame: Frame, image: int, taps: dict[str, np.ndarray], row: int
 ) -> tuple[int, Mismatch | None]:
-    """Compare one image's frame with row `row` of the golden's taps: (tensors, mismatch)."""
+    """Compare an image's frame with row `row` of the golden's tensors.
+
+    Returns how many tensors were compared, and the mismatch or None.
+    """
     count = 0
     for step, _ in frame.step_ends:
         memory = read_snapshot(frame.snapshots[step])
@@ -98,12 +106,13 @@ def compare(
 
 
 def _cycle_limit(network: IntegerNetwork) -> int:
-    """Cycles after which an image is given up: eight times what the array alone would need."""
+    """Returns the cycles after which an image is given up: eight times the array's own."""
     macs = sum(shape.macs for shape in network.spec.convolutions())
     return 1_000_000 + 8 * macs // (LANES * GROUP * TAPS)
 
 
 def _step_cycles(frame: Frame) -> dict[int, int]:
+    """Returns the cycles of each step."""
     before, cycles = 0, {}
     for step, end in frame.step_ends:
         cycles[step] = end - before
@@ -116,13 +125,13 @@ class _Prover:
 
     def __init__(self, plan: Plan, network: IntegerNetwork, verilog: Path, folder: Path) -> None:
         self.plan, self.network, self.folder = plan, network, folder
-        self.sources = [verilog, tools.ice40_library()]
+        self.sources = [verilog]
         self.environment = tools.environment()
         self.images, self.tensors = 0, 0
         self.mismatch: Mismatch | None = None
 
     def run(self, images: np.ndarray, first: int, byte_cycles: int) -> list[Frame]:
-        """Simulate and compare images numbered from `first`."""
+        """Simulate and compare images numbered from `first`. Returns their frames."""
         taps = golden.run(self.network, images, taps="all")
         limit = _cycle_limit(self.network) + images[0].size * byte_cycles
         try:
@@ -155,10 +164,13 @@ def prove(
     byte_cycles: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Proof:
-    """Simulate uint8 images (N, H, W, C) on module `engine` of `verilog` and compare everything.
+    """Simulate uint8 images (N, H, W, C) on module `engine` of `verilog`, and compare everything.
 
-    The first image runs twice: a byte every cycle, then, as all, a byte each `byte_cycles`.
-    folder : keeps the compiled simulator for the next proof. progress : told the images done.
+    The first image runs twice: with a byte in every cycle, and then, as all others, with a byte
+    each `byte_cycles`.
+    folder : keeps the compiled simulator for the next proof.
+    progress : is called with the number of images done.
+
     Stops at the first mismatch. Raises UserError if the simulator cannot be built or gets stuck.
     """
     tools.check_host()

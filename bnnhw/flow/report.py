@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bnnhw.boards.numbers import Board
@@ -22,10 +21,16 @@ from bnnhw.network.integer import IntegerNetwork
 ARRAY_BITOPS = LANES * GROUP * TAPS
 
 
-def model_entry(name: str, sha256: str, network: IntegerNetwork) -> dict[str, Any]:
-    """The report's `model`; weight_bits counts the binary weights."""
+def model_entry(
+    name: str, sha256: str, network: IntegerNetwork, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Returns the report's `model`. weight_bits counts the binary weights.
+
+    classes : their names, or none where the file does not say them.
+    """
     shapes = network.spec.convolutions()
     return dict(
+        classes=list(classes),
         name=name,
         sha256=sha256,
         spec=network.spec.to_dict(),
@@ -37,8 +42,11 @@ def model_entry(name: str, sha256: str, network: IntegerNetwork) -> dict[str, An
 def resource_entry(
     board: Board, cells: dict[str, int] | None, placed: Placed | None
 ) -> dict[str, dict[str, int]] | None:
-    """Used and total of each resource, of synthesis before there is a placement: then iCE40's `lut`
-    stands for the logic cells."""
+    """Returns used and total of each resource, or None before synthesis.
+
+    Before there is a placement the figures are those of synthesis. iCE40's `lut` then stands for
+    the logic cells.
+    """
     if cells is None:
         return None
     total = {"lut": board.budget["lc"]} if "lc" in board.budget else {}
@@ -52,12 +60,14 @@ def resource_entry(
 def performance_entry(
     plan: Plan, network: IntegerNetwork, proof: Proof | None, clock_hz: float, baud: int
 ) -> dict[str, Any] | None:
-    """Cycles counted in the simulation of the generated Verilog, and what follows from them.
+    """Returns the cycles that the simulation counted, and what follows from them.
 
-    cycles_per_inference, latency_us : from an image's last byte to its class, bytes coming over the
-    board's link; the stem works as they come. busy_cycles : all cycles the engine needs for an
-    image, the stem with them, which are those of `layers`; fps is the clock over them, and
-    link_fps what the link brings. A bitop is a binary multiply-accumulate, a padded tap too.
+    cycles_per_inference, latency_us : from an image's last byte to its class. Bytes come over the
+        board's link, and the stem works as they come.
+    busy_cycles : all cycles that the engine needs for an image, those of the stem too; `layers` has
+        its parts.
+    fps, link_fps : images a second by busy_cycles, and by what the link brings.
+    bitops_per_cycle : binary multiply-accumulates a cycle, those of padded taps too.
     """
     if proof is None or not proof.latency:
         return None
@@ -80,7 +90,7 @@ def performance_entry(
 
 
 def verification_entry(proof: Proof | None, source: str) -> dict[str, Any] | None:
-    """What was proved. source : `random` or the data set that the images are of."""
+    """Returns what was proved. source : `random`, or the data set that the images are of."""
     if proof is None:
         return None
     entry = dict(
@@ -90,16 +100,48 @@ def verification_entry(proof: Proof | None, source: str) -> dict[str, Any] | Non
     return entry if proof.bit_exact else {**entry, "mismatch": str(proof.mismatch)}
 
 
-def accuracy_entry(metrics: dict[str, Any], *, as_trained: bool) -> dict[str, Any]:
-    """The accuracies that the checkpoint records; the integer one only of the trained formats."""
+def accuracy_entry(
+    metrics: dict[str, Any], measured: dict[str, Any] | None, *, as_trained: bool
+) -> dict[str, Any]:
+    """Returns the accuracies that the checkpoint records, and what the build has measured.
+
+    The recorded integer accuracy is only there where the formats are those of the training.
+    measured : dataset, split, images and integer, or None.
+    """
     known = metrics.get("accuracy")
     known = known if isinstance(known, dict) else {}
     entry = {name: known.get(name) for name in ("dataset", "split", "images", "float", "integer")}
-    return entry if as_trained else {**entry, "integer": None}
+    for name in ("float", "integer"):
+        if isinstance(entry[name], bool) or not isinstance(entry[name], int | float):
+            entry[name] = None
+    if not as_trained:
+        entry["integer"] = None
+    return entry | dict(measured=measured)
+
+
+def accuracy_words(entry: dict[str, Any]) -> list[str]:
+    """Returns what is known of the accuracy: of what numbers, on which images, and what is not."""
+    found = []
+    kinds = {"integer": "as integers", "float": "in float"}
+    for kind, words in kinds.items():
+        if entry[kind] is not None:
+            found.append(f"{entry[kind]:.2f} % {words}")
+    if found:
+        images = f"{entry['images']} {entry['split']} images of {entry['dataset']}"
+        found = [f"{', '.join(found)}; {images}"]
+    measured = entry["measured"]
+    if measured is not None:
+        images = f"first {measured['images']} {measured['split']} images"
+        found.append(
+            f"{measured['integer']:.2f} % as integers; {images} of {measured['dataset']}, now"
+        )
+    elif entry["integer"] is None:
+        found.append(f"{'of the integers ' * bool(found)}unknown: give --data")
+    return found
 
 
 def timing_entry(placed: Placed | None, clock_hz: float) -> dict[str, Any]:
-    """The placed design's clock; nulls before it is placed."""
+    """Returns the placed design's clock, nulls before it is placed."""
     return dict(
         fmax_mhz=placed and placed.fmax_mhz,
         clock_mhz=clock_hz / 1e6,
@@ -109,15 +151,13 @@ def timing_entry(placed: Placed | None, clock_hz: float) -> dict[str, Any]:
     )
 
 
-def write(content: dict[str, Any], path: Path) -> None:
-    """Write report.json, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+def text(content: dict[str, Any]) -> str:
+    """Returns the text of report.json."""
+    return json.dumps(content, indent=2) + "\n"
 
 
 def tool_entry() -> dict[str, str]:
-    """Name and version of everything that made the result."""
+    """Returns name and version of everything that made the result."""
     return tools.versions()
 
 
@@ -125,7 +165,7 @@ def show(content: dict[str, Any], console: Console) -> None:
     """Print the summary of a report."""
     table = Table(
         show_lines=False,
-        title=f"{content['model']['name']} on {content['board']}",
+        title=escape(f"{content['model']['name']} on {content['board']}"),
         show_header=False,
     )
     table.add_column(style="bold")
@@ -145,10 +185,9 @@ def show(content: dict[str, Any], console: Console) -> None:
         share = f"{100 * speed['array_utilisation']:.0f} % of the array"
         table.add_row("binary operations a cycle", f"{speed['bitops_per_cycle']:.0f}, {share}")
     if proof := content["verification"]:
-        word = "bit-exact" if proof["bit_exact"] else f"WRONG: {proof['mismatch']}"
+        word = "bit-exact" if proof["bit_exact"] else escape(f"WRONG: {proof['mismatch']}")
         images = f"{proof['images']} {proof['source']} images, {proof['tensors']} tensors"
         table.add_row("proof", f"{word}: {images}, {proof['simulator']}")
-    accuracy = content["accuracy"]
-    if accuracy["integer"] is not None:
-        table.add_row("accuracy", f"{accuracy['integer']:.2f} % on {accuracy['dataset']}")
+    for words in accuracy_words(content["accuracy"]):
+        table.add_row("accuracy", escape(words))
     console.print(table)

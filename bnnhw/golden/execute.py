@@ -18,11 +18,12 @@ from bnnhw.network.spec import Convolution, NetworkSpec
 
 Keep = Callable[[str, Tensor], None]
 ALWAYS = ("head.logits", "class")
+UNSATURATED = ".unsaturated"  # the stream before it saturates: kept for golden.streams, no tap
 BATCH = 100
 
 
 def _numbered(name: str, count: int) -> list[str]:
-    """NAME, NAME1, NAME2, ..."""
+    """Returns NAME, NAME1, NAME2, ..."""
     return [f"{name}{at or ''}" for at in range(count)]
 
 
@@ -35,14 +36,18 @@ def _convolution_taps(shape: Convolution, structure: Structure, features: int) -
 
 
 def tap_names(spec: NetworkSpec) -> tuple[str, ...]:
-    """Every tensor's name in order of computation.
+    """Returns every tensor's name in order of computation. All maps are NHWC.
 
-    input uint8 (N, H, W, C); input.bits uint8 (N, H, W, C * L) of a thermometer stem;
-    stem.acc, NAME.acc int32, NAME.acc1, ... of further terms; NAME.shortcut.acc int32 of a 1x1
-    convolution; stem.residual, NAME.residual int32 (where there is a shortcut) and stem.bits,
-    NAME.bits uint8 of 0 and 1, NAME.bits1, ... of further thresholds, all NHWC; of gates
-    NAME.hidden (N, 1, 1, hidden) and NAME.gate (N, 1, 1, C) int32; head.logits int64
-    (N, classes); class int64 (N,).
+    input                uint8 (N, H, W, C)
+    input.bits           uint8 (N, H, W, C * L), of a thermometer stem
+    stem.acc, NAME.acc   int32; NAME.acc1, ... of further terms
+    NAME.shortcut.acc    int32, of a 1x1 convolution
+    NAME.hidden          int32 (N, 1, 1, hidden), of a gate
+    NAME.gate            int32 (N, 1, 1, C), of a gate
+    stem.residual        int32; NAME.residual where there is a shortcut
+    stem.bits, NAME.bits uint8 of 0 and 1; NAME.bits1, ... of further thresholds
+    head.logits          int64 (N, classes)
+    class                int64 (N,)
     """
     features = spec.repair.features
     names = ["input"]
@@ -54,28 +59,38 @@ def tap_names(spec: NetworkSpec) -> tuple[str, ...]:
 
 
 def _stem(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> tuple[Tensor, list[Tensor]]:
-    """The residual stream and its bits."""
+    """Returns the residual stream and its bits."""
     stem = network.stem
     if stem.levels is None:
-        acc = parts.stem(pixels, stem)
+        acc = parts.stem(pixels, stem, network.spec.pad)
     else:
         bits = parts.pixel_bits(pixels, stem.levels)
         keep("input.bits", bits)
-        acc = parts.convolution(bits, stem.weights, 1, network.spec.repair.padding)
+        if network.spec.pad:
+            acc = parts.thermometer(pixels, stem, network.spec.pad)
+        else:
+            acc = parts.convolution(bits, stem.weights, 1, network.spec.repair.padding)
     keep("stem.acc", acc)
-    half = acc >> stem.pre_shift
-    return parts.requantise(half, None, stem.requantiser, network.spec.formats)
+    formats, part = network.spec.formats, stem.requantiser
+    v = parts.scaled(acc >> stem.pre_shift, part.scale, formats, part.exponent)
+    v += parts.constant(part.bias, part.exponent)
+    if stem.activation is not None:
+        v = parts.activate(v, stem.activation, formats)
+    keep(f"stem{UNSATURATED}", v >> formats.guard)
+    y = parts.residual(v, formats)
+    return y, parts.compare(y, part.thresholds)
 
 
 def _shortcut(part: IntegerConvolution, stream: Tensor, spec: NetworkSpec, keep: Keep) -> Tensor:
-    """What is added to the convolution's output, wide."""
+    """Returns what is added to the convolution's output, wide."""
     shape = part.shape
     if part.shortcut is not None:
         acc = parts.shortcut_acc(stream, shape, part.shortcut)
         keep(f"{shape.name}.shortcut.acc", acc)
         half = acc >> part.shortcut.pre_shift
-        wide = parts.scaled(half, part.shortcut.scale, spec.formats)
-        return parts.sat16(wide + parts.channels(part.shortcut.bias))
+        exponent = part.shortcut.exponent
+        wide = parts.scaled(half, part.shortcut.scale, spec.formats, exponent)
+        return parts.sat16(wide + parts.constant(part.shortcut.bias, exponent))
     if structure(shape, spec.repair).averages:
         return parts.averaged(stream, shape, spec.formats)
     return parts.padded(stream, shape, spec.formats)
@@ -84,19 +99,22 @@ def _shortcut(part: IntegerConvolution, stream: Tensor, spec: NetworkSpec, keep:
 def _requantised(
     part: IntegerConvolution, accs: list[Tensor], stream: Tensor, spec: NetworkSpec, keep: Keep
 ) -> Tensor:
-    """The sums of the terms -> residuals, int32 (B, C, H, W)."""
+    """Returns residuals int32 (B, C, H, W), from the sums of the terms."""
     name, formats = part.shape.name, spec.formats
     added = _shortcut(part, stream, spec, keep) if part.shape.shortcut else None
     first = all(step is None for step in (part.spatial, part.before, part.gate))
     assert part.requantiser is not None
-    u = parts.scaled(accs[0] >> 1, part.requantiser.scale, formats)  # acc is even: exact
+    exponent = part.requantiser.exponent
+    u = parts.scaled(accs[0] >> 1, part.requantiser.scale, formats, exponent)  # acc is even: exact
     if added is not None and first:
         u += added
     for acc, term in zip(accs[1:], part.further, strict=True):
-        u = parts.sat16(u) + parts.scaled(acc >> 1, term.scale, formats)
+        u = parts.sat16(u) + parts.scaled(acc >> 1, term.scale, formats, exponent)
     if part.spatial is not None:
         u = parts.spatially_scaled(u, part.spatial)
-    u += parts.channels(part.requantiser.bias)
+    u += parts.constant(part.requantiser.bias, exponent)
+    if part.border is not None:
+        u += parts.border(part.border, part.shape)
     if part.before is not None:
         u = parts.activate(u, part.before, formats)
     if part.gate is not None:
@@ -110,14 +128,15 @@ def _requantised(
         u = parts.activate(u, part.after, formats)
     elif part.gate is not None:
         u += 1 << (formats.guard - 1)
+    keep(f"{name}{UNSATURATED}", u >> formats.guard)
     return parts.residual(u, formats)
 
 
 def _convolution(
     part: IntegerConvolution, bits: list[Tensor], stream: Tensor, spec: NetworkSpec, keep: Keep
 ) -> tuple[Tensor, list[Tensor]]:
-    """The residual stream and the bits after a convolution."""
-    shape, padding = part.shape, spec.repair.padding
+    """Returns the residual stream and the bits after a convolution."""
+    shape, padding = part.shape, (part.shape.repair or spec.repair).padding
     terms = [(part.weights, 0), *((term.weights, term.feature) for term in part.further)]
     accs = [
         parts.convolution(bits[feature], weights, shape.stride, padding)
@@ -132,8 +151,8 @@ def _convolution(
     return (y if shape.shortcut else stream), parts.compare(y, part.requantiser.thresholds)
 
 
-def _forward(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> None:
-    """One batch, uint8 (B, C, H, W); `keep` is given every tensor."""
+def forward(network: IntegerNetwork, pixels: Tensor, keep: Keep) -> None:
+    """Run one batch, uint8 (B, C, H, W). `keep` gets every tensor."""
     spec = network.spec
 
     def keep_maps(name: str, stream: Tensor | None, bits: list[Tensor]) -> None:
@@ -163,20 +182,8 @@ def _wanted(spec: NetworkSpec, taps: Iterable[str] | None) -> set[str]:
     return wanted | set(ALWAYS)
 
 
-@torch.inference_mode()
-def run(
-    network: IntegerNetwork,
-    images: np.ndarray | Tensor,
-    taps: Iterable[str] | None = None,
-    *,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, np.ndarray]:
-    """Run uint8 images (N, H, W, C) and return the tensors named by `taps` ("all": every one).
-
-    "head.logits" and "class" are always among them; names, types and shapes: `tap_names`.
-    progress : called with the number of images done after every batch.
-    """
-    wanted = _wanted(network.spec, taps)
+def checked(network: IntegerNetwork, images: np.ndarray | Tensor) -> Tensor:
+    """Returns uint8 images (N, H, W, C) of the network's size, or raises UserError."""
     pixels = torch.as_tensor(np.ascontiguousarray(images))
     if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != network.spec.input:
         raise UserError(
@@ -185,6 +192,24 @@ def run(
         )
     if not len(pixels):
         raise UserError("images: there are none; give at least one")
+    return pixels
+
+
+@torch.inference_mode()
+def run(
+    network: IntegerNetwork,
+    images: np.ndarray | Tensor,
+    taps: Iterable[str] | None = None,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, np.ndarray]:
+    """Run uint8 images (N, H, W, C). Returns the tensors that `taps` names ("all": every one).
+
+    "head.logits" and "class" are always among them. `tap_names` has names, types and shapes.
+    progress : is called after every batch with the number of images done.
+    """
+    wanted = _wanted(network.spec, taps)
+    pixels = checked(network, images)
     kept: dict[str, list[np.ndarray]] = {name: [] for name in tap_names(network.spec)}
 
     def keep(name: str, tensor: Tensor) -> None:
@@ -194,6 +219,6 @@ def run(
 
     for start in range(0, len(pixels), BATCH):
         batch = pixels[start : start + BATCH]
-        _forward(network, batch.permute(0, 3, 1, 2), keep)
+        forward(network, batch.permute(0, 3, 1, 2), keep)
         progress(start + len(batch))
     return {name: np.concatenate(parts) for name, parts in kept.items() if parts}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import (
     CancelledError,
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 
 from bnnhw.errors import UserError
+from bnnhw.jobs import processes
 
 PATIENCE = 10  # seconds for a scheduler's answer
 AGAIN = "the same command goes on where it stopped"
@@ -30,10 +30,7 @@ def workers(jobs: int, scheduler: str | None) -> Iterator[Executor]:
             yield executor
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes are faster than two threads
-    executor = ProcessPoolExecutor(
-        jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)
-    )
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    executor = ProcessPoolExecutor(jobs, get_context("spawn"), processes.end_at_signals)
     try:
         yield executor
     except BaseException:
@@ -41,7 +38,6 @@ def workers(jobs: int, scheduler: str | None) -> Iterator[Executor]:
             child.terminate()  # they go on from their last epoch another time
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
         executor.shutdown(cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""Which networks the study trains: every method alone, and the best of each category together.
+"""The networks that a study trains: every method alone, and the best of each category together.
 
 The protocol is de Putter and Corporaal's (arXiv:2206.12322): each method against one baseline.
 """
@@ -36,14 +36,15 @@ BASE = Method("baseline")
 
 
 def setting(name: str, value: Any) -> str:
-    """NAME=VALUE as --repair takes it."""
+    """Returns NAME=VALUE as --repair takes it."""
     return f"{name}={('off', 'on')[value] if isinstance(value, bool) else value}"
 
 
 def isolated() -> tuple[Method, ...]:
-    """The baseline, then every value of every category that differs from it, in their order.
+    """Returns the baseline, then every value of every category that differs from it, in their
+    order.
 
-    A method that does nothing alone has its companion with it.
+    A method that does nothing alone comes with its companion.
     """
     methods = [BASE]
     for category in CATEGORIES:
@@ -56,9 +57,9 @@ def isolated() -> tuple[Method, ...]:
 
 
 def select(methods: Sequence[Method], names: Sequence[str], option: str) -> list[Method]:
-    """The baseline and the methods that are named, by themselves or by their category.
+    """Returns the baseline and the methods that are named, by themselves or by their category.
 
-    option : how a name was given, such as `--only {}`, for one that is no method's.
+    option : how a name was given, such as `--only {}`; the error about an unknown name says it.
     """
     known = {m.name for m in methods} | {m.category for m in methods} - {""}
     for name in names:
@@ -70,7 +71,7 @@ def select(methods: Sequence[Method], names: Sequence[str], option: str) -> list
 
 
 def together(name: str) -> Method:
-    """Several methods as one network, from their names: METHOD=VALUE+METHOD=VALUE+..."""
+    """Returns several methods as one network, from their names: METHOD=VALUE+METHOD=VALUE+..."""
     alone = {method.name: method for method in isolated()}
     settings: dict[str, Any] = {}
     for part in name.split("+"):
@@ -85,7 +86,7 @@ def together(name: str) -> Method:
 
 
 def own(repair: Repair) -> Method:
-    """The methods of a network together."""
+    """Returns the methods of a network together."""
     fields = [category.name for category in CATEGORIES]
     settings = {f: getattr(repair, f) for f in fields if getattr(repair, f) != getattr(BASELINE, f)}
     return Method("+".join(setting(*item) for item in settings.items()), settings)
@@ -104,12 +105,13 @@ class Choice:
 
 
 def combine(accuracy: Mapping[str, float], margin: float = 0.0) -> Choice:
-    """The best method of each category as one network, the best of all first.
+    """Returns the best method of each category as one network, the best of all first.
 
-    accuracy : mean validation accuracy of each method that was trained alone, by its name; the
-    baseline's must be there. A method counts where it beats the baseline and, if it has a
-    companion, the companion alone, by more than `margin`. One that cannot be had with those
-    before it is dropped.
+    accuracy : mean validation accuracy of each method that was trained alone, by its name, the
+        baseline's among them.
+
+    A method counts where it beats the baseline, and its companion alone if it has one, by more than
+    `margin`. A method that cannot be had with those before it is dropped.
     """
     tried = [method for method in isolated() if method.name in accuracy]
     better = [
@@ -137,7 +139,7 @@ def combine(accuracy: Mapping[str, float], margin: float = 0.0) -> Choice:
 
 
 def _contradiction(settings: Mapping[str, Any], method: Method) -> str | None:
-    """Why a network with these settings cannot have the method too; None if it can."""
+    """Returns why a network with these settings cannot have the method too, or None if it can."""
     for name, value in method.settings.items():
         if settings.get(name, value) != value:
             return f"{setting(name, settings[name])} is taken"
@@ -149,7 +151,7 @@ def _contradiction(settings: Mapping[str, Any], method: Method) -> str | None:
 
 
 def combined(choice: Choice, leave_one_out: bool) -> tuple[Method, ...]:
-    """The baseline, the combination and, if asked for, it without each of its methods."""
+    """Returns the baseline, the combination and, if asked for, it without each of its methods."""
     methods = [BASE, Method("combined", choice.settings)]
     if leave_one_out:
         alone = {method.name: method.settings for method in isolated()}

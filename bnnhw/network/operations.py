@@ -52,12 +52,37 @@ def check_sums(where: str, weights: np.ndarray, greatest: int, bias: np.ndarray 
         raise UserError(f"{where}[{at}]: its sum reaches {sums[at]}, must stay below {ACC_LIMIT}")
 
 
+def check_exponent(where: str, exponent: np.ndarray | None, channels: int) -> None:
+    """Whether these are exponents of so many channels, or none."""
+    if exponent is not None:
+        check_array(f"{where}.exponent", exponent, np.int32, (channels,))
+        check_range(f"{where}.exponent", exponent, *EXPONENTS)
+
+
+def check_product(
+    where: str, halves: int, scale: np.ndarray, exponent: np.ndarray | None, formats: NumberFormats
+) -> None:
+    """Whether halves up to this magnitude, scaled, stay below PRODUCT_LIMIT."""
+    if exponent is not None:
+        power = exponent - (formats.scale_fraction - formats.guard)
+        reached = np.abs(scale) * 2.0**power * halves
+        if reached.max() >= PRODUCT_LIMIT:
+            at = int(np.argmax(reached))
+            raise UserError(
+                f"{where}.exponent[{at}]={exponent[at]}: numbers reach {reached[at]:.6g}, must "
+                f"stay below {PRODUCT_LIMIT}"
+            )
+
+
 def saturation(width: int) -> tuple[int, int]:
     """The least and greatest signed number of `width` bits."""
     return -(1 << (width - 1)), (1 << (width - 1)) - 1
 
 
 INT16 = saturation(16)
+INT8_MAX = 127  # of weights, whose least is its negative
+EXPONENTS = (-8, 12)
+PRODUCT_LIMIT = 1 << 30  # magnitudes of scaled halves, where they have exponents
 SPATIAL_FRACTION = 6
 GATE_SHIFT = 8  # bits dropped of a gate layer's sums
 
@@ -81,11 +106,14 @@ class Requantiser:
 
     scale, bias : int32 (C,), each in signed 16 bits.
     threshold : int32 (C,), or (N, C) where N > 1 bits are made of each residual.
+    exponent : None, which is 0 throughout, or int32 (C,) in EXPONENTS: powers of two by which a
+        channel's scales, and above 0 its bias, count more.
     """
 
     scale: np.ndarray
     bias: np.ndarray
     threshold: np.ndarray
+    exponent: np.ndarray | None = None
 
     @property
     def thresholds(self) -> tuple[np.ndarray, ...]:
@@ -94,6 +122,7 @@ class Requantiser:
 
     def check(self, where: str, channels: int, features: int, formats: NumberFormats) -> None:
         _check_channels(where, self, ("scale", "bias"), channels, *INT16)
+        check_exponent(where, self.exponent, channels)
         low, high = saturation(formats.residual_width)
         shape = (channels,) if features == 1 else (features, channels)
         check_array(f"{where}.threshold", self.threshold, np.int32, shape)
@@ -121,7 +150,8 @@ class IntegerTerm:
 class IntegerActivation:
     """shift_in, shift_out : int32 (C,) in signed 16 bits, wide units.
 
-    positive, negative : int32 (C,) in [0, 32767], scale_fraction - guard bits after the point.
+    positive, negative : int32 (C,) in signed 16 bits, scale_fraction - guard of them after the
+        point.
     """
 
     shift_in: np.ndarray
@@ -130,8 +160,8 @@ class IntegerActivation:
     shift_out: np.ndarray
 
     def check(self, where: str, channels: int) -> None:
-        _check_channels(where, self, ("shift_in", "shift_out"), channels, *INT16)
-        _check_channels(where, self, ("positive", "negative"), channels, 0, INT16[1])
+        names = ("shift_in", "positive", "negative", "shift_out")
+        _check_channels(where, self, names, channels, *INT16)
 
 
 @dataclass(frozen=True)
@@ -168,6 +198,7 @@ class IntegerShortcut:
     binary : whether it takes the stream's signs: weights are -1 and +1 and pre_shift is 1;
         otherwise its values, and weights lie in [-127, 127].
     weights : int8 (O, I). scale, bias : int32 (O,) in signed 16 bits, bias in wide units.
+    exponent : as of a Requantiser.
     """
 
     weights: np.ndarray
@@ -175,9 +206,13 @@ class IntegerShortcut:
     scale: np.ndarray
     bias: np.ndarray
     binary: bool
+    exponent: np.ndarray | None = None
 
     def check(self, where: str, shape: tuple[int, int], formats: NumberFormats) -> None:
         _check_channels(where, self, ("scale", "bias"), shape[0], *INT16)
+        check_exponent(where, self.exponent, shape[0])
+        halves = shape[1] if self.binary else 1 << 15
+        check_product(where, halves, self.scale, self.exponent, formats)
         if self.binary:
             check_signs(f"{where}.weights", self.weights, shape)
             if self.pre_shift != 1:
@@ -197,17 +232,23 @@ class IntegerShortcut:
 class IntegerStem:
     """weights : int8 (out_channels, 3, 3, in_channels) in [-127, 127].
 
-    levels : None; for the binary stem uint8 (L,), spec.thermometer_levels(L) of an even L, weights
-        being -1 and +1 for in_channels * L bits and pre_shift 1.
+    levels : None; for the binary stem uint8 (L,), spec.levels or spec.thermometer_levels(L) of an
+        even L, weights being -1 and +1 for in_channels * L bits and pre_shift 1.
+    activation : where spec.stem_activation has one.
     """
 
     weights: np.ndarray
     pre_shift: int
     requantiser: Requantiser
     levels: np.ndarray | None = None
+    activation: IntegerActivation | None = None
 
     def check(self, spec: NetworkSpec) -> None:
-        out, channels = spec.widths[0], spec.input[2]
+        if (self.activation is not None) != (spec.stem_activation != "none"):
+            raise UserError(f"stem.activation: not that of stem_activation={spec.stem_activation}")
+        if self.activation is not None:
+            self.activation.check("stem.activation", spec.stem_channels)
+        out, channels = spec.stem_channels, spec.input[2]
         if (self.levels is not None) != (spec.repair.stem == "thermometer"):
             raise UserError(f"stem.levels: not those of a stem={spec.repair.stem}")
         if self.levels is None:
@@ -221,12 +262,17 @@ class IntegerStem:
             count = len(self.levels)
             if count % 2 or not 2 <= count <= 254:
                 raise UserError(f"stem.levels: has {count}, must be an even number from 2 to 254")
-            if self.levels.tolist() != thermometer_levels(count):
+            if spec.levels and self.levels.tolist() != list(spec.levels):
+                raise UserError(f"stem.levels: are not the spec's {spec.levels}")
+            if not spec.levels and self.levels.tolist() != thermometer_levels(count):
                 raise UserError(f"stem.levels: must cut bytes in {count + 1} equal parts")
             check_signs("stem.weights", self.weights, (out, 3, 3, channels * len(self.levels)))
             if self.pre_shift != 1:
                 raise UserError(f"stem.pre_shift={self.pre_shift}: must be 1, halving sums")
-        self.requantiser.check("stem", out, spec.repair.features, spec.formats)
+        part = self.requantiser
+        part.check("stem", out, spec.repair.features, spec.formats)
+        halves = 1 << 15 if self.levels is None else 9 * channels * len(self.levels) // 2
+        check_product("stem", halves, part.scale, part.exponent, spec.formats)
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,9 @@ CATEGORIES = (
 
 @dataclass(frozen=True)
 class Repair:
-    """The repair methods of one network; `CATEGORIES` says what each value means.
+    """The repair methods of one network. `CATEGORIES` says what each value means.
 
-    The default is the network this project builds; the study's baseline differs from it in
+    The default is the network that this project builds. The study's baseline differs from it in
     `double_residual` alone.
     """
 
@@ -166,12 +166,12 @@ class Repair:
 
     @property
     def features(self) -> int:
-        """Bits made of each feature: thresholds of an ensemble or a group."""
+        """How many bits are made of each feature: the thresholds of an ensemble or a group."""
         kind, _, count = self.ensemble.partition("-")
         return int(count) if kind in ("features", "group") else 1
 
     def changes(self) -> dict[str, Any]:
-        """The settings that differ from the study's baseline, by name."""
+        """Returns the settings that differ from the study's baseline, by name."""
         mine, baseline = asdict(self), asdict(BASELINE)
         return {name: value for name, value in mine.items() if value != baseline[name]}
 

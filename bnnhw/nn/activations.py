@@ -1,4 +1,4 @@
-"""Activations of two slopes per channel. None falls anywhere, so a threshold can follow them."""
+"""Activations of two slopes per channel, each of any sign."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnnhw.nn.folded import FoldedActivation
+from bnnhw.network.folded import FoldedActivation
 
-SLOPE_MAX = 7.99  # the device's greatest
 NEGATIVE_START = 0.25
 
 
@@ -17,7 +16,8 @@ class Activation(nn.Module):
 
     kind : prelu (1502.01852) learns the slope below zero, rprelu (ReActNet, 2003.03488) the
         shifts too, maxout (AdaBin, 2208.08084) the slopes on both sides and no shift.
-    Slopes are kept in [0, SLOPE_MAX].
+    Slopes may be negative, as most published networks have some; lowering refuses those that the
+    integers cannot hold.
     """
 
     def __init__(self, kind: str, channels: int) -> None:
@@ -36,14 +36,13 @@ class Activation(nn.Module):
         self.negative.fill_(1.0)
 
     def slopes(self) -> tuple[Tensor, Tensor]:
-        """Those below zero and above it, both (C,)."""
-        negative = self.negative.clamp(0, SLOPE_MAX)
+        """Returns the slopes below zero and above it, both (C,)."""
         if self.kind == "maxout":
-            return negative, self.positive.clamp(0, SLOPE_MAX)
-        return negative, torch.ones_like(negative)
+            return self.negative, self.positive
+        return self.negative, torch.ones_like(self.negative)
 
     def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Slopes below zero and above it, shift before and after; all (C,)."""
+        """Returns slopes below zero and above it, shift before and after; all (C,)."""
         negative, positive = self.slopes()
         if self.kind == "rprelu":
             return negative, positive, self.shift_in, self.shift_out
@@ -64,7 +63,7 @@ class Activation(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> FoldedActivation:
-        """The same function, in float64."""
+        """Returns the same function, in float64."""
 
         def plain(values: Tensor) -> np.ndarray:
             return values.cpu().double().numpy()

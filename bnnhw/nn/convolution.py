@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bnnhw.network.folded import Folded, Term, padded_taps
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import Convolution, NetworkSpec, NumberFormats
 from bnnhw.nn.activations import Activation
 from bnnhw.nn.binarizers import WeightBinarizer
 from bnnhw.nn.features import FeatureBinarizer
-from bnnhw.nn.folded import Folded, Term, bits, finite, fold_norm
+from bnnhw.nn.folded import bits, finite, fold_norm
 from bnnhw.nn.gates import Gate
 from bnnhw.nn.kernels import binary_conv, fused, walks
 from bnnhw.nn.quantisers import quantise_residual, rounding
@@ -38,16 +39,17 @@ def _column(values: Tensor) -> Tensor:
 class BinaryConvolution(nn.Module):
     """x (B, in_channels, height, width) -> (B, out_channels, out_height, out_width).
 
-    In order, each but the signs and the convolution only where spec.repair asks for it: batch
-    norm, signs, convolution, spatial factors, normalisation, activation, gate, shortcut,
-    activation. `weight` has a row per output channel, for each base or group of an ensemble.
+    The order is: batch norm, signs, convolution, spatial factors, normalisation, activation, gate,
+    shortcut, activation. All but signs and convolution are there only where spec.repair asks for
+    them. `weight` has a row per output channel, for each base or group of an ensemble.
     """
 
     def __init__(self, shape: Convolution, spec: NetworkSpec) -> None:
         super().__init__()
-        repair, channels = spec.repair, shape.out_channels
+        repair, channels = shape.repair or spec.repair, shape.out_channels
         kind, _, count = repair.ensemble.partition("-")
         self.shape, self.repair = shape, repair
+        self.pads_zero = repair.binary_sets == "adabin" and spec.adabin_padding == "zero"
         self.bases = int(count) if kind == "weights" else 1
         self.groups = int(count) if kind == "group" else 1
         self.blended = repair.features if kind == "features" else 1
@@ -95,15 +97,18 @@ class BinaryConvolution(nn.Module):
     def forward(
         self, x: Tensor, stream: Tensor | None = None, formats: NumberFormats | None = None
     ) -> Tensor:
-        """stream : what goes through the shortcut; without it nothing is added. formats : of the
-        residual stream that the result is; without them it is not rounded."""
+        """Returns the layer's output.
+
+        stream : what goes through the shortcut; without it nothing is added.
+        formats : of the residual stream that the result is; without them it is not rounded.
+        """
         if self._is_one_function(x):
             return self._as_one(x, stream, formats)
         y = self._in_parts(x, self._added(stream))
         return quantise_residual(y, formats) if formats else y
 
     def _added(self, stream: Tensor | None) -> Tensor | None:
-        """What the shortcut brings."""
+        """Returns what the shortcut brings."""
         if self.shortcut is None or stream is None:
             return None
         added: Tensor = self.shortcut(stream)
@@ -124,7 +129,7 @@ class BinaryConvolution(nn.Module):
         return fused.layer(x, added, weight, threshold, self.norm, self.activation, kind)
 
     def _in_parts(self, x: Tensor, added: Tensor | None) -> Tensor:
-        """Not rounded. added : what the shortcut brings."""
+        """Returns the output, not rounded. added : what the shortcut brings."""
         y, weight = self._sums(self._features(x))
         if self.norm is not None and self._in_one_walk(y):
             return walks.tail(y, added, self.norm, self.activation)
@@ -138,12 +143,16 @@ class BinaryConvolution(nn.Module):
         return self.activation(y) if self.activation is not None and self.activates_last else y
 
     def _features(self, x: Tensor) -> list[Tensor]:
-        """Of each group, signs, padded where padding is -1; or those of several thresholds
-        blended to one map."""
+        """Returns the signs of each group, padded where padding is -1.
+
+        The signs of several thresholds are blended to one map.
+        """
         if self.norm_before is not None:
             rising = {"weight": self.norm_before.weight.abs()}  # no threshold may flip
             x = functional_call(self.norm_before, rising, x)
         features: list[Tensor] = self.binarizer(x)
+        if self.pads_zero:  # the two values, so that a padded tap differs from their centre
+            features = [bits + self._centre().to(bits.dtype) for bits in features]
         if self.repair.padding == "minus-one":
             features = [F.pad(bits, (1, 1, 1, 1), value=-1.0) for bits in features]
         if self.blended == 1:
@@ -153,14 +162,14 @@ class BinaryConvolution(nn.Module):
         return [reduce(torch.add, blended)]
 
     def _is_one_function(self, x: Tensor) -> bool:
-        """Whether `fused` has all of this layer."""
+        """Returns whether `fused` has all of this layer."""
         plain = self.repair.padding == "zero" and self.binarizer.kind in fused.TRIANGLE
         if not plain or self.norm is None or not self._is_binary() or not self._in_one_walk(x):
             return False
         return binary_conv.takes(x, len(self.weight), self.shape.stride)
 
     def _in_one_walk(self, y: Tensor) -> bool:
-        """Whether batch norm, shortcut and activation, and nothing else, make of y what is next."""
+        """Returns whether batch norm, shortcut and activation are all that follows y."""
         usual = self.gate is None and self.groups == 1 and self.repair.scaling != "spatial"
         at_the_end = self.activates_last or self.shortcut is None or self.activation is None
         if self.norm is None:
@@ -169,28 +178,31 @@ class BinaryConvolution(nn.Module):
         return usual and at_the_end and same and walks.takes(y)
 
     def _sums(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The convolution, and the weights it was made with."""
+        """Returns the convolution, and the weights that made it."""
         weight = self.factored_weights()
         parts = zip(features, weight.chunk(self.groups), strict=True)
         maps = [self._convolved(bits, rows) for bits, rows in parts]
         return torch.cat(maps, 1) if self.groups > 1 else maps[0], weight
 
     def _convolved(self, x: Tensor, weight: Tensor) -> Tensor:
-        """weight : that of one group."""
+        """Returns the convolution of one group. weight : that of the group."""
         padded, stride = self.repair.padding == "minus-one", self.shape.stride
         if self._is_binary() and not padded and binary_conv.takes(x, len(weight), stride):
             return binary_conv.convolve(x, weight, stride)
         return F.conv2d(x, weight, None, stride, 0 if padded else 1)
 
     def _is_binary(self) -> bool:
-        """Whether both features and factored weights are +-1 and nothing else."""
+        """Returns whether features and factored weights are +-1 and nothing else."""
         real = self.weight_binarizer.real and self.training
         scaled = self.repair.scaling != "none" and not self.multiplies_last
         blended = self.bases > 1 or self.blended > 1 or self.repair.binary_sets == "adabin"
         return not (real or scaled or blended)
 
     def _normalised(self, y: Tensor, weight: Tensor) -> Tensor:
-        """Factors that come last, spatial ones and normalisation. weight : of the convolution."""
+        """Returns y after factors that come last, spatial ones and normalisation.
+
+        weight : of the convolution.
+        """
         gain = self._gain() if self.multiplies_last else None
         if gain is not None:
             y = y * gain.to(y.dtype)[:, None, None]
@@ -204,10 +216,10 @@ class BinaryConvolution(nn.Module):
         return y if constant is None else y + constant.to(y.dtype)[:, None, None]
 
     def factored_weights(self) -> Tensor:
-        """Binary weights times all factors of their channels, real (groups * O, I, 3, 3).
+        """Returns binary weights times all factors of their channels, real (groups * O, I, 3, 3).
 
-        The factors are left out where they come last: an accumulator of 0 must stay exactly 0
-        where nothing is added before its sign is taken.
+        Factors that come last are left out: an accumulator of 0 must stay exactly 0 where nothing
+        is added before its sign is taken.
         """
         weight: Tensor = self.weight_binarizer(self.weight)
         gain = None if self.multiplies_last else self._gain()
@@ -218,7 +230,10 @@ class BinaryConvolution(nn.Module):
         return weight.unflatten(0, (self.bases, -1)).sum(0) if self.bases > 1 else weight
 
     def _gain(self) -> Tensor | None:
-        """Product of all factors of each row of `weight`, (rows,) or (1,); None is 1."""
+        """Returns the product of the factors of each row of `weight`, (rows,) or (1,).
+
+        None stands for 1.
+        """
         factors = self._factors()
         if self.repair.scaling == "channel-mean":
             factors.append(self.weight.abs().mean((1, 2, 3)))
@@ -229,11 +244,11 @@ class BinaryConvolution(nn.Module):
         return reduce(torch.mul, factors) if factors else None
 
     def _shared_gain(self) -> Tensor:
-        """Adabin's factor of the sum of a window's signs, (O,): the weights' centre, scaled."""
+        """Returns adabin's factor of the sum of a window's signs, (O,): the scaled centre."""
         return reduce(torch.mul, self._factors(), self.weight.mean((1, 2, 3)))
 
     def _factors(self) -> list[Tensor]:
-        """Factors that do not depend on the weights."""
+        """Returns the factors that do not depend on the weights."""
         factors: list[Tensor] = []
         if self.repair.scaling in ("channel-learned", "spatial"):
             factors.append(self.scale)
@@ -244,30 +259,44 @@ class BinaryConvolution(nn.Module):
         return factors
 
     def spatial(self) -> Tensor:
-        """Factors (out_height, out_width), in [0, SPATIAL_MAX]."""
+        """Returns factors (out_height, out_width), in [0, SPATIAL_MAX]."""
         return (self.spatial_rows[:, None] * self.spatial_columns).clamp(0, SPATIAL_MAX)
 
     def _constant(self, weight: Tensor) -> Tensor | None:
-        """Added per channel at last. Adabin's centre adds the same at every pixel, as padded taps
-        are the centre too; batch norm would take that away again."""
+        """Returns what is added per channel at last, or None.
+
+        Adabin's centre adds the same at every pixel, as padded taps are the centre too. Batch norm
+        would take it away again.
+        """
         if self.norm is not None:
             return None
         constant: Tensor | None = None
         if self.repair.feature_normalization == "shift":
             constant = self.shift
-        if self.repair.binary_sets == "adabin":
-            centre = self.binarizer.centre / self.binarizer.positive_distance()
-            centred = centre * weight.sum((1, 2, 3))
+        if self.repair.binary_sets == "adabin" and not self.pads_zero:
+            centred = self._centre() * weight.sum((1, 2, 3))
             constant = centred if constant is None else constant + centred
         return constant
 
+    def _centre(self) -> Tensor:
+        """Returns that of adabin's two values, in units of their distance from it."""
+        return self.binarizer.centre / self.binarizer.positive_distance()
+
     @torch.no_grad()
     def folded(self) -> Folded:
-        """This layer in evaluation mode, in float64; UserError names a value that is not finite."""
+        """Returns this layer in evaluation mode, in float64.
+
+        Raises UserError for a value that is not finite.
+        """
         name = self.shape.name
         for key, parameter in self.named_parameters():
             finite(f"{name}.{key}", parameter)
         slope, offset = self._after()
+        border = None
+        if self.pads_zero:
+            centre, weight = float(self._centre()), _plain(self.factored_weights())
+            offset = offset + slope * centre * weight.sum((1, 2, 3))
+            border = -centre * slope * padded_taps(weight)
         return Folded(
             thresholds=self._folded_thresholds(),
             terms=tuple(self._terms(slope)),
@@ -276,6 +305,7 @@ class BinaryConvolution(nn.Module):
             activation=None if self.activation is None else self.activation.folded(),
             gate=None if self.gate is None else self.gate.folded(),
             shortcut=None if self.shortcut is None else self.shortcut.folded(f"{name}.shortcut"),
+            border=border,
         )
 
     def _folded_thresholds(self) -> np.ndarray:
@@ -290,7 +320,7 @@ class BinaryConvolution(nn.Module):
         return levels
 
     def _after(self) -> tuple[np.ndarray, np.ndarray]:
-        """What follows: a slope per channel of the convolution, an offset per output channel."""
+        """Returns a slope per channel of the convolution, and an offset per output channel."""
         channels = self.shape.out_channels
         if self.norm is not None:
             affine = fold_norm(f"{self.shape.name}.norm", self.norm)
@@ -300,7 +330,7 @@ class BinaryConvolution(nn.Module):
         return np.ones(channels * self.groups), offset
 
     def _terms(self, slope: np.ndarray) -> Iterator[Term]:
-        """slope : of what follows, per channel of the convolution."""
+        """Yields the terms. slope : of what follows, per channel of the convolution."""
         weights = bits(self.weight_binarizer(self.weight))
         gain, channels = self._gain(), self.shape.out_channels
         gains = np.tile(slope, self.bases) * (1.0 if gain is None else _plain(gain))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnhw.nn.folded import FoldedGate
+from bnnhw.network.folded import FoldedGate
 
 REDUCTION, LEAST_HIDDEN = 4, 2
 
@@ -31,6 +31,6 @@ class Gate(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> FoldedGate:
-        """The same numbers, in float64."""
+        """Returns the same numbers, in float64."""
         parts = (self.reduce.weight, self.reduce.bias, self.expand.weight, self.expand.bias)
         return FoldedGate(*(part.cpu().double().numpy() for part in parts))

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnhw.network.folded import FoldedHead, FoldedNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.binarizers import SurrogateSign, WeightBinarizer
 from bnnhw.nn.convolution import BinaryConvolution
-from bnnhw.nn.quantisers import PixelScaling, quantise_residual, quantise_weight
+from bnnhw.nn.folded import finite
+from bnnhw.nn.quantisers import PixelScaling, int8_scale, quantise_residual, quantise_weight
 from bnnhw.nn.shortcuts import BinaryShortcut
 from bnnhw.nn.stems import ThermometerStem, stem
 
@@ -28,6 +30,15 @@ class Head(nn.Module):
         pooled = stream.mean((2, 3), dtype=torch.float32)
         with torch.autocast(stream.device.type, enabled=False):
             return F.linear(pooled, quantise_weight(self.weight, per_channel=False), self.bias)
+
+    @torch.no_grad()
+    def folded(self) -> FoldedHead:
+        """Returns this layer, in float64."""
+        weight = self.weight.detach()
+        finite("head.weight", weight)
+        unit = int8_scale(weight, per_channel=False)
+        weights = torch.round(weight / unit).to(torch.int8).cpu().numpy()
+        return FoldedHead(weights, float(unit), finite("head.bias", self.bias))
 
 
 class BinaryResNet(nn.Module):
@@ -54,16 +65,23 @@ class BinaryResNet(nn.Module):
     def stages(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns the logits, and the residual stream after each stage."""
         formats = self.spec.formats
-        stream = x = quantise_residual(self.stem(self.pixels(pixels)), formats)
+        first = formats.at(formats.fraction(0))
+        stream = x = quantise_residual(self.stem(self.pixels(pixels)), first)
         after = []
-        for place, layer in enumerate(self.layers(), 1):
+        layers = self.layers()
+        for layer, following in zip(layers, (*layers[1:], None), strict=True):
             if layer.shape.shortcut:
-                stream = x = layer(x, stream, formats)
+                stream = x = layer(x, stream, formats.at(layer.shape.fraction))
             else:
                 x = layer(x)
-            if place % (2 * self.spec.blocks) == 0:
+            if following is None or following.shape.stage > layer.shape.stage:
                 after.append(stream)
         return self.head(stream), after
+
+    def folded(self) -> FoldedNetwork:
+        """Returns this network in evaluation mode, in float64, or raises UserError."""
+        layers = tuple(layer.folded() for layer in self.layers())
+        return FoldedNetwork(self.spec, self.stem.folded(), layers, self.head.folded())
 
     def anneal(self, done: float) -> None:
         """Tell every part that `done` of the schedule, in [0, 1], is over."""

@@ -6,16 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnhw.network.folded import FoldedShortcut
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import Convolution
 from bnnhw.nn.binarizers import SurrogateSign, WeightBinarizer
-from bnnhw.nn.folded import FoldedShortcut, bits, fold_norm
+from bnnhw.nn.folded import bits, fold_norm
 from bnnhw.nn.quantisers import int8_scale, quantise_weight
 from bnnhw.nn.weights import latent
 
 
 def pad_shortcut(stream: Tensor, shape: Convolution) -> Tensor:
-    """Subsampled stream with zero channels around it, as `Convolution` defines it."""
+    """Returns the subsampled stream with zero channels around it, as `Convolution` defines it."""
     step, front = shape.shortcut_stride, shape.shortcut_offset
     if step > 1:
         stream = stream[:, :, ::step, ::step]
@@ -24,7 +25,7 @@ def pad_shortcut(stream: Tensor, shape: Convolution) -> Tensor:
 
 
 def average_shortcut(stream: Tensor, shape: Convolution) -> Tensor:
-    """2x2 means, and out channel c is channel c % shortcut_channels (ReActNet, 2003.03488).
+    """Returns 2x2 means; out channel c is channel c % shortcut_channels (ReActNet, 2003.03488).
 
     An odd map's last row and column are repeated first.
     """
@@ -45,7 +46,7 @@ class Shortcut(nn.Module):
 
     @property
     def around(self) -> int | None:
-        """The channel on which the first of the stream lands as it is; None of averages."""
+        """The channel on which the stream's first channel lands as it is; None for averages."""
         return None if self.averages else self.shape.shortcut_offset
 
     def forward(self, stream: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class Shortcut(nn.Module):
         return pad_shortcut(stream, self.shape)
 
     def folded(self, name: str) -> None:
-        """Nothing: the spec says all of it."""
+        """Returns None: the spec says all of it."""
 
 
 class BinaryShortcut(nn.Module):
@@ -111,7 +112,7 @@ AnyShortcut = Shortcut | BinaryShortcut | ByteShortcut
 
 
 def shortcut(shape: Convolution, repair: Repair) -> AnyShortcut:
-    """The shortcut of this convolution: stream -> what is added to the output."""
+    """Returns the shortcut of this convolution: stream -> what is added to the output."""
     if shape.shortcut_stride == 2 and repair.downsample == "conv1x1-binary":
         return BinaryShortcut(shape, repair)
     if shape.shortcut_stride == 2 and repair.downsample == "conv1x1-8bit":

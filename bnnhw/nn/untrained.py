@@ -66,11 +66,11 @@ def _randomise_factors(layer: BinaryConvolution, dice: _Dice) -> None:
 
 
 def _randomise_activation(activation: Activation, dice: _Dice) -> None:
-    """Draw slopes on both sides of the least one allowed."""
-    dice.uniform(activation.negative, -0.1, 0.6)
+    """Draw slopes of either sign on both sides."""
+    dice.uniform(activation.negative, -0.3, 0.6)
     for name, shift in activation.named_parameters():
         if name == "positive":
-            dice.uniform(shift, 0.5, 1.5)
+            dice.uniform(shift, -0.2, 1.5)
         elif name != "negative":
             dice.normal(shift, 0.3)
 
@@ -123,6 +123,8 @@ def untrained(spec: NetworkSpec, seed: int = 0) -> BinaryResNet:
         dice.normal(model.head.bias)
         fan_in = model.stem.weight[0].numel()
         dice.norm(model.stem.norm, 1.15 * fan_in**0.5, 1.0)
+        if model.stem.activation is not None:
+            _randomise_activation(model.stem.activation, dice)
         for layer in model.layers():
             _randomise(layer, STREAM_SIGMA * (1 + adds) ** -0.5, dice)
     return model

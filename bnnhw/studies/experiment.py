@@ -39,6 +39,7 @@ class Experiment:
     method, settings : its name in the study, and what differs from the baseline.
     images : how many of the first training images it trains on.
     teacher : the file of the float network, or None.
+    digest : of the images, where the data set's name does not say which they are.
     """
 
     method: str
@@ -50,12 +51,15 @@ class Experiment:
     teacher: str | None
     results: Path
     models: Path
+    digest: str | None = None
 
     @cached_property
     def key(self) -> str:
         """The name of its files: the method, the seed, and a digest of what shapes the result."""
         taught = self.teacher and checkpoint.sha256(self.teacher)
-        asked = [self.spec.to_dict(), asdict(self.recipe), self.images, taught]
+        recipe = {k: v for k, v in asdict(self.recipe).items() if k != "resize" or v}
+        asked = [self.spec.to_dict(), recipe, self.images, taught]
+        asked += [self.digest] if self.digest else []
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         slug = re.sub(r"[^a-z0-9_]+", "-", self.method)
         return f"{self.recipe.dataset}-{slug}-seed{self.recipe.seed}-{digest[:8]}"
@@ -85,8 +89,9 @@ def perform(experiment: Experiment) -> None:
 
 def _perform(experiment: Experiment) -> None:
     recipe, path = experiment.recipe, experiment.model_path
+    source = datasets.find(experiment.directory, recipe.dataset)
     train, validation = (
-        datasets.load(recipe.dataset, experiment.directory, split)
+        source.fitting(split, experiment.spec.input, experiment.spec.classes, resize=recipe.resize)
         for split in ("train", "validation")
     )
     train = train.first(experiment.images)
@@ -108,7 +113,10 @@ def _perform(experiment: Experiment) -> None:
         teacher=experiment.teacher and Path(experiment.teacher).name,
         versions=versions(),
     )  # fmt: skip
-    checkpoint.save(path, trainer.model, {k: v for k, v in result.items() if k != "spec"})
+    known = {k: v for k, v in result.items() if k != "spec"}
+    if train.names:
+        known["classes"] = list(train.names)
+    checkpoint.save(path, trainer.model, known)
     result |= dict(model=path.name, model_sha256=checkpoint.sha256(path))
     write_text(experiment.result_path, json.dumps(result, indent=2) + "\n")
     state_path(path).unlink(missing_ok=True)

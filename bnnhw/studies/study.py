@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bnnhw import datasets
 from bnnhw.errors import UserError
 from bnnhw.jobs.files import read_json, write_text
 from bnnhw.network.methods import BASE, Method, combine, combined, isolated, select
@@ -34,6 +35,7 @@ class Study:
     spec : the baseline's. recipe : the recipe of seed 0, not settled.
     images, validation : how many images of each split are used.
     out, models : where results and models go.
+    digest : of own images, else None.
     """
 
     plan: str
@@ -46,6 +48,7 @@ class Study:
     teacher: str | None
     out: Path
     models: Path
+    digest: str | None = None
 
     def path(self, plan: str, suffix: str) -> Path:
         return self.out / f"study-{plan}-{self.recipe.dataset}{suffix}"
@@ -64,6 +67,7 @@ class Study:
         return Experiment(
             method.name, method.settings, spec, recipe.settled(spec.repair), self.images,
             self.directory, self.teacher if taught else None, self.out / "runs", self.models,
+            self.digest,
         )  # fmt: skip
 
     def methods(
@@ -114,25 +118,29 @@ class Study:
 
 
 def base(
-    dataset: str | None, config: Path | None, given: dict[str, dict[str, Any]]
+    dataset: str | None,
+    config: Path | None,
+    given: dict[str, dict[str, Any]],
+    data: str | None = None,
 ) -> tuple[NetworkSpec, Recipe]:
     """Returns the baseline's network and recipe.
 
     They are the data set's usual ones, changed by a recipe file and by the tables `given`. A None
-    there counts as not given.
+    there counts as not given. data : --data, which says what data set it is unless `dataset` does.
     """
     file = {} if config is None else read_config(config)
     if "repair" in file:
         raise UserError(f"{config}: table repair: the study chooses the methods itself")
-    dataset = dataset or file.get("recipe", {}).get("dataset", Recipe.dataset)
-    usual = {name: USUAL.get(dataset, {}).get(name, {}) | file.get(name, {}) for name in TABLES}
+    prefer = file.get("recipe", {}).get("dataset")
+    named = datasets.find(data, dataset, prefer).name
+    usual = {name: USUAL.get(named, {}).get(name, {}) | file.get(name, {}) for name in TABLES}
     usual["recipe"].setdefault("epochs", EPOCHS)
     told: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     for name, table in given.items():
         told[name] = {key: value for key, value in table.items() if value is not None}
-    told["recipe"]["dataset"] = dataset
+    told["recipe"]["dataset"] = named
     told["repair"] = asdict(BASELINE)
-    spec, fields = settle(usual, told)
+    spec, fields = settle(usual, told, data)
     recipe = Recipe(**fields)
     if recipe.all_images:
         raise UserError(f"{config}: all_images: the study compares by images that are held out")

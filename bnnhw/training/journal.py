@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bnnhw.errors import UserError
+from bnnhw.jobs.files import replacing
 
 
 def lines_path(out: Path) -> Path:
@@ -24,6 +25,19 @@ def state_path(out: Path) -> Path:
     return out.with_name(out.name + ".state")
 
 
+def prepare(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder of `out`. Raises UserError where a network or a training would be lost."""
+    there = next((path for path in (out, state_path(out)) if path.exists()), None)
+    if there is not None and not resume and not overwrite:
+        raise UserError(
+            f"{there}: is there already; --resume goes on with it, --overwrite replaces it"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}; choose another place") from None
+
+
 class Lines:
     """Appends the metrics of each epoch to a file of JSON lines.
 
@@ -33,8 +47,10 @@ class Lines:
     def __init__(self, path: Path, epoch: int) -> None:
         self.path = path
         try:
-            lines = path.read_text().splitlines() if epoch and path.exists() else []
-            path.write_text("".join(f"{line}\n" for line in lines if _epoch(line) <= epoch))
+            text = path.read_text(encoding="utf-8") if epoch and path.exists() else ""
+            lines = [line for line in text.splitlines() if _epoch(line) <= epoch]
+            with replacing(path) as partial:
+                partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error}); choose another --out") from None
 
@@ -82,7 +98,7 @@ class TensorBoard:
 
 
 class Terminal:
-    """Shows a line with the time left on a terminal, and one line per epoch elsewhere."""
+    """Shows a line with the time left on a terminal, one line per epoch elsewhere, and notes."""
 
     def __init__(self, silent: bool = False) -> None:
         console = Console(stderr=True)
@@ -96,6 +112,9 @@ class Terminal:
     def __call__(self, entry: dict[str, Any]) -> None:
         if "done" in entry:
             self.bar.update(self.task, completed=entry["done"])
+            return
+        if "note" in entry:
+            self.bar.console.print(entry["note"], highlight=False)
             return
         self.bar.console.print(
             f"epoch {entry['epoch']}: loss {entry['loss']}, "

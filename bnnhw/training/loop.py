@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from bnnhw.datasets import Images
-from bnnhw.errors import UserError
+from bnnhw.errors import Diverged, UserError
 from bnnhw.nn.kernels import memory
 from bnnhw.training.batches import Batch, Batches
 from bnnhw.training.inference import hits
 from bnnhw.training.recipe import Recipe
 from bnnhw.training.team import ALONE, Team
 
+SCHEDULE = ("epochs", "minutes")
+ADDED: dict[str, Any] = dict(images=None, continued=[])  # what states of earlier versions lack
+FINITE = 50  # steps from one look at the loss to the next
 Log = Callable[[dict[str, Any]], None]
 
 
@@ -43,7 +46,9 @@ class Loop(ABC):
         self.batches = Batches(train, recipe, self.device, taught)
         if not len(self.batches):
             raise UserError(f"batch={recipe.batch}: there are only {len(train)} training images")
+        self.images = train.digest()
         self.epoch, self.seconds = 0, 0.0
+        self.continued: list[dict[str, Any]] = []
 
     def progress(self, step: int, seconds: float) -> float:
         """Returns the part of the schedule that is done, in [0, 1]."""
@@ -64,8 +69,9 @@ class Loop(ABC):
             started, before = time.monotonic(), self.seconds
             self._begin_epoch()
             loss = self._run_epoch(started, log)
-            self.epoch += 1
             self.team.average_statistics(self.model)
+            self._require_finite(*self.model.state_dict().values())
+            self.epoch += 1
             top1 = self._validate()
             self.seconds = self.team.agree(before + time.monotonic() - started)
             if self.team.rank == 0:
@@ -89,7 +95,21 @@ class Loop(ABC):
             total += self._step(batch, done)
             if step % 10 == 0:
                 log(dict(done=done, seconds=seconds))
+            if step % FINITE == 0:
+                self._require_finite(total)
+        self._require_finite(total)
         return float(total) / max(1, step)
+
+    def _require_finite(self, *tensors: Tensor) -> None:
+        """Raises Diverged, in every process, where any process has a NaN or infinite number."""
+        fine = all(bool(t.isfinite().all()) for t in tensors if t.dtype.is_floating_point)
+        share = torch.tensor([float(fine)], dtype=torch.float64)
+        self.team.average([share])
+        if float(share) < 1:
+            raise Diverged(
+                f"epoch {self.epoch + 1}: the loss or a weight is no longer a "
+                f"finite number; what the epochs before left is kept; try a smaller --lr"
+            )
 
     def _begin_epoch(self) -> None:
         """Prepare the model."""
@@ -127,24 +147,49 @@ class Loop(ABC):
         """Returns everything that `restore` needs, as plain values and tensors."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         return dict(
-            recipe=asdict(self.recipe), network=self._network(), epoch=self.epoch,
-            seconds=self.seconds, generator=self.generator.get_state(),
-            random=torch.get_rng_state(), **parts,
+            recipe=asdict(self.recipe), network=self._network(), images=self.images,
+            continued=self.continued, epoch=self.epoch, seconds=self.seconds,
+            generator=self.generator.get_state(), random=torch.get_rng_state(), **parts,
         )  # fmt: skip
 
     def restore(self, state: Any, where: Path) -> None:
-        """Go on from `state`. Recipe and network must be those that made it."""
+        """Go on from `state`, whose settings must be the same.
+
+        The schedule may be longer: `continued` then says what it was and how far it had come.
+        Raises UserError that names every other setting that differs.
+        """
         mine = self.state()
-        if not isinstance(state, dict) or state.keys() != mine.keys():
+        if not isinstance(state, dict) or (mine.keys() ^ state.keys()) - ADDED.keys():
             raise UserError(f"{where}: not a training state of this bnnhw; start without --resume")
-        for name in ("recipe", "network"):
-            if state[name] != mine[name]:
-                raise UserError(
-                    f"{where}: was started with {name} {state[name]}, now {mine[name]}; resume "
-                    f"with the same options"
-                )
+        state = {**ADDED, **state}
+        was, now = _settings(state), _settings(mine)
+        longer = [name for name in SCHEDULE if _longer(was.get(name), now[name])]
+        differ = [n for n in now if n in was and was[n] != now[n] and n not in longer]
+        if differ:
+            told = ", ".join(f"{name} was {was[name]}, is {now[name]}" for name in differ)
+            raise UserError(f"{where}: {told}; resume with what it was started with")
+        if state["images"] not in (None, self.images):
+            raise UserError(f"{where}: was started with other images; give the same --data")
         self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.continued = list(state["continued"])
+        if longer:
+            before = {name: was[name] for name in SCHEDULE}
+            self.continued.append(dict(epoch=self.epoch, **before))
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["random"])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+
+
+def _settings(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns every setting of a state by the name that options and recipe files give it."""
+    found: dict[str, Any] = {}
+    for table in (state["recipe"], state["network"]):
+        for name, value in table.items():
+            found |= value if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _longer(was: float | None, now: float | None) -> bool:
+    """Whether an end of a schedule moved away. None is no end."""
+    return was is not None and (now is None or now > was)

@@ -20,7 +20,7 @@ from bnnhw import datasets
 from bnnhw.cli import numbers
 from bnnhw.errors import UserError
 from bnnhw.network.repair import CATEGORIES, Repair
-from bnnhw.network.spec import NetworkSpec, NumberFormats
+from bnnhw.network.spec import ACTIVATIONS, NetworkSpec, NumberFormats
 from bnnhw.training.recipe import Recipe
 
 Tables = dict[str, dict[str, Any]]
@@ -62,15 +62,28 @@ class Setting:
 
 SETTINGS = (
     Setting("--dataset", "recipe", "dataset", click.Choice(datasets.DATASETS),
-            "[default: cifar10]"),
+            "[default: what is at --data, or cifar10]"),
+    Setting("--resize/--no-resize", "recipe", "resize", bool,
+            "Resize the images to --input. [default: another size is refused]"),
     Setting("--depth", "spec", "depth", int, "2 x stages x n + 2 layers. [default: 20]"),
     Setting("--widths", "spec", "widths", ",", "Channels per stage. [default: 16,32,64]"),
     Setting("--classes", "spec", "classes", int, "Classes; the data set's if not given."),
     Setting("--input", "spec", "input", "x", "HEIGHTxWIDTHxCHANNELS; the data set's if not given."),
+    Setting("--stages", "spec", "stages", ",",
+            "Blocks in each stage, such as 3,4,6,3. [default: as many as depth has room for]"),
+    Setting("--pad", "spec", "pad", ",", "Bytes around the image, by colour. [default: 128]"),
+    Setting("--levels", "spec", "levels", ",",
+            "Bytes from which a thermometer stem's bits are 1. [default: 32 equal parts]"),
+    Setting("--stem-activation", "spec", "stem_activation", click.Choice(ACTIVATIONS),
+            "After the stem. [default: none]"),
+    Setting("--adabin-padding", "spec", "adabin_padding", click.Choice(("centre", "zero")),
+            "Of features with a centre. [default: centre]"),
     Setting("--residual-width", "formats", "residual_width", int,
             "Bits of the residual stream. [default: 8]"),
     Setting("--residual-fraction", "formats", "residual_fraction", int,
             "How many of them are after the point. [default: 4]"),
+    Setting("--residual-fractions", "formats", "residual_fractions", ",",
+            "The same by stage, such as 3,3,4. [default: one for all]"),
     Setting("--guard", "formats", "guard", int,
             "Further bits after the point while they are added up. [default: 4]"),
     Setting("--epochs", "recipe", "epochs", int, "Epochs; 0 writes an untrained network."),
@@ -85,7 +98,7 @@ SETTINGS = (
             "Weight of the regularization. [default: by method]"),
     Setting("--crop", "recipe", "crop", int, "Greatest random shift in pixels. [default: 2]"),
     Setting("--flip/--no-flip", "recipe", "flip", bool,
-            "Mirror at random; default: not for digits."),
+            "Mirror at random; default: CIFAR only."),
     Setting("--distil", "recipe", "distil", float, "Weight of the teacher. [default: 0.5]"),
     Setting("--exact-epochs", "recipe", "exact_epochs", int,
             "Train the integers' arithmetic in so many last epochs. [default: 0]"),
@@ -124,7 +137,7 @@ def parse_repairs(settings: tuple[str, ...]) -> dict[str, Any]:
 def read_config(path: Path) -> Tables:
     """Returns the tables of a recipe file (TOML). Raises UserError with an unknown table or key."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give a recipe file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -149,20 +162,25 @@ def given_tables(given: dict[str, Any], repairs: tuple[str, ...]) -> Tables:
     return tables
 
 
-def settle(config: Tables, given: Tables) -> tuple[NetworkSpec, dict[str, Any]]:
+def settle(
+    config: Tables, given: Tables, data: str | None = None
+) -> tuple[NetworkSpec, dict[str, Any]]:
     """Returns the network and the fields of the Recipe: the file's settings, overridden by those
     given.
 
     The data set says what neither does: input, classes, and whether images are mirrored.
+    data : --data, which says what data set it is unless `given` does.
     """
     merged = {name: {**config.get(name, {}), **given[name]} for name in TABLES}
-    recipe = merged["recipe"]
-    dataset = recipe.setdefault("dataset", Recipe.dataset)
-    if dataset not in datasets.DATASETS:
-        raise UserError(f"dataset={dataset!r}: choose one of {', '.join(datasets.DATASETS)}")
-    recipe.setdefault("flip", dataset != "digits")
-    shape, classes = datasets.SHAPES[dataset]
-    spec = dict(dict(input=shape, classes=classes), **merged["spec"])
+    recipe, spec = merged["recipe"], merged["spec"]
+    source = datasets.find(data, given["recipe"].get("dataset"), recipe.get("dataset"))
+    recipe["dataset"] = source.name
+    recipe.setdefault("flip", source.name.startswith("cifar"))
+    if recipe.get("resize") and "input" not in spec:
+        raise UserError("--resize: to what size? give --input HEIGHTxWIDTHxCHANNELS")
+    if not {"input", "classes"} <= spec.keys():
+        shape, classes = source.size(spec.get("input") if recipe.get("resize") else None)
+        spec = dict(dict(input=shape, classes=classes), **spec)
     return NetworkSpec.from_dict(
         {**spec, "repair": merged["repair"], "formats": merged["formats"]}
     ), recipe
@@ -174,7 +192,8 @@ def command_line(spec: NetworkSpec, recipe: Recipe) -> str:
     words = ["python -m bnnhw.train"]
     for setting in SETTINGS:
         value = getattr(tables[setting.table], setting.field)
-        if value is not None:
+        own = setting.field == "dataset" and value not in datasets.DATASETS
+        if value is not None and value != () and not own:
             words.append(setting.words(value))
     for name, value in asdict(spec.repair).items():
         words.append(f"--repair {name}={_repair_text(value)}")

@@ -31,6 +31,8 @@ class Recipe:
     lr : the optimiser's greatest rate. warm_up : the part of the schedule in which it is reached.
     distil : weight of a teacher in the loss, from 0 to 1. penalty : weight of the regularisation.
     exact_epochs : how many of the last epochs train the integer network's own arithmetic.
+    dataset : the name of the data set.
+    resize : whether its images are resized to the network's input.
     all_images : whether the validation images are trained on, too. Nothing can be chosen by them
         then.
 
@@ -51,6 +53,7 @@ class Recipe:
     warm_up: float = 0.03
     exact_epochs: int = 0
     all_images: bool = False
+    resize: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.minutes is None:
@@ -59,7 +62,7 @@ class Recipe:
             self._check_type(name, (int,), "a whole number")
         for name in ("minutes", "lr", "distil", "weight_decay", "penalty", "warm_up"):
             self._check_type(name, (int, float), "a number")
-        for name in ("flip", "all_images"):
+        for name in ("flip", "all_images", "resize"):
             self._check_type(name, (bool,), "true or false")
         for name in ("epochs", "minutes", "batch", "lr"):
             value = getattr(self, name)
@@ -69,6 +72,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"{name}={value}: must not be negative")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed}: must be a whole number from 0 to 2**63 - 1")
         if not 0 <= self.crop <= 16:
             raise UserError(f"crop={self.crop}: must lie in 0 to 16 pixels")
         for name in ("distil", "warm_up"):

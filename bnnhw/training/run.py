@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from bnnhw import datasets
+from bnnhw.datasets import Images
 from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
+from bnnhw.nn.checkpoint import Checkpoint
 from bnnhw.nn.teacher import Teacher
 from bnnhw.nn.teachers import read_teacher
 from bnnhw.training.journal import Lines, TensorBoard, lines_path, state_path, to_all
@@ -38,15 +40,7 @@ def train(
     logs: list[Log] = [log] if team.rank == 0 else []
     if board is not None and team.rank == 0:
         logs.append(TensorBoard(board))
-    images, validation = (
-        datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")
-    )
-    for option, mine, theirs in (
-        ("--input", spec.input, images.pixels.shape[1:]),
-        ("--classes", spec.classes, images.classes),
-    ):
-        if mine != theirs:
-            raise UserError(f"{option}: the network takes {mine}, {recipe.dataset} has {theirs}")
+    images, validation = _images(spec, recipe, directory)
     if recipe.all_images:
         images += validation
     taught_by = None if teacher is None else read_teacher(teacher, spec)
@@ -56,15 +50,26 @@ def train(
     kept = state_path(out)
     before: dict[str, Any] = {}
     if start is not None:
-        before = dict(started_from=_begin(trainer, checkpoint.find(start)))
+        loaded = checkpoint.load(checkpoint.find(start))
+        before = dict(started_from=loaded.metrics)
+        anew = _begin(trainer, loaded, start)
+        if anew:
+            before["begun_anew"] = anew
+            log(dict(note=f"--start {start}: begins anew with {' and '.join(anew)}"))
     if resume:
         trainer.restore(checkpoint.read_inert(kept, "training state"), kept)
+        if trainer.progress(0, trainer.seconds) >= 1:
+            log(dict(note=f"{out}: has had all its epochs; more --epochs go on from there"))
 
     def keep(top1: float) -> None:
         metrics = dict(
             epochs=trainer.epoch, seconds=round(trainer.seconds), seed=recipe.seed,
             recipe=asdict(trainer.recipe), command=command_line(spec, trainer.recipe), **before,
         )  # fmt: skip
+        if trainer.continued:
+            metrics["continued"] = trainer.continued
+        if images.names:
+            metrics["classes"] = list(images.names)
         if not recipe.all_images:
             metrics["validation"] = round(top1, 2)
         checkpoint.save(out, trainer.model, metrics)
@@ -72,30 +77,52 @@ def train(
 
     if team.rank == 0:
         logs.append(Lines(lines_path(out), trainer.epoch))
+        if not resume:
+            kept.unlink(missing_ok=True)  # the network of an earlier one stays for an epoch
     trainer.run(to_all(logs), keep)
     return trainer
 
 
-def _begin(trainer: Trainer, start: Path) -> dict[str, Any]:
-    """Take over the parameters of `start`. Returns what its file says of their training.
+def _images(spec: NetworkSpec, recipe: Recipe, data: str | None) -> tuple[Images, Images]:
+    """Returns the images to train on and those that are held out."""
+    source = datasets.find(data, recipe.dataset)
+    train, held = (
+        source.fitting(split, spec.input, spec.classes, resize=recipe.resize)
+        for split in ("train", "validation")
+    )
+    return train, held
+
+
+def _begin(trainer: Trainer, loaded: Checkpoint, where: str) -> list[str]:
+    """Take over the parameters of a network. Returns which parts have none of it.
 
     Formats and repair methods may differ as far as the parameters are the same. Activations that
-    `start` lacks begin as the identity.
+    the network lacks begin as the identity, and a stem of another kind begins anew.
     """
-    loaded, spec = checkpoint.load(start), trainer.model.spec
+    spec = trainer.model.spec
     if loaded.spec.repair.activation == "none":
         for layer in trainer.model.layers():
             if layer.activation is not None:
                 layer.activation.begin_as_identity()
-    mine = trainer.model.state_dict()
-    added = {name for name in mine.keys() - loaded.state.keys() if ".activation." in name}
-    state = {**{name: mine[name] for name in added}, **loaded.state}
+    mine, theirs = trainer.model.state_dict(), loaded.state
+    if loaded.spec.repair.stem != spec.repair.stem:
+        theirs = {name: part for name, part in theirs.items() if not _of_stem(name)}
+    added = {
+        name for name in mine.keys() - theirs.keys() if _of_stem(name) or ".activation." in name
+    }
+    state = {**{name: mine[name] for name in added}, **theirs}
     alike = replace(loaded.spec, formats=spec.formats, repair=spec.repair) == spec
-    shapes, theirs = ({name: part.shape for name, part in s.items()} for s in (mine, state))
-    if not alike or shapes != theirs:
-        raise UserError(f"{start}: its network is {loaded.spec}, asked for is {spec}")
+    wanted, given = ({name: part.shape for name, part in s.items()} for s in (mine, state))
+    if not alike or wanted != given:
+        raise UserError(f"{where}: its network is {loaded.spec}, asked for is {spec}")
     trainer.model.load_state_dict(state)
-    return loaded.metrics
+    stem, activations = any(map(_of_stem, added)), any(".activation." in name for name in added)
+    return ["the stem"] * stem + ["the activations"] * activations
+
+
+def _of_stem(name: str) -> bool:
+    """Whether a parameter is the stem's."""
+    return name.startswith("stem.")
 
 
 def benchmark(
@@ -106,7 +133,7 @@ def benchmark(
     images = random_images(spec, 8 * recipe.batch)
     teacher = None
     if spec.repair.teacher_student != "none":
-        teacher = Teacher(spec.blocks, spec.widths, spec.classes, spec.input[2])
+        teacher = Teacher(spec.blocks[0], spec.widths, spec.classes, spec.input[2])
     trainer = Trainer(spec, recipe, images, images, team, teacher, compiled=compiled)
     speed = trainer.measure(seconds)
     return dict(
@@ -124,10 +151,8 @@ def train_teacher(
     resume : go on from `out`.state. The metrics of each epoch go to `out`.log.jsonl, too.
     team : the processes that train together; each must make the same call.
     """
-    images, validation = (
-        datasets.load(recipe.dataset, directory, split) for split in ("train", "validation")
-    )
-    trainer = TeacherTrainer(spec.blocks, spec.widths, recipe, images, validation, team)
+    images, validation = _images(spec, recipe, directory)
+    trainer = TeacherTrainer(spec.blocks[0], spec.widths, recipe, images, validation, team)
     kept = state_path(out)
     if resume:
         trainer.restore(checkpoint.read_inert(kept, "training state"), kept)
@@ -139,5 +164,7 @@ def train_teacher(
     logs: list[Log] = []
     if team.rank == 0:
         logs = [log, Lines(lines_path(out), trainer.epoch)]
+        if not resume:
+            kept.unlink(missing_ok=True)
     trainer.run(to_all(logs), keep)
     return trainer

@@ -15,12 +15,12 @@ RESIDUAL = ".residual"
 def integers(model: BinaryResNet, pixels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Returns the residual streams and the classes: a bnnhw.training.exact.Integers."""
     network = lower(model)
-    streaming = [shape.name for shape in network.spec.convolutions() if shape.shortcut]
-    taps = [name + RESIDUAL for name in ("stem", *streaming)]
+    fractions = {"stem": network.spec.formats.fraction(0)}
+    fractions |= {s.name: s.fraction for s in network.spec.convolutions() if s.shortcut}
+    taps = [name + RESIDUAL for name in fractions]
     found = golden.run(network, pixels.permute(0, 2, 3, 1).cpu().numpy(), taps)
-    step = 2.0**-network.spec.formats.residual_fraction
     streams = {
-        name.removesuffix(RESIDUAL): torch.from_numpy(found[name]).permute(0, 3, 1, 2) * step
-        for name in taps
+        name: torch.from_numpy(found[name + RESIDUAL]).permute(0, 3, 1, 2) * 2.0**-fraction
+        for name, fraction in fractions.items()
     }
     return streams, torch.from_numpy(found["class"])

@@ -9,9 +9,10 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
 
 from bnnhw.errors import UserError
+from bnnhw.jobs.locks import alone, beside
 
 PATIENCE = timedelta(minutes=10)
 
@@ -101,6 +103,17 @@ def launched() -> Team | None:
         return None
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     return Team(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+
+
+def one_training(out: Path) -> AbstractContextManager[None]:
+    """Returns a lock of the file that a training writes. The first of torchrun's processes has it.
+
+    Raises UserError where another training has it.
+    """
+    place = launched()
+    if place is not None and place.rank > 0:
+        return nullcontext()
+    return alone(beside(out), f"--out {out}")
 
 
 @contextmanager

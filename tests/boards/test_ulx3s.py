@@ -7,7 +7,7 @@ from bnnhw.boards.numbers import baud_divisor
 from bnnhw.boards.ulx3s import BOARD
 from bnnhw.compiler.plan import make_plan
 from bnnhw.flow import implement
-from bnnhw.flow.design import write_design
+from bnnhw.flow.stages import write_design
 from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
@@ -81,7 +81,7 @@ def test_an_engine_of_weights_for_several_terms_is_synthesised(tmp_path):
     repair = Repair(double_residual=False, ensemble="weights-2")
     spec = NetworkSpec(depth=20, widths=(16, 32, 64), repair=repair)
     plan = make_plan(lower(untrained(spec)), BOARD)
-    write_design(plan, spec, BOARD, BOARD.made_hz(), tmp_path)
+    write_design(plan, BOARD, tmp_path)
     cells = implement.synthesise(BOARD, tmp_path)
     assert all(cells[name] <= total for name, total in BOARD.budget.items())
     assert cells["ebr"] >= BOARD.memory_ebr and cells["dsp"] == 8

@@ -10,8 +10,10 @@ from bnnhw.boards.icebreaker import BOARD
 from bnnhw.boards.ulx3s import BOARD as LARGER
 from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.errors import UserError
-from bnnhw.network.spec import NetworkSpec, NumberFormats
+from bnnhw.network.layers import Layer
+from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from tests.plans import SPECS, names_of, network_of
+from tests.random_networks import random_network
 
 
 def refused(spec: NetworkSpec, board=BOARD) -> DoesNotFit:
@@ -27,11 +29,37 @@ def refused(spec: NetworkSpec, board=BOARD) -> DoesNotFit:
     return caught.value
 
 
+def test_what_the_engine_has_no_part_for_is_named():
+    spec = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(3, 4, 4)))
+    with pytest.raises(UserError, match=r"residual_fractions=\(3, 4, 4\): the engine has no such"):
+        make_plan(network_of(spec), BOARD)
+    spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1))
+    network = random_network(spec, exponents=True)
+    with pytest.raises(UserError, match=r"stem\.exponent\[.\]=.*lower it with exponents=False"):
+        make_plan(network, BOARD)
+    thermometer, adabin = Repair(stem="thermometer"), Repair(binary_sets="adabin")
+    for settings, fault in (
+        (dict(stem_activation="prelu"), "stem_activation=prelu: the engine"),
+        (dict(pad=(0,)), r"pad=\(0,\): the engine"),
+        (dict(pad=(128,), repair=thermometer), r"pad=\(128,\): the engine"),
+        (dict(levels=(3, 9), repair=thermometer), r"levels=\(3, 9\): the engine"),
+        (dict(adabin_padding="zero", repair=adabin), "adabin_padding=zero: the engine"),
+    ):
+        with pytest.raises(UserError, match=fault):
+            make_plan(random_network(replace(spec, **settings)), BOARD)
+    assert make_plan(random_network(replace(spec, pad=(128,))), BOARD)
+    layers = (Layer("one", 4, 4), Layer("two", 4, 4, repair=Repair(activation="prelu")))
+    with pytest.raises(UserError, match=r"two\.repair: the engine has no such part yet"):
+        make_plan(random_network(NetworkSpec(layers=layers, input=(8, 8, 1))), BOARD)
+    same = NetworkSpec(depth=8, formats=NumberFormats(residual_fractions=(4, 4, 4)))
+    assert make_plan(network_of(same), BOARD)
+
+
 def test_what_is_too_wide_names_every_resource():
     error = refused(NetworkSpec(depth=20, widths=(64, 128, 256)))
     assert names_of(error) == {"memory", "weight buffer", "window buffer"}
     used = {part.name.split(" (")[0]: part.used for part in error.resources}
-    assert used["weight buffer"] == 256 * 256 // 16
+    assert used["weight buffer"] == 256 * 128 // 16
     assert used["window buffer"] == max((16 + 2) * 4, (8 + 2) * 8, (4 + 2) * 16)
     assert isinstance(error, UserError)
 
@@ -41,7 +69,7 @@ def test_what_is_too_wide_names_every_resource():
     [
         (NetworkSpec(depth=4, widths=(16,), input=(126, 60, 1)), BOARD, "memory"),
         (NetworkSpec(4, (16,), (92, 92, 1)), LARGER, "last map, or one with gates"),
-        (NetworkSpec(depth=4, widths=(80,), input=(4, 4, 1)), BOARD, "weight buffer"),
+        (NetworkSpec(depth=6, widths=(64, 80), input=(4, 4, 1)), BOARD, "weight buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 126, 1)), BOARD, "window buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 4, 8)), BOARD, "weight buffer"),
         (SPECS["digits"], replace(BOARD, budget=BOARD.budget | dict(ebr=26)), "block RAM"),
@@ -66,7 +94,7 @@ def test_a_logit_that_may_overflow_is_refused():
 
 def test_the_greatest_window_and_weight_buffers_fit():
     window = NetworkSpec(depth=4, widths=(16,), input=(4, 124, 1))
-    weights = NetworkSpec(depth=4, widths=(64,), input=(4, 4, 1))
+    weights = NetworkSpec(depth=6, widths=(32, 128), input=(4, 4, 1))
     for spec, name, size in ((window, "window", 64), (weights, "weight", 256)):
         resources = make_plan(network_of(spec), BOARD).resources
         part = next(part for part in resources if part.name.startswith(f"{name} buffer"))

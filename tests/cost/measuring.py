@@ -12,7 +12,6 @@ from bnnhw.cost import bench
 from bnnhw.cost.activity import Activity
 from bnnhw.cost.tables import entries
 from bnnhw.flow import tools
-from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
 from bnnhw.flow.prove import Proof
 from bnnhw.network.methods import isolated
@@ -35,14 +34,14 @@ class Tools:
         self.calls, self.counted = [], []
         self.mismatch, self.luts, self.fault = None, 4000, None
 
-    def write_design(self, plan, spec, board, clock_hz, folder):
+    def write_files(self, plan, board, clock_hz, folder):
         self.calls.append("design")
         (folder / "top.il").write_text(repr(plan.parameters))
-        (folder / f"top.{FAMILIES[board.family].pins}").write_text("")
+        (folder / f"top.{board.constraints}").write_text("")
         (folder / "flash.bin").write_bytes(plan.image.tobytes())
         return folder / "engine.v"
 
-    def prove(self, plan, network, verilog, images, folder, *, byte_cycles):
+    def prove(self, plan, network, verilog, images, folder, *, byte_cycles, progress):
         assert images.shape[1:] == network.spec.input
         self.calls.append("prove")
         more = plan.parameters.minus_one
@@ -52,6 +51,8 @@ class Tools:
         self.calls.append("synth")
         if self.fault:
             raise tools.ToolError(self.fault)
+        for product in ("top.json", "netlist.v"):
+            (folder / product).write_text("made")
         more = "minus_one=True" in (folder / "top.il").read_text()
         return dict(lut=self.luts + 64 * more, ff=2000, ebr=27, spram=4, dsp=8)
 

@@ -2,7 +2,11 @@
 
 import json
 
+import pytest
+
 from bnnhw.cost.netlist import Net, read_netlist
+from bnnhw.errors import UserError
+from bnnhw.flow.families import ECP5, ICE40
 
 DIRECTIONS = dict(O="output", Q="output", RDATA="output", DATAOUT="output", PACKAGE_PIN="inout")
 
@@ -36,7 +40,8 @@ def test_nets_have_the_loads_of_all_pins_but_clocks(tmp_path):
             mac=cell("SB_MAC16", O=[6, 8], A=[3, 3, 4], B=["0"], CLK=2, CE=7),
             pin=cell("SB_IO", PACKAGE_PIN=9, D_OUT_0=4),
             scope=cell("$scopeinfo"),
-        )
+        ),
+        ICE40,
     )
     assert netlist.clock == "clk" and netlist.flip_flops == 2
     names = {net.name: net for net in netlist.nets}
@@ -54,7 +59,13 @@ def test_memories_are_on_when_their_enables_are(tmp_path):
             ff=cell("SB_DFF", Q=3, D=3, C=2),
             ram=cell("SB_RAM40_4K", RDATA=[4], RE="1", RCLKE=3, WE=7, WCLKE="0", RCLK=2),
             spram=cell("SB_SPRAM256KA", DATAOUT=[5], CHIPSELECT="1", WREN=6, CLOCK=2),
-        )
+        ),
+        ICE40,
     )
     assert netlist.ebr == (("(1'b1 & a)", "(x & 1'b0)"),)
     assert netlist.spram == (("(1'b1 & ~\\c.d )", "(1'b1 & \\c.d )"),)
+
+
+def test_a_family_whose_netlists_cannot_be_simulated_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nextpnr-ecp5 cannot be simulated"):
+        read_netlist(written(tmp_path), ECP5)

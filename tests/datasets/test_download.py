@@ -23,7 +23,7 @@ from bnnhw.data import main
 from bnnhw.datasets import download
 from bnnhw.datasets.download import ARCHIVES
 from bnnhw.errors import UserError
-from tests.datasets.test_images import CIFAR10, write_cifar
+from tests.datasets.test_images import CIFAR10, META, write_cifar
 
 
 class Server:
@@ -93,7 +93,7 @@ def cifar10(tmp_path_factory):
     """(Archive, its bytes, the test images' pixels) of a small CIFAR-10."""
     folder = tmp_path_factory.mktemp("made") / "cifar-10-batches-py"
     written = write_cifar(folder, {**dict.fromkeys(CIFAR10, 3), "test_batch": 5})
-    (folder / "batches.meta").write_bytes(b"names")
+    (folder / "batches.meta").write_bytes(META)
     (folder / "readme.html").write_bytes(b"not needed")
     content = packed(folder)
     return standing_for("cifar10", content), content, written["test_batch"]
@@ -122,7 +122,7 @@ def test_a_download_can_be_loaded(tmp_path, cifar10):
 def test_cifar100_can_be_loaded(tmp_path):
     folder = tmp_path / "made" / "cifar-100-python"
     write_cifar(folder, dict(train=3, test=2), labels="fine_labels", classes=100)
-    (folder / "meta").write_bytes(b"names")
+    (folder / "meta").write_bytes(META)
     content = packed(folder)
     with serving(Server(content)) as source:
         download.download(standing_for("cifar100", content), source, tmp_path)
@@ -209,7 +209,7 @@ def member(name, **fields):
 def test_only_the_expected_regular_files_are_unpacked(tmp_path):
     made = tmp_path / "made" / "cifar-100-python"
     write_cifar(made, dict(train=1, test=1), labels="fine_labels", classes=100)
-    (made / "meta").write_bytes(b"names")
+    (made / "meta").write_bytes(META)
     extra = [(member("../outside"), b"x"), (member("cifar-100-python/more"), b"x")]
     content = packed(made, *extra)
     out = tmp_path / "out"

@@ -24,6 +24,13 @@ def write_cifar(folder, counts, *, labels="labels", classes=10):
     return written
 
 
+META = pickle.dumps(
+    {
+        b"label_names": [b"class %d" % label for label in range(10)],
+        b"fine_label_names": [b"class %d" % label for label in range(100)],
+    },
+    protocol=2,
+)
 CIFAR10 = {**{f"data_batch_{i}": 1020 for i in range(1, 6)}, "test_batch": 30}
 
 
@@ -107,5 +114,5 @@ def test_guess_goes_by_shape_and_classes():
     assert datasets.guess((32, 32, 3), 10) == "cifar10"
     assert datasets.guess((32, 32, 3), 100) == "cifar100"
     assert datasets.guess((8, 8, 1), 10) == "digits"
-    with pytest.raises(UserError, match="no data set has images of 24x24x1 in 7 classes"):
+    with pytest.raises(UserError, match="no data set that comes along has images of 24x24x1"):
         datasets.guess((24, 24, 1), 7)

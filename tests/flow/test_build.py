@@ -1,9 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from bnnhw import golden
 from bnnhw.build import main
+from bnnhw.datasets import random_pixels
+from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet, checkpoint
 
@@ -37,6 +41,42 @@ def test_another_residual_width_has_no_recorded_accuracy(tmp_path):
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["model"]["spec"]["formats"]["residual_width"] == 12
     assert content["accuracy"]["integer"] is None and content["accuracy"]["float"] > 0
+
+
+def rows(result):
+    """What the table of a build says of the accuracy."""
+    lines = [line for line in result.output.splitlines() if "accuracy " in line and "│" in line]
+    return [line.split("│")[2].strip() for line in lines]
+
+
+def test_a_build_says_what_accuracy_is_known(tmp_path):
+    words = ("--stop-after", "plan", "--out", tmp_path / "out")
+    (row,) = rows(build("resnet8-digits", *words))
+    accuracy = checkpoint.load(checkpoint.bundled("resnet8-digits")).metrics["accuracy"]
+    integer, real = (f"{accuracy[kind]:.2f} %" for kind in ("integer", "float"))
+    known = "360 test images of digits"
+    assert row == f"{integer} as integers, {real} in float; {known}"
+    narrow = rows(build("resnet8-digits", *words, "--residual-width", 12))
+    assert narrow == [f"{real} in float; {known}", "of the integers unknown: give --data"]
+    model = untrained(tmp_path / "new.pt", depth=8, widths=(8, 8, 8), input=(9, 8, 2), classes=3)
+    assert rows(build(model, *words)) == ["unknown: give --data"]
+
+
+def test_a_build_measures_the_accuracy_of_the_integers_on_own_images(tmp_path):
+    shape = dict(depth=8, widths=(8, 8, 8), input=(9, 8, 2), classes=3)
+    model = untrained(tmp_path / "new.pt", **shape)
+    pixels, labels = random_pixels((9, 8, 2), 60), np.arange(60) % 3
+    np.savez(tmp_path / "own.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    words = ("--data", tmp_path / "own.npz", "--stop-after", "plan", "--out", tmp_path / "out")
+    result = build(model, *words, "--evaluate", 50)
+    found = golden.run(lower(checkpoint.load(model)), pixels[:50])["class"]
+    top1 = round(100 * float((found == labels[:50]).mean()), 2)
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    expected = dict(dataset="own", split="test", images=50, integer=top1)
+    assert content["accuracy"]["measured"] == expected
+    assert rows(result) == [f"{top1:.2f} % as integers; first 50 test images of own, now"]
+    none = build(model, *words, "--evaluate", 0)
+    assert rows(none) == ["unknown: give --data"]
 
 
 def test_too_large_network_shows_the_table_and_exits_2(tmp_path):

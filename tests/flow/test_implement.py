@@ -64,8 +64,14 @@ def test_synthesis_counts_what_the_family_has(monkeypatch, tmp_path, board, stat
     def run(tool, arguments, *, cwd, log):
         assert tool is tools.YOSYS and f"{arguments[-1]}" == "top.ys"
         (cwd / "top.stat").write_text(stat)
+        (cwd / "top.json").write_text("{\n}\n")
+        (cwd / "netlist.v").write_text(netlist)
 
     monkeypatch.setattr(tools, "run", run)
+    netlist = "module top;\nendmod"
+    with pytest.raises(tools.ToolError, match="netlist.v: Yosys has not written it to its end"):
+        implement.synthesise(board, tmp_path)
+    netlist = "module top;\nendmodule\n"
     assert implement.synthesise(board, tmp_path) == expected
     script = (tmp_path / "top.ys").read_text()
     assert f"synth_{board.family} {' '.join(board.synth_opts)} -top top" in script

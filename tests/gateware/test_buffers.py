@@ -68,6 +68,7 @@ def test_weight_buffer_keeps_taps_and_parameters_of_entries(thresholds, slopes):
         [(dut.write, 0), *zip(addresses, chosen, strict=True)]
         for chosen in zip(*order, strict=True)
     ]
+    reads[0].append((dut.half, 1))  # what was written is read once the halves change places
     outputs = (dut.scale, dut.bias, dut.threshold, dut.above, dut.below, dut.shift_out)
     samples = []
 
@@ -92,3 +93,24 @@ def whole_word(taps, parameter):
     """Three 16-bit taps, then a signed 16-bit parameter, lowest first."""
     fields = [int(field) & 0xFFFF for field in (*taps, parameter)]
     return sum(field << 16 * index for index, field in enumerate(fields))
+
+
+def test_a_half_of_the_weight_buffer_is_written_while_the_other_is_read():
+    rng = np.random.default_rng(3)
+    depth = 16
+    dut = WeightBuffer(engine_parameters(weight_depth=depth))
+    taps = rng.integers(0, 1 << 16, (6, depth // 2))
+    cycles, samples = [], []
+    for step, values in enumerate(taps):
+        for entry, value in enumerate(values):
+            cycles.append([
+                (dut.half, step % 2), (dut.write, 1), (dut.write_entry, entry),
+                (dut.write_row, 0), (dut.write_data, int(value)), (dut.weight_entry, entry),
+            ])  # fmt: skip
+
+    async def bench(ctx):
+        probe = dut.weights[0][0]
+        samples.extend(await play(ctx, [*cycles, []], lambda ctx: ctx.get(probe)))
+
+    simulate(dut, bench)
+    assert samples[1 + depth // 2 :] == taps[:-1].reshape(-1).tolist()

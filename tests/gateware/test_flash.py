@@ -4,7 +4,8 @@ import pytest
 from amaranth.lib.crc import catalog
 
 from bnnhw.gateware.flash import FlashReader, boot_image, checksum
-from tests.gateware.streams import receive, simulate
+from tests.gateware.bench import simulate
+from tests.gateware.streams import receive
 
 
 async def model(ctx, dut, content, log):

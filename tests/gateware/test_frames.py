@@ -4,7 +4,8 @@ import struct
 import pytest
 
 from bnnhw.gateware.frames import COMMAND, GOOD, SPOILED, Frames
-from tests.gateware.streams import receive, send, simulate
+from tests.gateware.bench import simulate
+from tests.gateware.streams import receive, send
 
 FRAME, RESULTS, SILENCE = 12, 5, 6
 ANSWER = 1 + 4 * RESULTS
@@ -92,3 +93,22 @@ def test_disabled_drops_bytes():
 def test_bad_parameters():
     with pytest.raises(ValueError, match="frame_bytes=0"):
         Frames(frame_bytes=0, n_results=3, timeout_bits=5)
+
+
+@pytest.mark.parametrize(
+    ("sent", "fault"),
+    [([], "a result without a frame"), ([COMMAND, 1, 2], "a result before the frame's last pixel")],
+)
+def test_a_result_at_the_wrong_time_is_a_fault(sent, fault):
+    dut = Frames(frame_bytes=FRAME, n_results=RESULTS, timeout_bits=SILENCE)
+
+    async def host(ctx):
+        ctx.set(dut.enable, 1)
+        ctx.set(dut.pixels.ready, 1)
+        await send(ctx, dut.received, sent)
+        ctx.set(dut.results.valid, 1)
+        await ctx.tick()
+        await ctx.tick()
+
+    with pytest.raises(AssertionError, match=fault):
+        simulate(dut, host)

@@ -16,7 +16,7 @@ BLOCKS = 3
 
 @pytest.mark.parametrize("width", [8, 12])
 @pytest.mark.parametrize("gaps", [[1], [2], [1, 2, 3, 6]])
-def test_residuals_come_two_cycles_after_their_token(width, gaps):
+def test_residuals_come_three_cycles_after_their_token(width, gaps):
     rng = random.Random(width)
     limit = 1 << (width - 1)
     values = np.random.default_rng(width).integers(-limit, limit, (2 * BLOCKS, 2, 16))
@@ -30,7 +30,7 @@ def test_residuals_come_two_cycles_after_their_token(width, gaps):
 
     def channel_of(block, channel):
         has = channel in CHANNELS
-        expected[len(cycles) + 2] = [
+        expected[len(cycles) + 3] = [
             int(values[2 * block + lane // 2, lane % 2, channel - 8]) if has else 0
             for lane in range(4)
         ]
@@ -53,7 +53,46 @@ def test_residuals_come_two_cycles_after_their_token(width, gaps):
         samples.extend(
             await play(
                 ctx,
-                cycles + [[(dut.token, {})]] * 2,
+                cycles + [[(dut.token, {})]] * 3,
+                lambda ctx: [ctx.get(dut.residual[lane]) for lane in range(4)],
+            )
+        )
+
+    simulate(m, bench)
+    assert {cycle: samples[cycle] for cycle in expected} == expected
+
+
+@pytest.mark.parametrize("width", [8, 12])
+def test_residuals_of_a_tile_of_channels(width):
+    """Of 64 channels those from 16 to 47."""
+    limit = 1 << (width - 1)
+    values = np.random.default_rng(width).integers(-limit, limit, (4, 4, 64))
+    parameters = engine_parameters(width, tiles=True)
+    dut = ShortcutReader(parameters)
+    per_word = parameters.word_channels
+    m = Module()
+    words = residual_words(values, parameters.slot_width)
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
+    connect(m, dut.memory, memory.fetch)
+    cycles = [[(dut.load, 1), (dut.base, 16 // per_word), (dut.skip, 2)], [(dut.load, 0)]]
+    expected = {}
+    for block in range(4):
+        y, x = 2 * (block // 2), 2 * (block % 2)
+        for channel in range(16, 48):
+            expected[len(cycles) + 3] = [
+                int(values[y + lane // 2, x + lane % 2, channel]) for lane in range(4)
+            ]
+            odd = channel % 2 if per_word == 2 else 0
+            token = dict(valid=1, shortcut=1, odd=odd, position_end=channel == 47)
+            cycles.append([(dut.token, token)])
+    samples = []
+
+    async def bench(ctx):
+        ctx.set(memory.allow, 1)
+        samples.extend(
+            await play(
+                ctx,
+                cycles + [[(dut.token, {})]] * 3,
                 lambda ctx: [ctx.get(dut.residual[lane]) for lane in range(4)],
             )
         )
@@ -75,13 +114,13 @@ def test_single_pixels_are_read_where_they_are_written():
     expected = {}
     for y, x, c in np.ndindex(height, width, channels):
         ends = dict(position_end=c == channels - 1, row_end=(x, c) == (width - 1, channels - 1))
-        expected[len(cycles) + 2] = values[y, x, c]
+        expected[len(cycles) + 3] = values[y, x, c]
         cycles += [[(dut.token, dict(valid=1, shortcut=1, **ends))], [(dut.token, {})]]
     samples = []
 
     async def bench(ctx):
         ctx.set(memory.allow, 1)
-        padded = [*cycles, []]
+        padded = [*cycles, [], []]
         samples.extend(await play(ctx, padded, lambda ctx: ctx.get(dut.residual[0])))
 
     simulate(m, bench)
@@ -129,7 +168,7 @@ def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, b
             for row in (2 * y, 2 * y + 1)
             for column in (2 * x, 2 * x + 1)
         ]
-        expected[len(cycles) + 2] = (sum(block) << parameters.guard) >> 2 if has else 0
+        expected[len(cycles) + 3] = (sum(block) << parameters.guard) >> 2 if has else 0
         edges = dict(edge_row=2 * y + 1 == height, edge_column=2 * x + 1 == width)
         ends = dict(position_end=last, row_end=last and x == columns - 1)
         token = dict(valid=1, shortcut=has, odd=c % 2 if per_word == 2 else 0)
@@ -139,7 +178,7 @@ def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, b
 
     async def bench(ctx):
         ctx.set(source.allow, 1)
-        samples.extend(await play(ctx, [*cycles, []], lambda ctx: ctx.get(dut.residual[0])))
+        samples.extend(await play(ctx, [*cycles, [], []], lambda ctx: ctx.get(dut.residual[0])))
 
     simulate(m, bench)
     assert {cycle: samples[cycle] for cycle in expected} == expected

@@ -6,7 +6,8 @@ from amaranth.lib.stream import Signature
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from bnnhw.gateware.uart import Receiver, Transmitter
-from tests.gateware.streams import receive, send, simulate
+from tests.gateware.bench import simulate
+from tests.gateware.streams import receive, send
 
 
 class Loop(Component):
@@ -92,3 +93,16 @@ def test_divisor_too_small():
         Receiver(3)
     with pytest.raises(ValueError, match="divisor=2"):
         Transmitter(2)
+
+
+def test_a_byte_that_changes_before_it_is_taken_is_a_fault():
+    dut = Transmitter(4)
+
+    async def bench(ctx):
+        ctx.set(dut.i.valid, 1)
+        for value in (1, 2, 3):
+            ctx.set(dut.i.payload, value)
+            await ctx.tick()
+
+    with pytest.raises(AssertionError, match="i: an offer changed before it was taken"):
+        simulate(dut, bench)

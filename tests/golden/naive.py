@@ -15,6 +15,7 @@ def clip(value: int, width: int) -> int:
 def window_sum(x: np.ndarray, weights: np.ndarray, stride: int, outside: int) -> np.ndarray:
     """3x3 convolution of whole numbers (H, W, C) by its definition."""
     height, width, _ = x.shape
+    outside = np.broadcast_to(outside, x.shape[2:])
     out = np.zeros((-(-height // stride), -(-width // stride), len(weights)), np.int64)
     for row, column in np.ndindex(*out.shape[:2]):
         total = np.zeros(len(weights), np.int64)
@@ -22,7 +23,7 @@ def window_sum(x: np.ndarray, weights: np.ndarray, stride: int, outside: int) ->
             at_y, at_x = row * stride + dy - 1, column * stride + dx - 1
             inside = 0 <= at_y < height and 0 <= at_x < width
             for c in range(x.shape[2]):
-                total += (x[at_y, at_x, c] if inside else outside) * weights[:, dy, dx, c]
+                total += (x[at_y, at_x, c] if inside else outside[c]) * weights[:, dy, dx, c]
         out[row, column] = total
     return out
 
@@ -66,17 +67,22 @@ class Naive:
     def stem(self, network, image):
         part = network.stem
         if part.levels is None:
-            acc = window_sum(image.astype(int) - 128, part.weights, 1, 0)
+            pad = np.array(self.spec.pad or 128) - 128
+            acc = window_sum(image.astype(int) - 128, part.weights, 1, pad)
         else:
             bits = [pixel >= level for pixel in np.moveaxis(image, 2, 0) for level in part.levels]
             bits = np.stack(bits, 2).astype(int)
             self.taps["input.bits"] = bits
-            acc = window_sum(bits * 2 - 1, part.weights, 1, self.outside)
+            pad = [2 * (p >= level) - 1 for p in self.spec.pad for level in part.levels]
+            acc = window_sum(bits * 2 - 1, part.weights, 1, pad or self.outside)
         self.taps["stem.acc"] = acc
         half = acc // 2**part.pre_shift
-        stream = self.residual(
-            half * part.requantiser.scale.astype(int) // self.down + part.requantiser.bias
-        )
+        v = self.scaled(half, part.requantiser.scale, part.requantiser)
+        v = v + self.constant(part.requantiser)
+        if part.activation is not None:
+            for at in np.ndindex(*v.shape):
+                v[at] = act(int(v[at]), part.activation, at[2], self.down)
+        stream = self.residual(v)
         self.taps["stem.residual"] = stream
         thresholds = np.atleast_2d(part.requantiser.threshold)
         return stream, self.keep_bits("stem", stream, thresholds)
@@ -84,7 +90,8 @@ class Naive:
     def convolution(self, part: IntegerConvolution, stream, bits):
         name, shape = part.shape.name, part.shape
         terms = [(part.weights, 0)] + [(term.weights, term.feature) for term in part.further]
-        accs = [window_sum(bits[at] * 2 - 1, w, shape.stride, self.outside) for w, at in terms]
+        outside = -1 if (shape.repair or self.spec.repair).padding == "minus-one" else 0
+        accs = [window_sum(bits[at] * 2 - 1, w, shape.stride, outside) for w, at in terms]
         for at, acc in enumerate(accs):
             self.taps[f"{name}.acc{at or ''}"] = acc
         if part.requantiser is None:
@@ -98,12 +105,18 @@ class Naive:
             assert (acc % 2 == 0).all()
             if acc is not accs[0]:
                 u = np.clip(u, -32768, 32767)
-            u = u + acc // 2 * scale.astype(int) // self.down
+            u = u + self.scaled(acc // 2, scale, part.requantiser)
+        bias = self.constant(part.requantiser)
         for row, column, c in np.ndindex(*u.shape):
             value = int(u[row, column, c])
             if part.spatial is not None:
                 value = clip(value, 16) * int(part.spatial[row, column]) // 64
-            value += int(part.requantiser.bias[c])
+            value += int(bias[c])
+            if part.border is not None:
+                at = shape.stride * row, shape.stride * column
+                ends = at[0] + 1 >= shape.height, at[1] + 1 >= shape.width
+                i, j = (0 if not a else 1 + b for a, b in zip(at, ends, strict=True))
+                value += int(part.border[i, j, c])
             u[row, column, c] = act(value, part.before, c, self.down) if part.before else value
         if part.gate is not None:
             gates = self.gates(name, u, part.gate)
@@ -153,15 +166,34 @@ class Naive:
             acc = np.stack([(x * row.astype(int)).sum(2) for row in part.shortcut.weights], 2)
             self.taps[f"{part.shape.name}.shortcut.acc"] = acc
             half = acc // 2**part.shortcut.pre_shift
-            r = half * part.shortcut.scale.astype(int) // self.down + part.shortcut.bias
+            r = self.scaled(half, part.shortcut.scale, part.shortcut)
+            r = r + self.constant(part.shortcut)
             return np.clip(r, -32768, 32767)
-        if step == 2 and self.spec.repair.downsample == "avgpool-duplicate":
+        if step == 2 and (shape.repair or self.spec.repair).downsample == "avgpool-duplicate":
             height, width, channels = stream.shape
             for row, column, c in np.ndindex(*added.shape):
                 for dy, dx in np.ndindex(2, 2):
                     at = min(2 * row + dy, height - 1), min(2 * column + dx, width - 1)
                     added[row, column, c] += stream[(*at, c % channels)]
-            return added * self.one // 4
+            return self.moved_point(added, shape) // 4
         front = shape.shortcut_offset
         added[:, :, front : front + shape.shortcut_channels] = stream[::step, ::step]
-        return added * self.one
+        return self.moved_point(added, shape)
+
+    def scaled(self, half, scale, part) -> np.ndarray:
+        exponent = np.zeros_like(scale) if part.exponent is None else part.exponent
+        half = np.broadcast_to(half, (*half.shape[:-1], len(scale)))
+        result = np.zeros(half.shape, np.int64)
+        for at in np.ndindex(*half.shape):
+            e = int(exponent[at[-1]])
+            product = int(half[at]) * int(scale[at[-1]])
+            result[at] = product * 2**e // self.down if e > 0 else product // (self.down * 2**-e)
+        return result
+
+    def constant(self, part) -> np.ndarray:
+        exponent = np.zeros_like(part.bias) if part.exponent is None else part.exponent
+        return part.bias.astype(int) * 2 ** np.maximum(exponent, 0)
+
+    def moved_point(self, stream, shape) -> np.ndarray:
+        power = self.formats.guard + shape.fraction - shape.shortcut_fraction
+        return stream * 2**power if power >= 0 else stream // 2**-power

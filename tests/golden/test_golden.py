@@ -17,6 +17,7 @@ from bnnhw.network.repair import CATEGORIES
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import untrained
 from tests.golden.naive import Naive
+from tests.layer_lists import MIXED
 from tests.random_networks import random_network
 
 METHODS = {
@@ -68,10 +69,10 @@ def test_every_method_equals_the_definition(method):
     spec = NetworkSpec(depth=6, widths=(4, 6), input=shape, classes=3, repair=METHODS[method])
     images = np.random.default_rng(2).integers(0, 256, (1, *shape), dtype=np.uint8)
     for seed, loud in enumerate((1.0, 30.0)):
-        check_against_loops(random_network(spec, seed, loud), images)
+        check_against_loops(random_network(spec, seed, loud, two_sided=0.5), images)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_random_combinations_equal_the_definition(seed):
     rng = np.random.default_rng(seed)
     repair = None
@@ -83,12 +84,27 @@ def test_random_combinations_equal_the_definition(seed):
             })  # fmt: skip
     width, guard = int(rng.integers(8, 13)), int(rng.integers(1, 4))
     fraction = int(rng.integers(guard + 8, 15))
-    formats = NumberFormats(width, int(rng.integers(2, 6)), fraction, guard)
+    points = tuple(map(int, rng.integers(2, 6, 2))) if seed % 2 else ()
+    formats = NumberFormats(width, int(rng.integers(2, 6)), fraction, guard, points)
     shape = (int(rng.integers(4, 7)), int(rng.integers(4, 7)), 2)
-    spec = NetworkSpec(depth=6, widths=(4, 10), input=shape, classes=3, repair=repair,
-                       formats=formats)  # fmt: skip
+    zero = repair.binary_sets == "adabin" and repair.scaling != "spatial" and seed % 2
+    spec = NetworkSpec(
+        depth=6, widths=(4, 10), input=shape, classes=3, repair=repair, formats=formats,
+        pad=(5, 130) if seed % 4 == 1 else (),
+        levels=(7, 90, 91, 200) if repair.stem == "thermometer" and seed % 2 else (),
+        stem_activation=("none", "prelu", "maxout")[seed % 3],
+        adabin_padding="zero" if zero else "centre",
+    )  # fmt: skip
     images = rng.integers(0, 256, (1, *shape), dtype=np.uint8)
-    check_against_loops(random_network(spec, seed), images)
+    check_against_loops(random_network(spec, seed, two_sided=0.5, exponents=seed % 3 == 0), images)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_layers_of_their_own_methods_equal_the_definition(seed):
+    network = random_network(MIXED, seed, two_sided=0.5, exponents=seed > 1)
+    images = np.random.default_rng(seed).integers(0, 256, (1, *MIXED.input), dtype=np.uint8)
+    check_against_loops(network, images)
+    assert network.convolutions[3].border is not None and network.convolutions[2].border is None
 
 
 def test_random_methods_exercise_both_bits_both_slopes_and_gates():

@@ -9,10 +9,13 @@ import pytest
 
 from bnnhw.errors import UserError
 from bnnhw.lowering import fixed
-from bnnhw.network.spec import NumberFormats
-from bnnhw.nn.folded import FoldedActivation, FoldedGate, FoldedShortcut
+from bnnhw.network.folded import FoldedActivation, FoldedGate, FoldedShortcut
+from bnnhw.network.spec import NetworkSpec, NumberFormats
 
 FORMATS = NumberFormats()  # 8 bits, 4 of them after the point, guard 4, scales of 12
+
+
+SHAPE = NetworkSpec(8).convolutions()[2]
 
 
 def of(*values: float) -> np.ndarray:
@@ -77,8 +80,9 @@ def test_activations():
     assert got.shift_in.tolist() == [-128, 256]
     assert got.positive.tolist() == [256, 2045] and got.negative.tolist() == [64, 0]
     assert got.shift_out.tolist() == [-24, 520]
-    steep = FoldedActivation(of(0.0), of(1.0), of(129.0), of(0.0))
-    with pytest.raises(UserError, match=r"layer\.negative\[0\]=129: slopes must lie in 0 to 127"):
+    steep = FoldedActivation(of(0.0), of(1.0), of(-129.0), of(0.0))
+    fault = r"layer\.negative\[0\]=-129: slopes must lie in -127\.996 to 127\.996"
+    with pytest.raises(UserError, match=fault):
         fixed.activation("layer", steep, 16.0, FORMATS, carry_in=0.0, carry_out=0.0)
 
 
@@ -92,6 +96,21 @@ def gates_of(part, u: np.ndarray, fraction: int = 8) -> np.ndarray:
     hidden = (hidden + part.bias1).clip(0, 32767)
     raw = (part.w2 @ (hidden >> 2) >> 8).clip(-32768, 32767) * part.scale2 >> fraction
     return (raw + part.bias2).clip(0, 2**fraction - 1)
+
+
+@pytest.mark.parametrize("guard", [1, 4, 6])
+def test_every_pair_of_thresholds_can_be_compared(guard):
+    size = 9
+    edges = [(low, high) for low in range(size + 1) for high in range(low, size + 1)]
+    inside = [(np.arange(size) >= low) & (np.arange(size) < high) for low, high in edges]
+    bits = np.array([*inside, *(~column for column in inside)]).T
+    formats = NumberFormats(guard=guard, scale_fraction=14)
+    part, act = fixed.two_sided(bits, formats)
+    shift = formats.scale_fraction - guard
+    half = np.arange(-(size // 2), size // 2 + 1)[:, None]
+    t = (half * part.scale >> shift) + part.bias + act.shift_in
+    v = (t * np.where(t >= 0, act.positive, act.negative) >> shift) + act.shift_out
+    assert np.array_equal((v >> guard).clip(-128, 127) >= part.threshold, bits)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +152,14 @@ def test_gates_without_weights_stand_half_open():
 def test_shortcuts_of_either_kind():
     weights = np.array([[1, -1], [1, 1]], np.int8)
     real = FoldedShortcut(weights, of(0.125, -0.1), of(1.0, 0.0), binary=True)
-    part = fixed.shortcut("layer", real, fixed.shortcut_shift(real, FORMATS), FORMATS)
+    part = fixed.shortcut(real, SHAPE, fixed.shortcut_shift(real, SHAPE, FORMATS), FORMATS)
     assert part.pre_shift == 1
     # a unit of half is two of acc, a real unit 16 steps
     assert part.scale.tolist() == [4 * 4096, round(-3.2 * 4096)]
     assert part.bias.tolist() == [256, 0]  # and half a unit, to even
     weights = np.array([[127, -127], [1, 1]], np.int8)
     real = FoldedShortcut(weights, of(0.01, -0.001), of(1.0, 0.0), binary=False)
-    part = fixed.shortcut("layer", real, fixed.shortcut_shift(real, FORMATS), FORMATS)
+    part = fixed.shortcut(real, SHAPE, fixed.shortcut_shift(real, SHAPE, FORMATS), FORMATS)
     assert part.pre_shift == 3  # 0.08 of a step; and sums reach 2 * 127 * 128 < 2**15
     assert part.scale.tolist() == [round(0.08 * 4096), round(-0.008 * 4096)]
     lost = 7 / 16  # of a half, on average

@@ -22,12 +22,20 @@ from tests.lowering.test_lower_methods import nchw
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("activation", ["none", "rprelu"])
+@pytest.mark.parametrize("activation", ["none", "rising", "falling", "either"])
 def test_bits_without_a_shortcut_match_every_possible_acc(activation):
-    repair = Repair("rsign", activation=activation, double_residual=False)
+    """`either` has channels that nowhere fall beside ones that nowhere rise."""
+    kind = "none" if activation == "none" else "rprelu" if activation == "rising" else "maxout"
+    repair = Repair("rsign", activation=kind, double_residual=False)
     spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1), repair=repair)
     for seed in range(5):
         model = untrained(spec, seed)
+        for part in (layer.activation for layer in model.layers() if layer.activation is not None):
+            sign = dict(rising=1.0, falling=-1.0).get(activation, (-1.0) ** torch.arange(4))
+            for slopes in (part.negative, *([part.positive] if kind == "maxout" else [])):
+                slopes.abs_()
+                slopes[:4] *= sign
+            part.negative[3] = 0
         network = lower(model)
         for place in range(0, 6, 2):
             layer, part = model.convolutions[place], network.convolutions[place]
@@ -36,18 +44,45 @@ def test_bits_without_a_shortcut_match_every_possible_acc(activation):
             fan_in = 9 * layer.shape.in_channels
             acc = np.arange(-fan_in, fan_in + 1)[:, None]
             y = affine.slope * acc + affine.offset
-            if activation == "rprelu":
-                shift_in, shift_out, negative = (
-                    getattr(layer.activation, key).double().numpy()
-                    for key in ("shift_in", "shift_out", "negative")
+            direction = np.ones(layer.shape.out_channels)
+            if layer.activation is not None:
+                negative, positive, shift_in, shift_out = (
+                    part.double().numpy() for part in layer.activation.numbers()
                 )
                 y = y - shift_in
-                y = np.where(y >= 0, 1.0, np.maximum(0, negative)) * y + shift_out
+                y = np.where(y >= 0, positive, negative) * y + shift_out
+                direction = np.where(positive < 0, -1, 1)
             latent = np.where(layer.weight.numpy() >= 0, 1, -1).transpose(0, 2, 3, 1)
             kept = (part.weights == latent).all((1, 2, 3))
             assert np.array_equal(part.weights, np.where(kept[:, None, None, None], 1, -1) * latent)
-            assert np.array_equal(kept, affine.slope >= 0)
+            assert np.array_equal(kept, affine.slope * direction >= 0)
             assert np.array_equal(np.where(kept, acc, -acc) >= part.threshold, y >= level)
+
+
+@torch.no_grad()
+def test_an_activation_that_rises_and_falls_has_two_thresholds():
+    """Bits are those of the real numbers at every sum."""
+    repair = Repair("rsign", activation="maxout", double_residual=False)
+    spec = NetworkSpec(depth=8, widths=(4, 6, 8), input=(8, 8, 1), repair=repair)
+    model = untrained(spec, 1)
+    for layer in model.layers():
+        negative, positive = layer.activation.slopes()
+        negative[1:] = -torch.sign(positive[1:]) * (negative[1:].abs() + 0.1)
+        negative[:1].abs_()
+        positive[0].abs_()
+        layer.binarizer.threshold[:2] = torch.tensor([9.0, -9.0])
+    network = lower(model)
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+    taps = golden.run(network, images, "all")
+    for place in range(0, 6, 2):
+        layer, part = model.convolutions[place], network.convolutions[place]
+        assert part.threshold is None and part.before is not None
+        affine = fold_norm("layer", layer.norm)
+        y = affine.slope * taps[f"{layer.shape.name}.acc"] + affine.offset
+        negative, positive = (part.double().numpy() for part in layer.activation.slopes())
+        y = np.where(y >= 0, positive, negative) * y
+        level = model.convolutions[place + 1].binarizer.threshold.double().numpy()
+        assert np.array_equal(taps[f"{layer.shape.name}.bits"] == 1, y >= level)
 
 
 def test_thresholds_at_the_edges():
@@ -84,13 +119,43 @@ def test_scale_fraction_shrinks_for_great_scales():
     norm = model.convolutions[2].norm
     with torch.no_grad():
         norm.weight[1], norm.running_var[1] = 8.0, 1.0
-    network = lower(model)
+    network = lower(model, exponents=False)
     assert network.spec.formats.scale_fraction == 6
     assert network.convolutions[2].requantiser.scale[1] == pytest.approx(8 * 2 * 16 * 64, rel=1e-4)
     with torch.no_grad():
         norm.weight[1] = 100.0
     with pytest.raises(UserError, match=r"stage1\.0\.conv1\.scale\[1\]"):
-        lower(model)
+        lower(model, exponents=False)
+
+
+def test_one_great_channel_does_not_coarsen_the_others():
+    model = untrained(NetworkSpec(depth=8, widths=(4, 16, 16), input=(8, 8, 1)))
+    before = lower(model)
+    norm = model.convolutions[3].norm
+    with torch.no_grad():
+        norm.weight[1], norm.running_var[1] = 100.0, 1.0
+    network = lower(model)
+    assert network.spec.formats.scale_fraction >= 10
+    part, plain = network.convolutions[3].requantiser, before.convolutions[3].requantiser
+    exponents = part.exponent.tolist()
+    assert exponents[1] > 0 and not any(exponents[:1] + exponents[2:])
+    real = part.scale * 2.0 ** (part.exponent - network.spec.formats.scale_fraction)
+    assert real[1] == pytest.approx(100 * 2 * 16, rel=1e-4)
+    others = np.arange(16) != 1
+    shifted = plain.scale / 2.0**before.spec.formats.scale_fraction
+    np.testing.assert_allclose(real[others], shifted[others], atol=2.0**-11)
+
+
+def test_one_great_channel_of_the_stem_leaves_the_others_fine():
+    model = untrained(NetworkSpec(depth=8, widths=(16, 16, 16), input=(8, 8, 1)))
+    with torch.no_grad():
+        model.stem.norm.weight[2] *= 60
+    part = lower(model).stem.requantiser
+    others = np.arange(16) != 2
+    assert (part.exponent[others] < 0).any()
+    assert np.abs(part.scale[others]).min() >= 128
+    rough = lower(model, exponents=False).stem.requantiser
+    assert np.abs(rough.scale[others]).max() < 256
 
 
 @pytest.mark.parametrize(
@@ -99,7 +164,7 @@ def test_scale_fraction_shrinks_for_great_scales():
         ("stem.weight", np.nan, r"stem\.weight\[0\]=nan: must be finite"),
         ("stem.norm.running_var", -1.0, r"stem\.norm\.running_var\[0\]=-1\.0: must not be neg"),
         ("convolutions.1.weight", np.inf, r"stage0\.0\.conv2\.weight\[0\]=inf"),
-        ("convolutions.0.norm.bias", 1e4, r"stage0\.0\.conv1\.bias\[0\]: folds to"),
+        ("convolutions.0.norm.bias", 1e7, r"stage0\.0\.conv1\.bias\[0\]: folds to"),
         ("convolutions.3.norm.running_mean", np.nan, r"stage1\.0\.conv2\.norm\.running_mean\[0\]"),
         ("head.bias", 1e9, r"head\.bias\[0\]"),
     ],

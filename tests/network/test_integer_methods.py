@@ -81,6 +81,9 @@ def test_a_convolution_needs_what_makes_its_bits():
             changed(method, place, requantiser=None)
     with pytest.raises(UserError, match="has no shortcut, so it needs thresholds of its sums"):
         changed("single", 0, threshold=None)
+    numbers = network_of("single").convolutions[1].requantiser
+    with pytest.raises(UserError, match="gives bits of its sums, so it has a threshold alone"):
+        changed("single", 0, requantiser=numbers)
 
 
 def test_terms_are_those_of_the_ensemble():
@@ -116,8 +119,8 @@ def test_activations_fit_their_bits(place):
     for name, value, limits in (
         ("shift_in", 32768, r"\[-32768, 32767\]"),
         ("shift_out", -32769, r"\[-32768, 32767\]"),
-        ("positive", -1, r"\[0, 32767\]"),
-        ("negative", 32768, r"\[0, 32767\]"),
+        ("positive", -32769, r"\[-32768, 32767\]"),
+        ("negative", 32768, r"\[-32768, 32767\]"),
     ):
         wrong = replace(part, **{name: with_value(getattr(part, name), value)})
         with pytest.raises(UserError, match=rf"conv1\.{place}\.{name}\[3\]={value}: .*{limits}"):

@@ -57,6 +57,22 @@ def test_round_trip(path):
     assert checkpoint.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_files_of_version_1_keep_the_slopes_they_were_trained_with(path):
+    spec = NetworkSpec(depth=4, widths=(4,), input=(8, 8, 1), repair=Repair(activation="maxout"))
+    model = untrained(spec)
+    with torch.no_grad():
+        model.convolutions[0].activation.negative[:2] = torch.tensor([-0.5, 9.0])
+        model.convolutions[0].activation.positive[:2] = torch.tensor([-0.25, 0.5])
+    checkpoint.save(path, model)
+    name = "convolutions.0.activation.negative"
+    assert checkpoint.load(path).state[name][:2].tolist() == [-0.5, 9.0]
+    change(path, version=1)
+    slopes = checkpoint.load(path).model().layers()[0].activation.slopes()
+    assert [values[:2].tolist() for values in slopes] == [
+        pytest.approx([0.0, 7.99]), pytest.approx([0.0, 0.5]),
+    ]  # fmt: skip
+
+
 class _Hostile:
     def __reduce__(self):
         return (open, ("hostile-was-here", "w"))
@@ -104,7 +120,7 @@ def test_damage_in_the_middle_is_found_or_harmless(path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        (dict(version=2), "version 2 of bnnhw-model, this bnnhw reads 1"),
+        (dict(version=3), "version 3 of bnnhw-model, this bnnhw reads 1 and 2"),
         (dict(spec=None), "spec: must be a table"),
         (dict(spec=dict(depth=9)), "depth=9: must be 6n"),
         (dict(spec=dict(SPEC.to_dict(), magic=1)), "unknown setting 'magic'"),

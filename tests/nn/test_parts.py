@@ -47,16 +47,15 @@ def test_slopes_and_shifts_are_per_channel():
     assert rprelu(x)[:, :, 0, 0].tolist() == [[-1.5, 11], [-0.25, 13.5], [2, 16]]
 
 
-def test_no_activation_falls_and_no_slope_leaves_the_range_of_the_device():
+def test_slopes_are_of_any_sign_and_size():
     x = per_channel([-1.0, 1.0], [-1.0, 1.0])
     maxout = Activation("maxout", 2)
     fill(maxout.negative, -0.5, 100.0)
     fill(maxout.positive, 100.0, -0.5)
     y = maxout(x)[:, :, 0, 0]
-    torch.testing.assert_close(y, torch.tensor([[0.0, -7.99], [7.99, 0.0]]))
+    torch.testing.assert_close(y, torch.tensor([[0.5, -100.0], [100.0, -0.5]]))
     folded = maxout.folded()
-    assert folded.negative.tolist() == pytest.approx([0, 7.99])
-    assert folded.positive.tolist() == pytest.approx([7.99, 0])
+    assert folded.negative.tolist() == [-0.5, 100] and folded.positive.tolist() == [100, -0.5]
 
 
 def test_slopes_learn_from_their_own_side():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from bnnhw.network.spec import NetworkSpec, Repair
+from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn import BinaryResNet, untrained
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.nn.shortcuts import pad_shortcut
@@ -51,6 +53,17 @@ def test_new_networks_start_within_the_range_of_the_stream(repair):
     _, streams = model.stages(torch.randint(0, 256, (8, 2, 9, 11), dtype=torch.uint8))
     for stream in streams:
         assert 0.1 < stream.std() < 4 and stream.abs().max() <= 8
+
+
+@torch.no_grad()
+def test_each_stage_rounds_to_its_own_point():
+    points = (2, 5, 3)
+    spec = replace(small(Repair()), formats=NumberFormats(residual_fractions=points))
+    _, streams = untrained(spec).stages(torch.randint(0, 256, (4, 2, 9, 11), dtype=torch.uint8))
+    for stream, point in zip(streams, points, strict=True):
+        steps = stream * 2.0**point
+        assert torch.equal(steps, steps.round()) and (steps % 2).any()
+        assert -128 <= steps.min() and steps.max() <= 127
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def repairs(seed: int) -> Iterator[Repair]:
                 value
                 for value in VALUES[name]
                 if (repair := _repair(**chosen, **{name: value}))
-                and not (plain and keeps_wide(repair))
+                and not (plain and keeps_wide(NetworkSpec(repair=repair)))
             ]
             order = rng.permutation(len(possible))
             times = [used[plain][name, possible[at]] for at in order]
@@ -154,7 +154,7 @@ class Shape:
     def _any(self, spec: NetworkSpec, seed: int) -> IntegerNetwork:
         rng = np.random.default_rng(seed)
         loud, extremes = rng.choice([0.3, 1.0, 4.0]), rng.choice([0.0, 0.05, 0.3])
-        return random_network(spec, seed, loud, extremes, self.levels)
+        return random_network(spec, seed, loud, extremes, self.levels, 0.5)
 
     def _spec(self, rng: np.random.Generator, repair: Repair) -> NetworkSpec:
         stages = int(rng.choice([1, 2, 2, 2, 3, 3])) if min(self.input[:2]) >= 8 else 2

@@ -3,8 +3,8 @@ import pytest
 from rich.console import Console
 
 from bnnhw import golden
-from bnnhw.build import Build, Request
 from bnnhw.flow import tools
+from bnnhw.flow.build import Build, Request
 from bnnhw.flow.prove import compare
 from bnnhw.flow.verilog import to_verilog
 from bnnhw.sim.engine_bench import read_snapshot, run_engine
@@ -57,7 +57,7 @@ def test_digits_by_the_load_stream_and_with_stalls(tmp_path):
     build.work.mkdir()
     build.write_verilog()
     frames = run_engine(
-        [build.work / "engine.v", tools.ice40_library()], boot=build.plan.image,
+        [build.work / "engine.v"], boot=build.plan.image,
         images=build.images, classes=10, folder=build.work / "sim",
         environment=tools.environment(), load_stream=True, stall=True,
     )  # fmt: skip

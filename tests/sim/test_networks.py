@@ -11,6 +11,7 @@ from bnnhw.compiler.program import Program
 from bnnhw.flow.prove import prove
 from bnnhw.flow.verilog import to_verilog
 from bnnhw.gateware.engine import Engine
+from bnnhw.gateware.program import Load
 from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn.untrained import untrained
@@ -41,6 +42,13 @@ NETWORKS = {
         6, (18, 34), (9, 10, 2), 5,
         Repair("rsign", padding="minus-one", downsample="conv1x1-binary", ensemble="group-2",
                activation="rprelu"),
+    ),
+    "activations that rise and fall before bits": NetworkSpec(
+        8, (6, 16, 16), (9, 8, 1), 4,
+        Repair("rsign", double_residual=False, activation="maxout"),
+    ),
+    "stages of 1 and 2 blocks": NetworkSpec(
+        widths=(8, 16), input=(9, 8, 1), classes=4, stages=(1, 2), repair=Repair("rsign")
     ),
     "AdaBin, maxout before the addition": NetworkSpec(
         6, (16, 32), (8, 6, 1), 3,
@@ -144,7 +152,10 @@ def test_every_tensor_equals_the_golden(name, tmp_path):
     numbers = sum(step.numbers is not None for step in plan.steps)
     assert proof.tensors >= IMAGES * (bits + residuals + numbers + 2)
     for index, step in enumerate(plan.steps[1:], 1):  # the stem waits for its pixels
-        assert proof.step_cycles[index] == pytest.approx(step.cycles.total, rel=0.1)
+        # How many of its weights find free cycles while the step before runs is a guess.
+        loaded = Load.from_bits(plan.steps[index - 1].words[3]).words
+        difference = abs(proof.step_cycles[index] - step.cycles.total)
+        assert difference <= 0.1 * step.cycles.total + loaded
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bnnhw.boards.ice40 import ICE40Board
 from bnnhw.flow import tools
 from bnnhw.sim.clock_bench import count
 from bnnhw.sim.toggles import instrumented
@@ -19,7 +20,7 @@ endmodule
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory):
     return count(
-        COUNTER, library=tools.ice40_library(), cycles=1 + 96,
+        COUNTER, models=ICE40Board.models, share=tools.yosys_share(), cycles=1 + 96,
         changed=[*(f"n[{bit}]" for bit in range(70)), "carry"], high=["n[5]", "(n[0] & n[1])"],
         folder=tmp_path_factory.mktemp("counter"), environment=tools.environment(),
     )  # fmt: skip

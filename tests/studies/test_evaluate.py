@@ -34,7 +34,8 @@ def test_bundled_digits_reach_their_recorded_accuracy():
         result = invoke("resnet8-digits", *words)
         assert result.exit_code == 0
         printed = json.loads(result.stdout)
-        assert list(printed) == KEYS and printed["integer"] is (kind == "integer")
+        keys = [*KEYS, "formats", "streams"] if kind == "integer" else KEYS
+        assert list(printed) == keys and printed["integer"] is (kind == "integer")
         assert (printed["dataset"], printed["split"], printed["images"]) == ("digits", "test", 360)
         assert printed["top1"] == recorded[kind] >= 97
     assert abs(recorded["float"] - recorded["integer"]) <= 0.3
@@ -65,6 +66,37 @@ def test_bundled_resnet20_records_what_is_claimed(name, column, least):
     assert accuracy["integer"] >= least and abs(accuracy["float"] - accuracy["integer"]) <= 0.3
 
 
+def test_integers_tell_their_formats_and_what_saturates():
+    words = ("resnet8-digits", "--integer", "--images", 100)
+    result = invoke(*words, "--fraction", "stage1=3,stage2=6")
+    printed = json.loads(result.stdout)
+    assert printed["formats"]["residual_fractions"] == [4, 3, 6]
+    streams = {each["layer"]: each for each in printed["streams"]}
+    assert list(streams) == ["stem", *(f"stage{s}.0.conv{c}" for s in (0, 1, 2) for c in (1, 2))]
+    worst = streams["stage2.0.conv2"]
+    assert worst["saturated"] > 0.01 and worst["holds"] < worst["fraction"] == 6
+    assert "stage2.0.conv2 (stage 2): " in result.stderr
+    assert f"residual_fraction {worst['holds']} would hold them" in result.stderr
+    assert "became" not in result.stderr and "stage1.0.conv1" not in result.stderr
+    fine = invoke(*words, "--residual-width", 16)
+    assert "scale_fraction: 12 became" in fine.stderr and "saturate" not in fine.stderr
+    assert json.loads(fine.stdout)["formats"]["residual_width"] == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--fraction", "stage3=4"], "--fraction stage3=4: give stageN=BITS with N from 0 to 2"),
+        (["--fraction", "stage0=9"], "residual_fraction=9: must be a whole number from 0 to 7"),
+    ],
+)
+def test_wrong_formats_are_one_line(words, fault):
+    result = invoke("resnet8-digits", "--integer", *words)
+    assert result.exit_code == 2 and result.stderr.endswith(f"error: {fault}\n")
+    real = invoke("resnet8-digits", "--residual-width", 9)
+    assert real.exit_code == 2 and "formats are of integers; give --integer" in real.stderr
+
+
 def test_cifar_directory_and_record(tmp_path, cifar_model):
     write_cifar(tmp_path, CIFAR10)
     result = invoke(cifar_model, "--data", tmp_path, "--integer", "--images", 20)
@@ -82,12 +114,28 @@ def test_faults_are_one_line(tmp_path, cifar_model):
     wrong = [
         ([tmp_path / "none.pt"], "none.pt: No such file or directory"),
         ([cifar_model], "no data: give --data"),
-        ([cifar_model, "--data", tmp_path], "give the directory that holds"),
-        ([odd], "name one with --dataset"),
-        ([odd, "--dataset", "digits"], "images are 8x8x1, the model takes 9x9x1"),
+        (
+            [cifar_model, "--data", tmp_path],
+            "no class folders of PNG or JPEG images, and none of CIFAR's",
+        ),
+        ([odd], "give --data with a folder of images or an .npz"),
+        (
+            [odd, "--dataset", "digits"],
+            "digits: images are 8x8x1, the network takes 9x9x1; give --resize",
+        ),
         ([cifar_model, "--images", "0"], "0 is not in the range"),
     ]
     for words, message in wrong:
         result = invoke(*words)
         assert result.exit_code == 2 and message in result.stderr
         assert result.stdout == "" and "Traceback" not in result.stderr
+
+
+def test_a_bundled_model_is_not_written_over(monkeypatch, tmp_path):
+    path = checkpoint.bundled("resnet8-digits")
+    before = path.read_bytes()
+    (tmp_path / "link.pt").symlink_to(path)
+    for name in ("resnet8-digits", path, tmp_path / "link.pt"):
+        result = invoke(name, "--record", "--images", 1)
+        assert result.exit_code == 2 and "copy it and give the copy" in result.stderr
+    assert path.read_bytes() == before

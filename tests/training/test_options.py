@@ -27,9 +27,12 @@ def invoke(*words):
 
 
 def test_the_recorded_command_repeats_the_training(tmp_path):
-    words = ["--dataset", "digits", "--depth", 8, "--widths", "4,4,4", "--epochs", 1, "--seed", 9]
+    words = ["--dataset", "digits", "--depth", 8, "--widths", "4,4,4", "--epochs", 1, "--seed", 9,
+             "--residual-fractions", "3,4,5", "--pad", 9, "--stem-activation", "prelu"]  # fmt: skip
     assert invoke(*words, "--out", tmp_path / "a.pt").exit_code == 0
     first = checkpoint.load(tmp_path / "a.pt")
+    assert first.spec.formats.residual_fractions == (3, 4, 5)
+    assert (first.spec.pad, first.spec.stem_activation) == ((9,), "prelu")
     recorded = first.metrics["command"].removeprefix("python -m bnnhw.train ").split()
     assert invoke(*recorded, "--out", tmp_path / "b.pt").exit_code == 0
     again = checkpoint.load(tmp_path / "b.pt")

@@ -31,7 +31,7 @@ def test_a_teacher_learns_by_heart_and_goes_on_exactly(tmp_path):
     recipe = Recipe(epochs=8, batch=8, lr=0.1, weight_decay=5e-4, crop=0, flip=False)
 
     def trainer() -> TeacherTrainer:
-        return TeacherTrainer(SPEC.blocks, SPEC.widths, recipe, images, images)
+        return TeacherTrainer(SPEC.blocks[0], SPEC.widths, recipe, images, images)
 
     whole, told = trainer(), []
     states = tmp_path / "state"
@@ -48,7 +48,7 @@ def test_a_teacher_learns_by_heart_and_goes_on_exactly(tmp_path):
 def test_the_first_step_is_sgd_with_weight_decay():
     images = random_images(SPEC, 8)
     recipe = Recipe(epochs=1, batch=8, lr=0.1, weight_decay=0.5, warm_up=0.0, crop=0, flip=False)
-    trainer = TeacherTrainer(SPEC.blocks, SPEC.widths, recipe, images, images)
+    trainer = TeacherTrainer(SPEC.blocks[0], SPEC.widths, recipe, images, images)
     before = trainer.model.fc.weight.detach().clone()
     trainer.run(lambda entry: None, lambda top1: None)
     fc = trainer.model.fc.weight
@@ -67,7 +67,7 @@ def test_the_command_writes_a_teacher_that_binary_networks_learn_from(tmp_path):
     assert (teacher.blocks, teacher.widths, teacher.classes) == (1, (4, 4, 4), 10)
     for kind in ("logits", "attention"):
         repair = ("--repair", f"teacher_student={kind}")
-        result = invoke(train, *words, *repair, "--teacher", out, "--out", student)
+        result = invoke(train, *words, *repair, "--teacher", out, "--out", student, "--overwrite")
         assert result.exit_code == 0, result.output
         assert checkpoint.load(student).metrics["recipe"]["distil"] == 0.5
 

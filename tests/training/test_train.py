@@ -153,7 +153,10 @@ def test_the_speed_is_measured_without_a_data_set():
         (["--epochs", "0", "--repair", "padding=same"], "choose one of 'zero', 'minus-one'"),
         (["--dataset", "digits"], "give --epochs, --budget-minutes or both"),
         (["--epochs", "1"], "error: no data: give --data"),
-        (["--dataset", "digits", "--epochs", "1", "--classes", "7"], "takes 7, digits has 10"),
+        (
+            ["--dataset", "digits", "--epochs", "1", "--classes", "7"],
+            "digits: has 10 classes, the network 7",
+        ),
         (["--dataset", "digits", "--epochs", "1", "--batch", "5000"], "1257 training images"),
         (["--dataset", "digits", "--epochs", "1", "--lr", "0"], "error: lr=0.0: must be greater"),
         (["--dataset", "digits", "--epochs", "-1"], "error: epochs=-1: must be greater than 0"),
@@ -185,18 +188,6 @@ def test_wrong_options_end_with_one_line(tmp_path, words, message):
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0]
     assert not (tmp_path / "r.pt").exists()
-
-
-def test_resume_wants_the_same_options(tmp_path):
-    out = tmp_path / "model.pt"
-    recipe = Recipe("digits", epochs=1, batch=128, crop=0, flip=False)
-    train.train(SPEC, recipe, None, out)
-    with pytest.raises(UserError, match="resume with the same options"):
-        train.train(SPEC, Recipe("digits", epochs=2, batch=128, crop=0, flip=False), None, out,
-                    resume=True)  # fmt: skip
-    (tmp_path / "model.pt.state").write_bytes(out.read_bytes())
-    with pytest.raises(UserError, match="not a training state"):
-        train.train(SPEC, recipe, None, out, resume=True)
 
 
 def test_a_start_is_taken_over_and_recorded(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.compiler.plan import make_plan
 from bnnhw.cost.tables import entries
-from bnnhw.flow.design import write_design
+from bnnhw.flow.stages import write_design
 from bnnhw.lowering.lower import lower
 from bnnhw.measure import specifications
 from bnnhw.network.methods import BASE, isolated
@@ -67,8 +67,7 @@ def test_equal_plans_but_for_their_weights_are_the_same_verilog(baseline, one_th
     for name, plan in (("one", baseline), ("other", planned(method))):
         folder = tmp_path / name
         folder.mkdir()
-        (spec,) = specifications(NETWORK, [method], FRACTION).values()
-        write_design(plan, spec, BOARD, 24e6, folder)
+        write_design(plan, BOARD, folder, clock_hz=24e6)
         files = sorted(path for path in folder.iterdir() if path.suffix in (".v", ".il", ".pcf"))
         texts.append({path.name: path.read_text() for path in files})
         contents = plan.image

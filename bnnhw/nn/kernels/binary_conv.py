@@ -52,9 +52,10 @@ class _Convolution(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight = torch.empty_like(x), torch.empty_like(weight)
+        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        of_weight = torch.empty_like(weight)
         walks.call(
             "convolve_back", walks.laid_out(grad), None, None, 0, x, None, 0, weight, of_x,
             of_weight, None, *x.shape, len(weight), ctx.stride, seed(),

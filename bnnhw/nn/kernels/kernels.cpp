@@ -1,12 +1,14 @@
 // The kernels as functions of C. See kernels.py, binary_conv.py and fused.py.
 
+#include <memory>
+
 #include "binary_conv.h"
 #include "walks.h"
 
 #if HAVE_CONVOLUTIONS
 namespace {
 
-// The walks of a map of C channels, whose rows fill the registers.
+// The walks of a map of C channels.
 template <int C>
 struct Walk {
   Rows rows;
@@ -21,7 +23,7 @@ struct Walk {
 
   const bf16* signs_of(const bf16* x) {
     if (threshold.empty()) return x;
-    Above<LANES>::run(LANES, x, signs.data(), rows.count, threshold.data());
+    dispatch<Above>(rows.width, x, signs.data(), rows.count, threshold.data());
     return signs.data();
   }
 };
@@ -34,11 +36,11 @@ void convolve_all(const bf16* x, const float* threshold, const float* w, bf16* y
   Bits<I> bits(at);
   Walk<I> walk(at, threshold);
   const Rows rows(after.pixels(), O);
-  std::vector<double> wide_sums(2 * LANES);
+  std::vector<double> wide_sums(2 * rows.width);
   for (long n = 0; n < images; n++, x += at.pixels() * I, y += after.pixels() * O) {
     bits.fill(walk.signs_of(x));
     weights.convolve(bits, y);
-    if (sums) Moments<LANES>::run(LANES, y, rows.count, wide_sums.data());
+    if (sums) dispatch<Moments>(rows.width, y, rows.count, wide_sums.data());
   }
   if (sums) rows.gather(wide_sums, sums, 2);
 }
@@ -57,24 +59,28 @@ void back_all(Grad grad, const bf16* x, const float* threshold, bool triangle, c
               uint32_t seed) {
   const Extent after = at.after(S);
   const long before = at.pixels() * I, count = after.pixels() * O;
-  const OfFeatures<I, O, S> of_features(w);
+  std::unique_ptr<const OfFeatures<I, O, S>> of_features;
+  if (of_x) of_features = std::make_unique<const OfFeatures<I, O, S>>(w);
   Gradient<O, S> gradient(at);
   OfWeights<I, O, S> of_weights(at);
   Walk<I> walk(at, threshold);
   const Rows rows(after.pixels(), O);
   const auto norm = grad.norm ? rows.spread(grad.norm, 3) : std::vector<float>();
   std::vector<bf16> of_sums(count), of_signs(before);
-  std::vector<double> wide_sums(LANES);
-  for (long n = 0; n < images; n++, x += before, of_x += before) {
+  std::vector<double> wide_sums(walk.rows.width);
+  for (long n = 0; n < images; n++, x += before) {
     const bf16* g = grad.g + n * count;
     if (grad.norm)
-      Affine<LANES>::run(LANES, g, grad.y + n * count, of_sums.data(), rows.count, norm.data());
+      dispatch<Affine>(rows.width, g, grad.y + n * count, of_sums.data(), rows.count,
+                       norm.data());
     gradient.fill(grad.norm ? of_sums.data() : g, seed + uint32_t(n) * 0x85EBCA6B);
-    of_features.convolve(gradient, threshold ? of_signs.data() : of_x);
-    if (threshold)
-      AboveBack<LANES>::run(LANES, of_signs.data(), x, grad.around ? g : nullptr, of_x,
-                            walk.rows.count, walk.threshold.data(), triangle, wide_sums.data());
     of_weights.add(walk.signs_of(x), gradient);
+    if (!of_x) continue;
+    of_features->convolve(gradient, threshold ? of_signs.data() : of_x);
+    if (threshold)
+      dispatch<AboveBack>(walk.rows.width, of_signs.data(), x, grad.around ? g : nullptr, of_x,
+                          walk.rows.count, walk.threshold.data(), triangle, wide_sums.data());
+    of_x += before;
   }
   of_weights.finish(of_w);
   if (threshold) walk.rows.gather(wide_sums, of_threshold, 1);
@@ -83,6 +89,8 @@ void back_all(Grad grad, const bf16* x, const float* threshold, bool triangle, c
 // The template's instance for these channels and stride; nullptr for others.
 #define INSTANCE(name, before, after, stride)                        \
   (stride == 1 && before == 16 && after == 16   ? name<16, 16, 1>    \
+   : stride == 1 && before == 48 && after == 16 ? name<48, 16, 1>    \
+   : stride == 1 && before == 96 && after == 16 ? name<96, 16, 1>    \
    : stride == 1 && before == 32 && after == 32 ? name<32, 32, 1>    \
    : stride == 1 && before == 64 && after == 64 ? name<64, 64, 1>    \
    : stride == 2 && before == 16 && after == 32 ? name<16, 32, 2>    \
@@ -189,8 +197,9 @@ void convolve(const bf16* x, const float* threshold, const float* w, bf16* y, do
   INSTANCE(convolve_all, before, after, stride)(x, threshold, w, y, sums, images, at);
 }
 
-// Gradients of the features, the weights, and where there are any the thresholds: then of x, with
-// the slope of the triangle or of ste. g, y, norm, around: see Grad. seed: of the rounding.
+// Gradients of the features (unless of_x is null), the weights, and where there are any the
+// thresholds: then of x, with the slope of the triangle or of ste. g, y, norm, around: see Grad.
+// seed: of the rounding.
 void convolve_back(const bf16* g, const bf16* y, const float* norm, long around, const bf16* x,
                    const float* threshold, long triangle, const float* w, bf16* of_x, float* of_w,
                    double* of_threshold, long images, long before, long height, long width,

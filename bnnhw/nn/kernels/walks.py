@@ -25,6 +25,9 @@ import platformdirs
 import torch
 from torch import Tensor, nn
 
+from bnnhw.errors import UserError
+from bnnhw.jobs import processes
+from bnnhw.jobs.files import Kept
 from bnnhw.nn.activations import Activation
 
 SOURCES = [Path(__file__).with_name(name) for name in ("kernels.cpp", "binary_conv.h", "walks.h")]
@@ -39,15 +42,18 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get(OFF) or platform.machine() not in ("x86_64", "AMD64"):
         return None
     try:
-        processor = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        processor = (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+        )
         features = [line for line in processor.splitlines() if line.startswith(("model", "flags"))]
-        asked = [*COMPILER, *features, *(source.read_text() for source in SOURCES)]
+        asked = [*COMPILER, *features, *(source.read_text(encoding="utf-8") for source in SOURCES)]
         name = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:16]
         path = Path(platformdirs.user_cache_dir("bnnhw")) / f"kernels-{name}.so"
-        if not path.exists():
-            _compile(path)
+        kept = Kept(path.with_suffix(".kept"), name, (path,))
+        if not kept.stands():
+            kept.make(lambda: _compile(path))
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, UserError):
         return None
 
 
@@ -56,9 +62,12 @@ def _compile(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        subprocess.run(
-            [*COMPILER, str(SOURCES[0]), "-o", str(made)], check=True, capture_output=True
-        )
+        code = processes.run(
+            [*COMPILER, str(SOURCES[0]), "-o", str(made)], env=processes.clean_environment(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        if code:
+            raise OSError(f"{COMPILER[0]}: exit code {code}")
         os.replace(made, path)
 
 

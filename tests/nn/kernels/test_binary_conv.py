@@ -10,6 +10,7 @@ from bnnhw.network.repair import Repair
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn.convolution import BinaryConvolution
 from bnnhw.nn.kernels import binary_conv, fused
+from bnnhw.nn.stems import stem
 
 pytestmark = pytest.mark.usefixtures("convolutions")
 SHAPES = [
@@ -73,6 +74,36 @@ def test_gradients_are_near_and_right_on_average(channels, height, width, stride
         average = errors.mean(0).square().mean().sqrt() / exact.square().mean().sqrt()
         assert 0 < one < 0.03
         assert average < one / 2  # 1/4 if the draws were independent
+
+
+@pytest.mark.parametrize("channels", [48, 96])
+def test_the_bits_of_thermometers_give_a_gradient_of_the_weights_alone(channels):
+    x, weight = signs(3, channels, 16, 24).to(torch.bfloat16), signs(16, channels, 3, 3)
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert binary_conv.takes(x, 16, 1)
+    weight.requires_grad_()
+    mine = binary_conv.convolve(x, weight)
+    assert torch.equal(mine, F.conv2d(x.float(), weight, padding=1).to(torch.bfloat16))
+    grad = torch.randint(-127, 128, mine.shape).to(torch.bfloat16)
+    grad[:, 0, 0, 0] = 127
+    mine.backward(grad)
+    exact = torch.nn.grad.conv2d_weight(x.double(), weight.shape, grad.double(), padding=1)
+    assert torch.allclose(weight.grad.double(), exact, rtol=1e-5, atol=0.1)
+
+
+@pytest.mark.parametrize("repair", [{}, dict(padding="minus-one"), dict(weight_binarizer="recu")])
+def test_a_thermometer_stem_uses_them_and_computes_the_same(repair, monkeypatch):
+    spec = NetworkSpec(depth=8, repair=Repair(stem="thermometer", **repair))
+    made = stem(spec).train()
+    x = (torch.randint(0, 256, (4, 3, 32, 32)) - 128) / 64
+    calls = []
+    convolve = binary_conv.convolve
+    monkeypatch.setattr(binary_conv, "convolve", lambda *a: calls.append(1) or convolve(*a))
+    with torch.autocast("cpu", torch.bfloat16):
+        mine = made(x)
+        assert bool(calls) == (repair.get("padding") is None)
+        monkeypatch.setattr(binary_conv, "takes", lambda *a: False)
+        assert torch.equal(mine, made(x))
 
 
 def test_images_without_a_gradient_get_none():

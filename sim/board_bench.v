@@ -1,8 +1,11 @@
-// The ULX3S's top with its flash; the serial port and the LEDs are cocotb's.
+// A board's top with its flash; the serial port and the LEDs are cocotb's.
+//
+// sim/board_bench.py puts the top in place of the last comment.
 
 module board_bench #(
     parameter FLASH_OFFSET = 0,
-    parameter FLASH_BYTES = 1
+    parameter FLASH_BYTES = 1,
+    parameter FLASH_AWAKE = 0
 ) (
     input clk /* verilator public_flat_rw */,
     input rx /* verilator public_flat_rw */,
@@ -13,7 +16,7 @@ module board_bench #(
 );
   reg counting /* verilator public_flat_rw */ = 0;  // sim/toggles.py counts in these cycles
 
-  wire select_n, copi, cipo, wp, hold, boot;
+  wire select_n, clock, copi, cipo, wp_n, hold_n, ready, error, busy;
   wire clk_pin, rx_pin;  // the top's pins are inout
   assign clk_pin = clk;
   assign rx_pin = rx;
@@ -21,25 +24,12 @@ module board_bench #(
   spi_flash #(
       .OFFSET(FLASH_OFFSET),
       .BYTES (FLASH_BYTES),
-      .AWAKE (1)
+      .AWAKE (FLASH_AWAKE)
   ) flash (
       .select_n(select_n),
-      .clock(dut.mclk.mclk),
+      .clock(clock),
       .copi(copi),
       .cipo(cipo)
   );
-  top dut (
-      .clk25_0__io(clk_pin),
-      .uart_0__rx__io(rx_pin),
-      .uart_0__tx__io(tx),
-      .spi_flash_0__cs__io(select_n),
-      .spi_flash_0__copi__io(copi),
-      .spi_flash_0__cipo__io(cipo),
-      .spi_flash_0__wp__io(wp),
-      .spi_flash_0__hold__io(hold),
-      .esp32_boot_0__io(boot),
-      .led_0__io(led_ready),
-      .led_1__io(led_busy),
-      .led_7__io(led_error)
-  );
+  // top
 endmodule

@@ -1,0 +1,48 @@
+"""What of the integer network's contract the engine has no hardware for, refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnnhw.errors import UserError
+from bnnhw.network.integer import IntegerNetwork, IntegerShortcut, Requantiser
+from bnnhw.network.spec import thermometer_levels
+
+
+def check_contract(network: IntegerNetwork) -> None:
+    """Raises UserError with the first part of a network that the engine cannot run."""
+    for what, remedy in _missing(network):
+        raise UserError(f"{what}: the engine has no such part yet; {remedy}")
+
+
+def _missing(network: IntegerNetwork) -> Iterator[tuple[str, str]]:
+    """Every such part and what to do."""
+    fractions = network.spec.formats.residual_fractions
+    if len(set(fractions)) > 1:
+        yield f"residual_fractions={fractions}", "use one residual_fraction for all stages"
+    spec, levels = network.spec, network.stem.levels
+    for shape in spec.convolutions():
+        if shape.repair not in (None, spec.repair):
+            yield f"{shape.name}.repair", "give all layers the network's methods"
+    if spec.stem_activation != "none":
+        yield f"stem_activation={spec.stem_activation}", "use stem_activation=none"
+    if set(spec.pad) - {128} or (spec.pad and levels is not None):
+        yield f"pad={spec.pad}", "use no pad, which is byte 128"
+    if levels is not None and levels.tolist() != thermometer_levels(len(levels)):
+        yield f"levels={tuple(levels.tolist())}", "use no levels, which cut bytes in equal parts"
+    if spec.adabin_padding != "centre":
+        yield f"adabin_padding={spec.adabin_padding}", "use adabin_padding=centre"
+    for name, part in _scaled(network):
+        if part.exponent is not None and part.exponent.any():
+            at = int(part.exponent.argmax() if part.exponent.max() else part.exponent.argmin())
+            yield f"{name}.exponent[{at}]={part.exponent[at]}", "lower it with exponents=False"
+
+
+def _scaled(network: IntegerNetwork) -> Iterator[tuple[str, Requantiser | IntegerShortcut]]:
+    """Every scale of a network."""
+    yield "stem", network.stem.requantiser
+    for conv in network.convolutions:
+        if conv.requantiser is not None:
+            yield conv.shape.name, conv.requantiser
+        if conv.shortcut is not None:
+            yield f"{conv.shape.name}.shortcut", conv.shortcut
