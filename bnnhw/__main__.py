@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module, metadata
-from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
-
-from bnnhw.cli import one_line
 
 # Their lines stand here, so that --help imports none of them (and no torch).
 COMMANDS = {
@@ -26,14 +23,6 @@ COMMANDS = {
 
 class Commands(click.Group):
     """A group whose commands are the modules of the same names, imported when they are called."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with one_line(ctx):
-            return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with one_line(ctx):
-            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

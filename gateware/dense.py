@@ -7,11 +7,52 @@ from amaranth.utils import exact_log2
 
 from bnnhw.gateware.head import HeadWalker
 from bnnhw.gateware.lane import Token, same
-from bnnhw.gateware.macs import MAC_WEIGHTS, MacFormat, MacSignature
 from bnnhw.gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
 from bnnhw.gateware.parameters import GATE_SHIFT, LANES, MACS
 from bnnhw.gateware.program import WALK_WIDTH, Geometry, Kind
 from bnnhw.gateware.stem import SIGNATURE, StemWalker
+
+X_WIDTH, SUM_WIDTH = 16, 32  # that a DSP block has
+MAC_WEIGHTS = data.ArrayLayout(signed(8), MACS)
+
+
+class MacBank(wiring.Component):
+    """Four accumulators that share x: sums[i] += x * weights[i], a DSP block each.
+
+    Operands of cycle t are in `sums` in t + 2; x is 0 in cycles without any. `clear` empties the
+    sums at the end of its cycle, in which no product may be on its way to them.
+
+    Members
+    -------
+    clear : In(1)                       empties the sums at the end of its cycle
+    x : In(signed x_width)              the shared operand; 0 where there is none
+    weights : In(4 x signed 8)          in the cycle of `x`
+    sums : Out(4 x signed sum_width)    registered; two cycles after their last operands
+    """
+
+    def __init__(self, *, x_width, sum_width=SUM_WIDTH):
+        self._x_width = x_width
+        super().__init__(
+            {
+                "clear": In(1),
+                "x": In(signed(x_width)),
+                "weights": In(MAC_WEIGHTS),
+                "sums": Out(data.ArrayLayout(signed(sum_width), MACS)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        x = Signal.like(self.x)
+        m.d.sync += x.eq(self.x)
+        for index in range(MACS):
+            weight = Signal(signed(8), name=f"weight_{index}")
+            m.d.sync += weight.eq(self.weights[index])
+            with m.If(self.clear):
+                m.d.sync += self.sums[index].eq(0)
+            with m.Else():
+                m.d.sync += self.sums[index].eq(self.sums[index] + x * weight)
+        return m
 
 
 class Dense(wiring.Component):
@@ -25,8 +66,6 @@ class Dense(wiring.Component):
     weights, the issue walks the outputs, on `hold` until four of them are summed up: `half` is
     there a cycle after `issued`, that of the `quarter` at that time. A gate's layer is a head that
     keeps: it has no bias and gives its sums as the stem does, shifted by GATE_SHIFT and saturated.
-    With an activation `macs` are the lanes' second multipliers, which they have for their own while
-    `lends`.
 
     Members
     -------
@@ -46,16 +85,13 @@ class Dense(wiring.Component):
     half : Out(signed 16)               a sum, shifted right
     logits : Out(stream of signed 32 bits)    the head's
     logit_index : Out(8)                class of the logit on offer
-    macs : Out(MacSignature)            the multiply-accumulators
-    lends : Out(1)                      tokens of the stem are in the lanes' second multipliers
     busy : Out(1)                       from the cycle after a start to the last result
     """
 
     def __init__(self, parameters):
-        self._parameters, self._form = parameters, MacFormat.of(parameters)
+        self._parameters = parameters
         super().__init__(
             {
-                "macs": Out(MacSignature(self._form)),
                 "start_stem": In(1),
                 "start_head": In(1),
                 "start_pointwise": In(1),
@@ -74,10 +110,9 @@ class Dense(wiring.Component):
                 "weights": In(data.ArrayLayout(MAC_WEIGHTS, 1 + parameters.pointwise)),
                 "token": Out(Token),
                 "half": Out(signed(16)),
-                "logits": Out(stream.Signature(signed(32))),
+                "logits": Out(stream.Signature(signed(SUM_WIDTH))),
                 "logit_index": Out(8),
                 "busy": Out(1),
-                "lends": Out(1),
             }
         )
 
@@ -88,7 +123,8 @@ class Dense(wiring.Component):
         if not p.levels:
             m.submodules.stem = stem = StemWalker(p)
         m.submodules.head = head = HeadWalker(p)
-        macs = self.macs
+        self._align()
+        m.submodules.macs = macs = MacBank(x_width=self._x_width, sum_width=self._sum_width)
         in_head = Signal()  # or pointwise
         self._again = Signal()
         self._pointwise = Const(0)
@@ -112,10 +148,10 @@ class Dense(wiring.Component):
             self.fetch.address.eq(Mux(in_head, head.address, stem.address)),
             macs.weights.eq(self.weights[0]),
         ]
-        unit, pace = self._units(m, macs, stem, head, in_head)
-        closing, tail = Signal(), Signal(4)
+        unit = self._units(m, macs, stem, head, in_head)
+        closing, tail = Signal(), Signal(3)
         m.d.comb += self.busy.eq(in_head | stem.busy | closing | (tail != 0))
-        ready = ~closing & (~pace.valid | pace.end)
+        ready = ~closing & (~unit.valid | unit.end)
         m.d.comb += [stem.next.eq(ready), head.next.eq(ready)]
         with m.If((stem.taken & stem.last) | (head.taken & head.last)):
             m.d.sync += closing.eq(1)
@@ -140,18 +176,38 @@ class Dense(wiring.Component):
         self._choose(m, macs, in_head, tail)
         return m
 
+    def _align(self):
+        """Widths, and shifts of the sums: the operands of the lesser shift are shifted up, where
+        the multipliers have room, so that the sums of stem, shortcut and gates are shifted alike.
+        Gates' have no room."""
+        p = self._parameters
+        stem, gate = 0 if p.levels else p.pre_shift, GATE_SHIFT if p.gates else 0
+        point = p.shortcut_shift if p.pointwise else 0
+        most = max(stem, point, gate)
+        stem, point = most if p.levels else stem, point if p.pointwise else most
+        self._stem_up = min(most - stem, X_WIDTH - 8)
+        self._point_up = min(most - point, max(0, X_WIDTH - p.residual_width))
+        self._stem_shift, self._point_shift = stem + self._stem_up, point + self._point_up
+        self._x_width = max(
+            8 + self._stem_up, p.residual_width + max(2, self._point_up), p.bias_shift + 2
+        )
+        self._sum_width = max(p.sum_width, self._stem_shift + 16, self._point_shift + 16)
+        self._sum_width = SUM_WIDTH if p.gates else min(self._sum_width, SUM_WIDTH)
+        if p.gates:
+            self._x_width = max(self._x_width, 18 - p.gate_drop)
+
     def _choose(self, m, macs, in_head, tail):
         """The sum that is handed on, and what is left of it."""
         p = self._parameters
-        chosen, total = Signal(range(MACS)), Signal(signed(self._form.sum_width))
+        chosen, total = Signal(range(MACS)), Signal(signed(self._sum_width))
         m.d.comb += [
             chosen.eq(Mux(in_head & ~self._layer, self.logit_index[:2], tail - 3)),
-            self.half.eq(total >> self._form.stem_shift),
+            self.half.eq(total >> self._stem_shift),
             self.logits.payload.eq(total),
         ]
         if p.pointwise:
             with m.If(self._pointwise):
-                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> self._form.point_shift)]
+                m.d.comb += [chosen.eq(self.quarter), self.half.eq(total >> self._point_shift)]
         m.d.sync += total.eq(Array(macs.sums)[chosen])
         if p.gates:
             kept, sign = total[GATE_SHIFT:], total[-1]
@@ -160,12 +216,11 @@ class Dense(wiring.Component):
                 m.d.comb += self.half.eq(Mux(same(kept[15:], sign), kept[:16], most))
 
     def _units(self, m, macs, stem, head, in_head):
-        """Takes words apart into units; returns the signals of the current one, and of the next."""
+        """Takes words apart into units; returns the signals of the current one."""
         p = self._parameters
         flags = ("valid", "end", "closes", "wraps")
         unit = Signal(data.StructLayout({flag: 1 for flag in flags}))
-        pace, ends = Signal.like(unit), Signal(data.StructLayout({"last": 1, "wraps": 1}))
-        asked, arrived, outside, padded = (Signal() for _ in range(4))
+        arrived, last, wraps, padded = (Signal() for _ in range(4))
         left = Signal(range(9))
         slots = p.slot_width * LANES
         more = slots * (p.word_channels - 1)  # bits of a word that wait, as those of a pixel
@@ -173,26 +228,25 @@ class Dense(wiring.Component):
         count = Mux(in_head, p.word_channels, p.image_channels)
         taken = stem.taken | head.taken
         head_wraps = Mux(self._pointwise, head.last & self.last_four, head.block_end & ~head.last)
-        m.d.sync += [asked.eq(taken), arrived.eq(asked), padded.eq(outside), unit.eq(pace)]
+        m.d.sync += arrived.eq(taken)
         with m.If(taken):
             m.d.sync += [
-                ends.last.eq(Mux(in_head, head.last, stem.last)),
-                ends.wraps.eq(Mux(in_head, head_wraps, stem.last & stem.position_end)),
-                outside.eq(~in_head & stem.padded),
+                last.eq(Mux(in_head, head.last, stem.last)),
+                wraps.eq(Mux(in_head, head_wraps, stem.last & stem.position_end)),
+                padded.eq(~in_head & stem.padded),
                 left.eq(count),
             ]
-        # Units are asked for at this pace, and are there a cycle later.
         m.d.comb += [
-            pace.valid.eq(left != 0),
-            pace.end.eq(left == 1),
-            pace.closes.eq(pace.end & ends.last),
-            pace.wraps.eq(pace.end & ends.wraps),
+            unit.valid.eq(left != 0),
+            unit.end.eq(left == 1),
+            unit.closes.eq(unit.end & last),
+            unit.wraps.eq(unit.end & wraps),
             source.eq(Mux(arrived, self.fetch.data, rest)),
         ]
-        with m.If(pace.valid & ~taken):
-            m.d.sync += left.eq(left - 1)
         with m.If(unit.valid):
             m.d.sync += rest.eq(Mux(in_head, source[slots:], source[8:]) if more else source[8:])
+            with m.If(~taken):
+                m.d.sync += left.eq(left - 1)
         byte = Cat(source[:7], ~source[7]).as_signed()
         block = source if more else self.fetch.data
         slots = [block.word_select(lane, p.slot_width) for lane in range(LANES)]
@@ -202,19 +256,17 @@ class Dense(wiring.Component):
         if p.gates:
             pooled = Mux(self._layer, pooled >> p.gate_drop, pooled >> p.guard)
         with m.If(in_head):
-            point = residuals[0].as_signed() << self._form.point_up
+            point = residuals[0].as_signed() << self._point_up
             m.d.sync += macs.x.eq(Mux(self._pointwise, point, pooled))
         with m.Else():
-            m.d.sync += macs.x.eq(byte << self._form.stem_up)
+            m.d.sync += macs.x.eq(byte << self._stem_up)
         with m.If(~unit.valid | padded):
             m.d.sync += macs.x.eq(0)
-        return unit, pace
+        return unit
 
     def _stem_results(self, m, unit, stem, macs, closing, tail):
         """Four tokens, from three cycles after the last unit on; then the sums are cleared, and the
-        first unit of the next four channels comes in the fifth cycle. Where the tokens use the
-        multipliers, from four cycles after each on, all this waits for them."""
-        wait = 6 if self._parameters.activation else 0
+        first unit of the next four channels comes in the fifth cycle."""
         group_end, position_end, row_end = (Signal() for _ in range(3))
         with m.If(stem.taken & stem.last):
             m.d.sync += [
@@ -224,10 +276,9 @@ class Dense(wiring.Component):
             ]
         with m.If(unit.valid):
             m.d.sync += self.weight_entry.eq(Mux(unit.wraps, 0, self.weight_entry + 1))
-        with m.If(tail == 2 + wait):
+        with m.If(tail == 3):
             m.d.sync += closing.eq(0)
-        m.d.sync += self.lends.eq((tail >= 6) & (tail < 10) if wait else 0)
-        with m.If(tail == 6 + wait):
+        with m.If(tail == 6):
             m.d.comb += macs.clear.eq(1)
             m.d.sync += tail.eq(0)
         self._tokens(m, tail, group_end, position_end, row_end)

@@ -4,7 +4,6 @@ from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from bnnhw.gateware.arbiter import Arbiter
 from bnnhw.gateware.array import Array
 from bnnhw.gateware.buffers import WeightBuffer, WindowBuffer
 from bnnhw.gateware.delay import Delay
@@ -13,7 +12,6 @@ from bnnhw.gateware.frontdoor import ByteWriter
 from bnnhw.gateware.issue import ConvolutionIssue
 from bnnhw.gateware.lane import Lanes, Token
 from bnnhw.gateware.loader import WindowLoader, mask_lanes
-from bnnhw.gateware.macs import MacBank, MacFormat
 from bnnhw.gateware.memory import MemorySignature
 from bnnhw.gateware.operand import Factors, OperandReader
 from bnnhw.gateware.parameters import LANES
@@ -31,8 +29,8 @@ class Engine(wiring.Component):
 
     The memory holds the program, weights and maps (bnnhw.compiler.plan lays them out). Nothing in
     the pipeline stalls: the issue leaves a free memory cycle for each thing that cannot wait.
-    In the order of precedence a memory cycle goes to reads of shortcut and operand, the residual
-    write, the write of bits, bytes from outside, and fetches.
+    In the order of precedence a memory cycle goes to the shortcut read, the residual write, the
+    write of bits, bytes from outside, and fetches.
 
     Members
     -------
@@ -67,36 +65,32 @@ class Engine(wiring.Component):
         p = self._parameters
         gaps = p.gaps or (0, 0, 0)
         m.submodules.sequencer = sequencer = Sequencer(
-            weight_depth=p.weight_depth, passes=p.passes, slopes=p.activation,
-            image_bits=p.levels > 0, gap=gaps[0],
-        )  # fmt: skip
+            weight_depth=p.weight_depth, passes=p.passes, image_bits=p.levels > 0, gap=gaps[0]
+        )
         m.submodules.door = door = ByteWriter(p, image_base=self._image_base)
         m.submodules.dense = dense = Dense(p)
-        m.submodules.weights = weights = WeightBuffer(p)
+        m.submodules.weights = weights = WeightBuffer(depth=p.weight_depth, thresholds=p.thresholds)
         m.submodules.residual_writer = residuals = ResidualWriter(p)
-        m.submodules.bit_writer = bits = BitWriter(gap=gaps[1], tiles=p.tiles)
+        m.submodules.bit_writer = bits = BitWriter(gap=gaps[1])
         m.submodules.shortcut = shortcut = ShortcutReader(p)
         m.submodules.lanes = lanes = Lanes(p)
         array, issue, loader = self._convolution(m, sequencer, door, weights)
 
-        token, early = self._token(m, sequencer, issue, dense, shortcut)
+        token = self._token(m, sequencer, issue, dense, shortcut)
         self._dense(m, sequencer, dense, door, weights)
         m.d.comb += weights.weight_entry.eq(
             Mux(sequencer.convolves, issue.weight_entry, dense.weight_entry)
         )
         operand = None
         if p.passes:
-            operand = self._operand(m, sequencer, early, weights, shortcut, lanes)
+            operand = self._operand(m, sequencer, token, weights, shortcut, lanes)
         if p.gates:
             self._gates(m, sequencer, lanes, residuals)
         if p.spatial:
             self._factors(m, sequencer, token, array, lanes)
-        self._macs(m, sequencer, dense, lanes)
         self._lanes(m, sequencer, token, array, dense, weights, shortcut, lanes)
         self._writers(m, sequencer, lanes, residuals, bits)
         self._memory(m, shortcut, residuals, bits, door, sequencer, dense, operand)
-        if p.tiles:
-            self._tiles(m, sequencer, shortcut, residuals, bits)
         self._finish(m, sequencer, issue, dense, lanes, residuals, bits)
         self._outside(m, sequencer, dense, door)
         return m
@@ -138,15 +132,15 @@ class Engine(wiring.Component):
         """That for the lanes: with the array's sums or the multipliers', 0 while there is none.
         In a pointwise step the issue waits for the sums, and its tokens do not."""
         p = self._parameters
-        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 3)
-        early, late, walked, token = (Signal(Token) for _ in range(4))
-        m.d.sync += [early.eq(wait.o), late.eq(early)]
+        m.submodules.wait = wait = Delay(Token, ARRAY_LATENCY - 2)
+        late, walked, token = Signal(Token), Signal(Token), Signal(Token)
+        m.d.sync += late.eq(wait.o)
         m.d.comb += [
             wait.i.eq(issue.token),
             walked.eq(late),
             token.eq(walked),
-            # With passes an operand is read when a shortcut is without, so that before it.
-            shortcut.token.eq(wait.o if p.passes else early),
+            # An operand is read with its token, so with passes a shortcut is read the cycle before.
+            shortcut.token.eq(wait.o if p.passes else token),
         ]
         if p.gates or not p.levels:
             m.d.comb += token.eq(walked.as_value() | dense.token.as_value())
@@ -164,7 +158,7 @@ class Engine(wiring.Component):
                 dense.last_four.eq(issue.last_four),
                 dense.last_position.eq(issue.last_position),
             ]
-        return token, early
+        return token
 
     def _strip(self, sequencer):
         """Whether the step makes a strip of the image's map."""
@@ -180,7 +174,6 @@ class Engine(wiring.Component):
             dense.received.eq(door.received),
             dense.complete.eq(door.complete),
             dense.weights.eq(Cat(taps[: 2 * len(dense.weights)])),
-            weights.half.eq(sequencer.half),
             weights.write.eq(sequencer.write_weights),
             weights.write_entry.eq(sequencer.write_entry),
             weights.write_row.eq(sequencer.write_row),
@@ -189,14 +182,16 @@ class Engine(wiring.Component):
         with m.If(sequencer.load_sinks):
             m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
 
-    def _operand(self, m, sequencer, early, weights, shortcut, lanes):
+    def _operand(self, m, sequencer, token, weights, shortcut, lanes):
         g = sequencer.geometry
         m.submodules.operand = operand = OperandReader()
         m.d.comb += [
             operand.load.eq(sequencer.load_sinks),
             operand.base.eq(sequencer.sinks.operand),
-            operand.token.eq(Mux(g.scaled, early.as_value(), 0)),
+            operand.token.eq(Mux(g.scaled, token.as_value(), 0)),
             shortcut.in_place.eq(g.in_place),
+            shortcut.mean.eq(g.mean),
+            shortcut.period.eq(sequencer.sources.period),
             lanes.wide_out.eq(g.wide_out),
             lanes.scaled.eq(g.scaled),
             lanes.operand.eq(operand.operand),
@@ -229,43 +224,26 @@ class Engine(wiring.Component):
             lanes.factors.eq(factors.factors),
         ]
 
-    def _macs(self, m, sequencer, dense, lanes):
-        """The 8-bit layers' multiply-accumulators: a bank, or the lanes' second multipliers."""
-        p = self._parameters
-        if not p.activation:
-            m.submodules.macs = macs = MacBank(MacFormat.of(p))
-            connect(m, dense.macs, macs.macs)
-            return
-        connect(m, dense.macs, lanes.macs)
-        m.d.comb += lanes.accumulate.eq(~sequencer.convolves & ~dense.lends)
-
     def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
-        """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2, with an
-        activation slopes in t + 4 and shift_out in t + 5; the threshold with the result."""
+        """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""
         p, g = self._parameters, sequencer.geometry
         entry = Signal.like(weights.scale_entry)
         with m.If(token.valid):
             folds = Mux(g.scaled, 0, g.folds) if p.passes else g.folds
             after = entry + folds + 1
             m.d.sync += entry.eq(Mux(token.position_end, 0, after))
-        later = [(weights.bias_entry, 1), (weights.threshold_entry, lanes.latency)]
-        if p.activation:
-            later += [(weights.slope_entry, 3), (weights.last_entry, 4)]
-            m.d.comb += [
-                lanes.above.eq(weights.above),
-                lanes.below.eq(weights.below),
-                lanes.shift_out.eq(weights.shift_out),
-            ]
-        for address, cycles in later:
-            delay = Delay(entry.shape(), cycles)
-            m.submodules[address.name] = delay
-            m.d.comb += [delay.i.eq(entry), address.eq(delay.o)]
+        m.submodules.bias_entry = bias_entry = Delay(entry.shape(), 1)
+        m.submodules.threshold_entry = threshold_entry = Delay(entry.shape(), 3)
         first_half = array.acc[0]
         if p.gates or p.pointwise or not p.levels:
             first_half = Mux(sequencer.convolves, first_half, dense.half)
         m.d.sync += lanes.token.eq(token)
         m.d.comb += [
+            bias_entry.i.eq(entry),
+            threshold_entry.i.eq(entry),
             weights.scale_entry.eq(entry),
+            weights.bias_entry.eq(bias_entry.o),
+            weights.threshold_entry.eq(threshold_entry.o),
             lanes.single.eq(g.single | lanes.positive),
             lanes.first_half.eq(first_half),
             lanes.scale.eq(weights.scale),
@@ -296,35 +274,60 @@ class Engine(wiring.Component):
         m.d.comb += bits.bits.eq(lanes.bits)
 
     def _memory(self, m, shortcut, residuals, bits, door, sequencer, dense, operand):
-        """One access a cycle, by precedence. Operand and shortcut never ask in the same cycle, nor
-        do sequencer and multipliers."""
-        clients = dict(
-            shortcut=shortcut.memory, operand=operand and operand.memory,
-            residuals=residuals.memory, bits=bits.memory, door=door.memory, dense=dense.fetch,
-            fetch=sequencer.fetch,
-        )  # fmt: skip
-        clients = {name: port for name, port in clients.items() if port is not None}
-        m.submodules.arbiter = arbiter = Arbiter(
-            {name: port.signature for name, port in clients.items()}
-        )
-        for name, port in clients.items():
-            connect(m, port, getattr(arbiter, name))
-        connect(m, arbiter.memory, flipped(self.memory))
+        """One access a cycle, by precedence. Operand and shortcut never ask in the same cycle."""
+        port = self.memory
         m.d.comb += [
             shortcut.load.eq(sequencer.load_sources),
             shortcut.base.eq(sequencer.sources.shortcut),
-            shortcut.mean.eq(sequencer.geometry.mean),
-            shortcut.period.eq(sequencer.sources.period),
+            shortcut.memory.data.eq(port.read_data),
+            sequencer.fetch.data.eq(port.read_data),
+            dense.fetch.data.eq(port.read_data),
         ]
-
-    def _tiles(self, m, sequencer, shortcut, residuals, bits):
-        """What lies between a tile's channels of a position and of the next."""
-        with m.If(sequencer.load_sources):
-            m.d.sync += [
-                residuals.skip.eq(sequencer.sources.skip),
-                bits.tile_step.eq(sequencer.sources.bit_step),
+        # A tree of few levels: the address is the longest path of the design. Who fetches is
+        # known early, who asks is not, and nothing waits for it.
+        read, lends = shortcut.memory, sequencer.lends
+        first, second, third = residuals.memory, bits.memory, door.memory
+        reads, read_address = read.request, read.address
+        if operand is not None:
+            other = operand.memory
+            m.d.comb += [other.data.eq(port.read_data), other.grant.eq(other.request)]
+            reads |= other.request
+            read_address = Mux(other.request, other.address, read_address)
+        with m.If(reads | first.request):
+            m.d.comb += [
+                port.address.eq(Mux(reads, read_address, first.address)),
+                port.write.eq(~reads),
+                read.grant.eq(read.request),
+                first.grant.eq(~reads),
             ]
-        m.d.comb += shortcut.skip.eq(residuals.skip)
+        with m.Elif(second.request | third.request):
+            m.d.comb += [
+                port.address.eq(Mux(second.request, second.address, third.address)),
+                port.write.eq(1),
+                second.grant.eq(second.request),
+                third.grant.eq(~second.request),
+            ]
+        with m.Else():
+            m.d.comb += [
+                port.address.eq(Mux(lends, dense.fetch.address, sequencer.fetch.address)),
+                sequencer.fetch.grant.eq(~lends),
+                dense.fetch.grant.eq(lends),
+            ]
+        with m.If(residuals.memory.request):
+            m.d.comb += [
+                port.write_data.eq(residuals.memory.data),
+                port.write_mask.eq(residuals.memory.mask),
+            ]
+        with m.Elif(bits.memory.request):
+            m.d.comb += [
+                port.write_data.eq(bits.memory.data),
+                port.write_mask.eq(bits.memory.mask),
+            ]
+        with m.Else():
+            m.d.comb += [
+                port.write_data.eq(door.memory.data),
+                port.write_mask.eq(door.memory.mask),
+            ]
 
     def _finish(self, m, sequencer, issue, dense, lanes, residuals, bits):
         """A step is over when nothing is on its way any more."""

@@ -12,7 +12,7 @@ from bnnhw.gateware.program import WALK_WIDTH, Geometry
 class HeadWalker(wiring.Component):
     """For each four classes: all residual words, in memory order.
 
-    `taken` marks a granted word, whose data come in the second cycle after; `last` that it
+    `taken` marks a granted word, whose data come in the cycle after; `last` that it
     is the last of the map, `block_end` that it is the last of its block. The map is
     `words` + 1 words long. It is walked once for each `again`, given while not busy: from `base`,
     with `follows` from where the last walk ended, or with `back` too from where it began. Then
@@ -26,7 +26,7 @@ class HeadWalker(wiring.Component):
     words : In(14)                      words of the walk, less one; with `again`
     follows, back : In(1)               where the walk begins; with `again`
     next : In(1)                        another word is wanted
-    taken : Out(1)                      a word is granted; its data come two cycles later
+    taken : Out(1)                      a word is granted; its data come in the next cycle
     last, block_end : Out(1)            it is the walk's last, its block's last; with `taken`
     request, address : Out(1), Out(15)  of the memory; combinational from `next`
     grant : In(1)                       of the memory, in the cycle of `request`

@@ -15,7 +15,7 @@ class WindowLoader(wiring.Component):
 
     Blocks run over rows -1 .. rows and columns -1 .. columns of the map, of which a row -1 or
     `rows` is inside where the map goes on `above` or `below`. Those inside are
-    fetched: `request` stays up until `grant`, and the word is written two cycles later. Those
+    fetched: `request` stays up until `grant`, and the word is written a cycle later. Those
     outside, and lanes outside an odd map, are written as zeros with minus-one padding and left
     alone with zero padding, where the array masks them. Factors are a word a block.
 
@@ -35,7 +35,7 @@ class WindowLoader(wiring.Component):
     row_end : Out(1)                    the word on request is its row's last
     ahead : Out(3)                      rows in the buffer
     request : Out(1)                    a word is wanted; up until `grant`
-    grant : In(1)                       it is read; its data come two cycles later
+    grant : In(1)                       the word is read; its data come in the next cycle
     write : Out(1)                      those data go to the window buffer in this cycle
     write_row, write_column : Out(2), Out(column)    where to; with `write`
     write_lanes : Out(4)                lanes inside the map, the others count as 0; with `write`
@@ -65,7 +65,7 @@ class WindowLoader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         g = self.geometry
-        busy, known, stepped, filled = Signal(), Signal(), Signal(), Signal()
+        busy, known, filled = Signal(), Signal(), Signal()
         row, column, fold = Signal(9), Signal(9), Signal(4)  # row and column count the border
         place = Signal.like(self.write_column)
         inside, fold_end, row_end, last_row, room, step = (Signal() for _ in range(6))
@@ -85,7 +85,7 @@ class WindowLoader(wiring.Component):
             fold_end.eq(fold == folds),
             row_end.eq((fold == folds) & (column == g.columns + 2)),
             last_row.eq(row == g.rows + 2),
-            room.eq((self.ahead < ROWS) & ~stepped & ~filled),
+            room.eq((self.ahead < ROWS) & ~filled),
         ]
         if p.levels:
             with m.If(self.waits & (self.received[1:] < row)):
@@ -104,26 +104,20 @@ class WindowLoader(wiring.Component):
             with m.If(row_end):
                 m.d.sync += [column.eq(0), place.eq(0), row.eq(row + 1), room.eq(0)]
                 m.d.sync += busy.eq(~last_row)
-        # A row counts once its last word is written, two cycles after the grant.
-        m.d.sync += [stepped.eq(step & row_end), filled.eq(stepped)]
+        # A row counts once its last word is written, a cycle after the grant.
+        m.d.sync += filled.eq(step & row_end)
         with m.If(~self.start):
             m.d.sync += self.ahead.eq(self.ahead + filled - self.retire)
-        writes, lanes = Signal(), Signal(LANES)
-        to_row, to_column = Signal.like(self.write_row), Signal.like(self.write_column)
         m.d.sync += [
-            writes.eq(step & (inside | p.minus_one)),
-            to_row.eq(row),
-            to_column.eq(place),
-            self.write.eq(writes),
-            self.write_row.eq(to_row),
-            self.write_column.eq(to_column),
-            self.write_lanes.eq(lanes),
+            self.write.eq(step & (inside | p.minus_one)),
+            self.write_row.eq(row),
+            self.write_column.eq(place),
         ]
         bottom = (row == g.rows + 1) & g.odd_rows
         edge = (column == g.columns + 1) & g.odd_columns
         gone = Cat(bottom & (lane >> 1) | edge & (lane & 1) for lane in range(LANES))
         counts = within_columns | ((column == 0) & left) | ((column != 0) & right)
-        m.d.sync += lanes.eq(Mux(within_rows & counts, ~gone, 0))
+        m.d.sync += self.write_lanes.eq(Mux(within_rows & counts, ~gone, 0))
         return m
 
 

@@ -37,14 +37,14 @@ class MemorySignature(wiring.Signature):
 
 
 class FetchRequest(wiring.Signature):
-    """A word wanted from the memory; its data come in the second cycle after `grant`.
+    """A word wanted from the memory; its data come the cycle after `grant`.
 
     Members
     -------
     request : Out(1)                    a word is wanted
-    grant : In(1)                       it is read in the next cycle
+    grant : In(1)                       it is read in this cycle
     address : Out(15)                   of the word; with `request`
-    data : In(64)                       the word, in the second cycle after `grant`
+    data : In(64)                       the word, in the cycle after `grant`
     """
 
     def __init__(self) -> None:

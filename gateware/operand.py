@@ -11,7 +11,7 @@ from bnnhw.gateware.parameters import FACTOR_WIDTH, LANES
 
 
 class OperandReader(wiring.Component):
-    """The operands of the token in cycle t, four lanes, in t + 2, when the lanes want them.
+    """The operands of the token in cycle t, four lanes, in t + 1, when the lanes want them.
 
     One word a token, in memory order from `base`; the request comes with the token and cannot
     wait.
@@ -21,7 +21,7 @@ class OperandReader(wiring.Component):
     load : In(1)                        strobe: `base` is taken
     base : In(15)                       word address of the first operand; with `load`
     token : In(Token)                   in cycle t
-    operand : Out(4 x signed 16)        in t + 2
+    operand : Out(4 x signed 16)        in t + 1
     memory : Out(FetchRequest)          granted in the cycle of its request
     """
 

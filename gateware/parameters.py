@@ -26,12 +26,8 @@ class EngineParameters:
     window_depth, weight_depth : entries of the window and weight buffers.
     passes : whether a layer may take several steps, between which its sums lie in memory as wide
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
-    activation : whether lanes multiply a second time, by a slope of each channel, before they
-        saturate; without `passes`. positive : whether slopes from zero up differ from 1.0.
-        shift_out : whether what is added then is a channel's own, not the rounding half alone.
-    tiles : whether a step may make some of its map's channels; without `passes`.
     in_place : whether a step may add single pixels that lie as those it writes; with `passes`.
-    averages : whether a step may add the mean of each block.
+    averages : whether a step may add the mean of each block; with `passes`.
     spatial : whether a step may scale by a factor for each pixel; with `passes`.
     shortcut_shift : bits dropped from sums of pointwise steps; with `passes`. None: there are none.
     levels : bits of a thermometer that are stored of each byte in its place, level l being
@@ -66,10 +62,6 @@ class EngineParameters:
     levels: int = 0
     gaps: tuple[int, int, int] | None = None
     gates: bool = False
-    activation: bool = False
-    positive: bool = False
-    shift_out: bool = False
-    tiles: bool = False
 
     def __post_init__(self) -> None:
         if not 8 <= self.residual_width <= 16:
@@ -78,19 +70,7 @@ class EngineParameters:
             raise ValueError(
                 f"passes: residual_width + guard = {self.residual_width + self.guard}, not 15"
             )
-        if self.activation and self.passes:
-            raise ValueError("activation: not with passes")
-        if self.activation and (self.residual_width + self.guard > 15 or not 8 <= self.shift <= 13):
-            raise ValueError(
-                f"activation: residual_width + guard = {self.residual_width + self.guard}, not 15, "
-                f"or shift={self.shift} not in [8, 13]"
-            )
-        if self.tiles and self.passes:
-            raise ValueError("tiles: not with passes")
-        for name in ("positive", "shift_out"):
-            if getattr(self, name) and not self.activation:
-                raise ValueError(f"{name}: needs activation")
-        for name in ("in_place", "spatial", "gates"):
+        for name in ("in_place", "averages", "spatial", "gates"):
             if getattr(self, name) and not self.passes:
                 raise ValueError(f"{name}: needs passes")
         if self.spatial and not FACTOR_FRACTION <= self.shift <= 13:
@@ -117,15 +97,6 @@ class EngineParameters:
     def stream_width(self) -> int:
         """Signed bits of what is read from a slot."""
         return 16 if self.passes else self.residual_width
-
-    @property
-    def added_width(self) -> int:
-        """Signed bits of what lanes add: residuals, or wide numbers where there are means."""
-        return self.residual_width + self.guard if self._means_alone else self.stream_width
-
-    @property
-    def _means_alone(self) -> bool:
-        return self.averages and not self.passes
 
     @property
     def pointwise(self) -> bool:

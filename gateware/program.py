@@ -1,15 +1,14 @@
-"""The engine's program, at the memory's start: the first step's Load, then four words a step."""
+"""The engine's program: one descriptor of three 64-bit words a step, at the memory's start."""
 
 from amaranth import unsigned
 from amaranth.lib import data, enum
 
 from bnnhw.gateware.memory import ADDRESS_WIDTH
 
-DESCRIPTOR_WORDS = 4
+DESCRIPTOR_WORDS = 3
 PERIOD_WIDTH = 8  # bits: as many channels as 16 folds have
 WALK_WIDTH = 14  # bits: as many words as a map that the multipliers walk may have
-LOAD_WIDTH = 11  # bits: as many words as the entries of the weight buffer have
-TILE_WIDTH = 6  # bits: as many groups of channels as a map has
+LOAD_WIDTH = 10  # bits: as many words as the entries of the weight buffer have
 
 
 class Kind(enum.Enum, shape=2):  # type: ignore[call-arg]
@@ -84,49 +83,31 @@ class EntryRows(data.Struct):
 
 
 class Sources(data.Struct):
-    """Word 1. Word addresses of what is read: `features` (bits or factors; residuals in the head
-    and pointwise) and `shortcut`, of which a mean has `period` + 1: the output's channels after
-    theirs have them from the first on.
+    """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
+    `features` (bits or factors; residuals in the head and pointwise) and `shortcut`, of which a
+    mean has `period` + 1 channels: the output's after these have them from the first on."""
 
-    A step may make a tile of a map's channels. Then `skip` groups of 16 channels lie between those
-    of a position and of the next; `bit_step`, which is skip + 1, words from the last bits of a
-    position to the next.
-    """
-
+    weights: unsigned(ADDRESS_WIDTH)
+    weight_words: LOAD_WIDTH
     features: unsigned(ADDRESS_WIDTH)
     shortcut: unsigned(ADDRESS_WIDTH)
     period: PERIOD_WIDTH
-    skip: TILE_WIDTH
-    bit_step: TILE_WIDTH
-    _unused: 14
+    _unused: 1
 
 
 class Sinks(data.Struct):
     """Word 2. Word addresses of what is written: bits and residuals; `head_words` are feature words
     less one, in the head of the map, pointwise of a block. `operand` is read: what is scaled.
-    `upper` : factors are the upper bytes of their words."""
+    `upper` : factors are the upper bytes of their words. `rows` of each entry of the weights are
+    loaded; others keep what they hold."""
 
     bits: unsigned(ADDRESS_WIDTH)
     residual: unsigned(ADDRESS_WIDTH)
     head_words: WALK_WIDTH
     operand: unsigned(ADDRESS_WIDTH)
     upper: 1
-    _unused: 4
-
-
-class Load(data.Struct):
-    """Word 3. Of the next step's weights, which are loaded while this step runs if `ahead`, else
-    after it: `weights` is the first word's address, `words` their number. `rows` of each entry are
-    there; others keep what they hold. With an activation the first of each `folds` + 1 entries has
-    a fourth row. In the program's word 0: the first step's.
-    """
-
-    weights: unsigned(ADDRESS_WIDTH)
-    words: LOAD_WIDTH
     rows: EntryRows
-    folds: 4
-    ahead: 1
-    _unused: 31
+    _unused: 2
 
 
 class Descriptor(data.Struct):
@@ -135,4 +116,3 @@ class Descriptor(data.Struct):
     geometry: Geometry
     sources: Sources
     sinks: Sinks
-    load: Load

@@ -8,44 +8,41 @@ from amaranth.utils import exact_log2
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
 from bnnhw.gateware.parameters import GROUP, LANES
-from bnnhw.gateware.program import PERIOD_WIDTH, TILE_WIDTH
-from bnnhw.gateware.writers import BlockAddress, words_of
+from bnnhw.gateware.program import PERIOD_WIDTH
+from bnnhw.gateware.writers import BlockAddress
 
 
 class ShortcutReader(wiring.Component):
-    """Residuals of the token in cycle t, four lanes, in t + 3; zero without a shortcut.
+    """Residuals of the token in cycle t, four lanes, in t + 2; zero without a shortcut.
 
     With passes tokens with a shortcut come two cycles apart at least and residuals stay until
-    t + 4. Words are read in memory order from `base`, one for each memory word of channels that
+    t + 3. Words are read in memory order from `base`, one for each memory word of channels that
     has a shortcut. The request comes with the token and cannot wait. With `in_place` they are read
     as a step with single pixels writes its map: the pixel of the position, in lane 0.
     With `mean` lane 0 is the mean of the block as a wide number, past an odd map's edge the edge
-    again; the words are the position's first `period` + 1, over and over. `period` is taken with
-    `base`. With tiles `skip` groups of 16 channels are left out after a position. In an engine with
-    means but no passes residuals are given as wide numbers, too.
+    again; the words are those of the position's first `period` + 1 channels, over and over.
+    `period` is taken with `base`.
     Golden: bnnhw.golden.operations.averaged.
 
     Members
     -------
     load : In(1)                        strobe: `base` and `period` are taken
     base : In(15)                       word address of the first residual; with `load`
-    period : In(8)                      words of a mean, less one; with `load`
-    skip : In(6)                        groups left out after a position; constant, with tiles
+    period : In(8)                      channels of a mean, less one; with `load`
     token : In(Token)                   in cycle t
     in_place, mean : In(1)              of the step; constant while it runs
-    residual : Out(4 x added)           registered; in t + 3
+    residual : Out(4 x stream)          registered; in t + 2
     memory : Out(FetchRequest)          granted in the cycle of its request
     """
 
     def __init__(self, parameters):
         self._parameters = parameters
-        residual = data.ArrayLayout(signed(parameters.added_width), LANES)
+        residual = data.ArrayLayout(signed(parameters.stream_width), LANES)
         super().__init__(
             {
                 "load": In(1),
                 "base": In(unsigned(ADDRESS_WIDTH)),
                 "period": In(PERIOD_WIDTH),
-                "skip": In(TILE_WIDTH),
                 "token": In(Token),
                 "in_place": In(1),
                 "mean": In(1),
@@ -58,24 +55,22 @@ class ShortcutReader(wiring.Component):
         m = Module()
         p = self._parameters
         slots = data.ArrayLayout(signed(p.slot_width), LANES)
-        asked, token = Signal(Token), Signal(Token)
-        m.d.sync += [asked.eq(self.token), token.eq(asked)]
+        token = Signal(Token)
+        m.d.sync += token.eq(self.token)
         opens = ~self.token.odd if p.word_channels == 2 else 1
         m.d.comb += self.memory.request.eq(self.token.valid & self.token.shortcut & opens)
         lane = self._walk(m)
         now = Signal(slots)
         if p.word_channels == 2:
-            wanted, arrived, odd = Signal(), Signal(), Signal(slots)
-            m.d.sync += [wanted.eq(self.memory.request), arrived.eq(wanted)]
+            arrived, odd = Signal(), Signal(slots)
+            m.d.sync += arrived.eq(self.memory.request)
             with m.If(arrived):
                 m.d.sync += odd.eq(self.memory.data[32:])
             m.d.comb += now.eq(Mux(token.odd, odd, self.memory.data[:32]))
         else:
             m.d.comb += now.eq(self.memory.data)
-        up = p.guard if p.averages and not p.passes else 0
-        taken = Signal(data.ArrayLayout(signed(p.stream_width + p.averages), LANES))
-        for index in range(LANES):
-            m.d.comb += self.residual[index].eq(taken[index] << up)
+        taken = Signal.like(self.residual)
+        m.d.comb += self.residual.eq(taken)
         stays = Signal()
         if p.passes:
             m.d.sync += stays.eq(token.valid & token.shortcut)
@@ -122,37 +117,31 @@ class ShortcutReader(wiring.Component):
                 place.row_end.eq(self.token.row_end),
                 self.memory.address.eq(place.address),
             ]
-            chosen = Signal.like(lane)
-            m.d.sync += [chosen.eq(place.lane), lane.eq(chosen)]
+            m.d.sync += lane.eq(place.lane)
         else:
-            step, moves = 1, self.memory.request
-            if self._parameters.tiles:
-                end = self.token.valid & self.token.position_end
-                skipped = words_of(self.skip, self._parameters)
-                step, moves = self.memory.request | Mux(end, skipped, 0), moves | end
-            with m.If(moves):
-                m.d.sync += self.memory.address.eq(self.memory.address + step)
+            with m.If(self.memory.request):
+                m.d.sync += self.memory.address.eq(self.memory.address + 1)
             with m.If(load):
                 m.d.sync += self.memory.address.eq(base)
         return lane
 
     def _again(self, m):
-        """After the last word of the shortcut, and for each position, the block's first word's
+        """After the last channel of the shortcut, and for each position, the block's first word's
         address is loaded; every load is a cycle late. Returns the strobe and the address."""
         token = self.token
         first = Signal.like(self.base)
-        word, period = Signal(PERIOD_WIDTH), Signal(PERIOD_WIDTH)
+        channel, period = Signal(PERIOD_WIDTH), Signal(PERIOD_WIDTH)
         again = Signal()
         m.d.sync += again.eq(0)
         with m.If(self.mean & self.memory.request):
-            m.d.sync += word.eq(word + 1)
-            with m.If(word == period):
-                m.d.sync += [word.eq(0), again.eq(1)]
+            m.d.sync += channel.eq(channel + 1)
+            with m.If(channel == period):
+                m.d.sync += [channel.eq(0), again.eq(1)]
         with m.If(self.mean & token.valid & token.position_end):
-            groups = exact_log2(GROUP // self._parameters.word_channels)
+            groups = exact_log2(GROUP)
             m.d.sync += first[groups:].eq(first[groups:] + period[groups:] + 1)
-            m.d.sync += [word.eq(0), again.eq(1)]
+            m.d.sync += [channel.eq(0), again.eq(1)]
         with m.If(self.load):
             m.d.sync += [first.eq(self.base), period.eq(self.period)]
-            m.d.sync += [word.eq(0), again.eq(1)]
+            m.d.sync += [channel.eq(0), again.eq(1)]
         return again, first

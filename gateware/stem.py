@@ -33,8 +33,8 @@ SIGNATURE = wiring.Signature(
 class StemWalker(wiring.Component):
     """For each pixel, for each four channels, for each tap: one word, a byte per input channel.
 
-    A word of the image is one pixel. `taken` marks a tap: a pixel's bytes come in the second cycle
-    after, or, where `padded`, it lies outside and counts as zero. `next` asks for a tap while high;
+    A word of the image is one pixel. `word` and `padded` mark the cycle after a grant: a pixel's
+    bytes are there, or the tap lies outside and counts as zero. `next` asks for a tap while high;
     `last` accompanies the last tap of four channels. A pixel starts when the image row below it
     has been received: `received` rows, or all with `complete`.
 
@@ -45,7 +45,7 @@ class StemWalker(wiring.Component):
     base : In(15)                       word address of the image; with `start`
     received, complete : In(9), In(1)   rows of the image in memory; all are
     next : In(1)                        another tap is wanted
-    taken : Out(1)                      the tap is walked; its data come two cycles later
+    taken : Out(1)                      the tap is walked; its data come in the next cycle
     padded : Out(1)                     it lies outside; with `taken`
     last : Out(1)                       the last tap of four channels; with `taken`
     group_end, position_end, row_end : Out(1)    these four channels end it; with `last`

@@ -1,16 +1,12 @@
 """What leaves the lanes: residual words and words of bits, with their addresses."""
 
-from amaranth import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
 
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import ADDRESS_WIDTH, NIBBLES, WriteRequest
 from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
-from bnnhw.gateware.program import TILE_WIDTH
-
-TILE_STEP_WIDTH = TILE_WIDTH + 4  # bits: words of as many groups of residuals
 
 
 class BlockAddress(wiring.Component):
@@ -20,8 +16,7 @@ class BlockAddress(wiring.Component):
     visited twice in each of two rows of positions: `lane` = 2 * row + column in the block.
     `advance` marks a word written, `position_end` and `row_end` that it ends these. With `strip`
     the map is wider than the rows of positions: `gap` words are left out after each. With `steps`
-    words follow each other `apart` words. With `tiles` the next is `tile_step` words on after a
-    position.
+    words follow each other `apart` words.
 
     Members
     -------
@@ -31,7 +26,6 @@ class BlockAddress(wiring.Component):
     advance : In(1)                     strobe: the word at `address` is written
     position_end, row_end : In(1)       that word ends these; with `advance`
     apart : In(2)                       words to the next, with `steps`; with `advance`
-    tile_step : In(10)                  words to the next position's, with `tiles`; with `advance`
     address : Out(15)                   registered
     lane : Out(range(4))                registered
     """
@@ -44,12 +38,11 @@ class BlockAddress(wiring.Component):
     position_end: In(1)
     row_end: In(1)
     apart: In(2)
-    tile_step: In(unsigned(TILE_STEP_WIDTH))
     address: Out(unsigned(ADDRESS_WIDTH))
     lane: Out(range(LANES))
 
-    def __init__(self, *, gap: int = 0, steps: bool = False, tiles: bool = False) -> None:
-        self._gap, self._steps, self._tiles = gap, steps, tiles
+    def __init__(self, *, gap: int = 0, steps: bool = False) -> None:
+        self._gap, self._steps = gap, steps
         super().__init__()
 
     def elaborate(self, platform: object) -> Module:
@@ -58,8 +51,6 @@ class BlockAddress(wiring.Component):
         after = Signal.like(self.address)
         right, lower = Signal(), Signal()
         step = self.apart if self._steps else 1
-        if self._tiles:
-            step = Mux(self.position_end, self.tile_step, step)
         if self._gap:
             step = Mux(self.strip & self.row_end, self._gap + 1, step)
         m.d.comb += [after.eq(self.address + step), self.lane.eq(Cat(right, lower))]
@@ -83,18 +74,12 @@ class BlockAddress(wiring.Component):
         return m
 
 
-def words_of(groups: Value, parameters: EngineParameters) -> Value:
-    """Returns the words of residuals that groups of 16 channels of a block are."""
-    return groups << exact_log2(GROUP // parameters.word_channels)
-
-
 class ResidualWriter(wiring.Component):
     """Packs lane results into words: [channel][lane], slots of 8 or 16 bits.
 
     `fresh` is high in the first cycle of new results; a word is complete with its last channel
     and is offered at once. It must be granted before the next result arrives. With gates words are
-    `apart`, from one to the next; with tiles `skip` groups of 16 channels are left out after a
-    position.
+    `apart`, from one to the next.
 
     Members
     -------
@@ -105,7 +90,6 @@ class ResidualWriter(wiring.Component):
     load : In(1)                        strobe: `base` is taken
     base : In(15)                       word address of the map; with `load`
     apart : In(2)                       words to the next, with gates
-    skip : In(6)                        groups left out after a position; constant, with tiles
     memory : Out(WriteRequest)          combinational in the cycle of `fresh`, then held
     """
 
@@ -122,7 +106,6 @@ class ResidualWriter(wiring.Component):
                 "load": In(1),
                 "base": In(unsigned(ADDRESS_WIDTH)),
                 "apart": In(2),
-                "skip": In(TILE_WIDTH),
                 "memory": Out(WriteRequest()),
             }
         )
@@ -130,9 +113,7 @@ class ResidualWriter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
-        m.submodules.address = address = BlockAddress(
-            gap=p.gaps[2] if p.gaps else 0, steps=p.gates, tiles=p.tiles
-        )
+        m.submodules.address = address = BlockAddress(gap=p.gaps[2] if p.gaps else 0, steps=p.gates)
         waiting, complete = Signal(), Signal()
         now = self.y.as_value()
         if self._parameters.word_channels == 2:
@@ -156,7 +137,6 @@ class ResidualWriter(wiring.Component):
             address.single.eq(self.single),
             address.strip.eq(self.strip),
             address.apart.eq(self.apart),
-            address.tile_step.eq(words_of(self.skip, p) | 1),
             address.advance.eq(self.memory.grant),
             address.position_end.eq(self.token.position_end),
             address.row_end.eq(self.token.row_end),
@@ -168,7 +148,7 @@ class BitWriter(wiring.Component):
     """Collects 16 channels' bits of four lanes into a word: [lane][channel].
 
     The word is offered the cycle after its last channel and must be granted before the next
-    channel's bits arrive. With tiles the next is `tile_step` words on after a position.
+    channel's bits arrive.
 
     Members
     -------
@@ -178,7 +158,6 @@ class BitWriter(wiring.Component):
     enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
     load : In(1)                        strobe: `base` is taken
     base : In(15)                       word address of the map; with `load`
-    tile_step : In(6)                   words to the next position's; constant, with tiles
     memory : Out(WriteRequest)          from the cycle after the group's last bits, then held
     """
 
@@ -190,16 +169,15 @@ class BitWriter(wiring.Component):
     strip: In(1)
     load: In(1)
     base: In(unsigned(ADDRESS_WIDTH))
-    tile_step: In(TILE_WIDTH)
     memory: Out(WriteRequest())
 
-    def __init__(self, *, gap: int = 0, tiles: bool = False) -> None:
-        self._gap, self._tiles = gap, tiles
+    def __init__(self, *, gap: int = 0) -> None:
+        self._gap = gap
         super().__init__()
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.address = address = BlockAddress(gap=self._gap, tiles=self._tiles)
+        m.submodules.address = address = BlockAddress(gap=self._gap)
         collected = Signal(data.ArrayLayout(unsigned(GROUP), LANES))
         position_end, row_end = Signal(), Signal()
         with m.If(self.memory.grant):
@@ -222,7 +200,6 @@ class BitWriter(wiring.Component):
             address.base.eq(self.base),
             address.single.eq(self.single),
             address.strip.eq(self.strip),
-            address.tile_step.eq(self.tile_step),
             address.advance.eq(self.memory.grant),
             address.position_end.eq(position_end),
             address.row_end.eq(row_end),

@@ -45,7 +45,6 @@ module engine_bench #(
   reg [31:0] steps /* verilator public_flat_rw */ = 0;
   reg [7:0] last_step /* verilator public_flat_rw */ = 0;
   reg [31:0] step_at /* verilator public_flat_rw */ = 0;
-  reg [31:0] step_frame /* verilator public_flat_rw */ = 0;
   reg [31:0] results_seen /* verilator public_flat_rw */ = 0;
   reg signed [31:0] last_result /* verilator public_flat_rw */ = 0;
   reg [31:0] result_at /* verilator public_flat_rw */ = 0;
@@ -140,7 +139,6 @@ module engine_bench #(
       steps <= steps + 1;
       last_step <= step;
       step_at <= now;
-      step_frame <= frame;
     end
   end
 endmodule

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnnhw.compiler.plan import DoesNotFit, Plan, Step
-from bnnhw.gateware.program import Geometry, Load, Sinks, Sources
+from bnnhw.gateware.program import Geometry, Sinks, Sources
 from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
@@ -28,16 +28,9 @@ def network_of(spec: NetworkSpec) -> IntegerNetwork:
 
 
 def words_of(step: Step) -> tuple:
-    """A step's descriptor but for its Load, read as the engine does."""
-    kinds = zip((Geometry, Sources, Sinks), step.words[:3], strict=True)
+    """A step's descriptor, read as the engine does."""
+    kinds = zip((Geometry, Sources, Sinks), step.words, strict=True)
     return tuple(kind.from_bits(word) for kind, word in kinds)
-
-
-def loads_of(plan: Plan) -> list:
-    """The Load of each step, which the one before has, the first's the program."""
-    words = [int(plan.image[0]), *(step.words[3] for step in plan.steps)]
-    assert words.pop() == words[0]  # the last step loads the next frame's first
-    return [Load.from_bits(word) for word in words]
 
 
 def regions(plan: Plan) -> dict[str, range]:

@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 
-from bnnhw.compiler.layout import GROUP, add_slopes, groups, pack_entries
+from bnnhw.compiler.layout import GROUP, groups, pack_entries
 from bnnhw.errors import UserError
 from bnnhw.network.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
 from bnnhw.network.spec import NumberFormats
 
 MACS = 4
-HEAD_FOLDS = 16  # entries of a head for each that has room for slopes, which it has none of
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """What lanes multiply by where there is no activation, and add.
-
-    one : a slope of 1.0. rounding : half a step. shift_out : whether it is in a memory.
-    """
-
-    one: int
-    rounding: int
-    shift_out: bool
-
-    def table(
-        self, part: Requantiser, act: IntegerActivation | None
-    ) -> tuple[Requantiser, np.ndarray]:
-        """The requantiser and the uint16 (channels, 4) of a convolution or the stem."""
-        size = len(part.bias)
-        table = np.zeros((GROUP * groups(size), 4), np.int64)
-        if act is not None:
-            columns = [act.positive, act.negative, act.shift_out]
-            table[:size, :3] = np.stack(columns, axis=1)
-            return part, table
-        table[:size, :2] = self.one
-        if self.shift_out:
-            return part, table
-        return replace(part, bias=part.bias - self.rounding), table
 
 
 def _parameters(part: Requantiser, channels: int) -> np.ndarray:
@@ -83,22 +53,12 @@ def binary_taps(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(bits).view("<u2")[..., 0]
 
 
-def convolution_entries(
-    weights: np.ndarray, part: Requantiser, slopes: Slopes | None = None,
-    act: IntegerActivation | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Words of channels * folds entries: entry c * folds + f is channel c, input group f.
-
-    slopes : of an engine whose lanes multiply by them, act : those of this convolution.
-    """
+def convolution_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
+    """Words (3 * channels * folds,): entry c * folds + f is channel c, input group f."""
     taps = binary_taps(weights)
     folds = taps.shape[1]
-    if slopes is None:
-        table = np.repeat(_parameters(part, len(weights)), folds, axis=0)
-        return pack_entries(taps.reshape(-1, 9), table)
-    part, last = slopes.table(part, act)
     table = np.repeat(_parameters(part, len(weights)), folds, axis=0)
-    return add_slopes(pack_entries(taps.reshape(-1, 9), table), last, folds)
+    return pack_entries(taps.reshape(-1, 9), table)
 
 
 def thermometer_weights(weights: np.ndarray, levels: int) -> np.ndarray:
@@ -113,18 +73,13 @@ def thermometer_weights(weights: np.ndarray, levels: int) -> np.ndarray:
 
 
 def scale_entries(
-    part: Requantiser, act: IntegerActivation | None, rows: range = range(3),
-    slopes: Slopes | None = None,
-) -> np.ndarray:  # fmt: skip
+    part: Requantiser, act: IntegerActivation | None, rows: range = range(3)
+) -> np.ndarray:
     """Words (rows * channels,) of a step without weights, an entry a channel; of entries' three
     words those that the step uses.
 
     The scale is the slope from zero up, the first tap that below.
     """
-    if slopes is not None:
-        part, table = slopes.table(part, None)
-        words = pack_entries(np.zeros((len(table), 9), np.int64), _parameters(part, len(part.bias)))
-        return add_slopes(words, table, 1)
     channels = len(part.scale)
     taps = np.zeros((GROUP * groups(channels), 9), np.int64)
     if act is not None:
@@ -159,15 +114,12 @@ def pointwise_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
     return pack_entries(taps, table)
 
 
-def stem_entries(stem: IntegerStem, slopes: Slopes | None = None) -> np.ndarray:
+def stem_entries(stem: IntegerStem) -> np.ndarray:
     """Entry (quad * 9 + tap) * in_channels + channel; channel c's parameters are in entry c."""
-    out, part = len(stem.weights), stem.requantiser
+    out = len(stem.weights)
     weights = np.zeros((GROUP * groups(out), stem.weights[0].size), np.int8)
     weights[:out] = stem.weights.reshape(out, -1)
-    if slopes is None:
-        return _entries(_byte_entries(weights), _parameters(part, out))
-    part, table = slopes.table(part, None)
-    return add_slopes(_entries(_byte_entries(weights), _parameters(part, out)), table, 1)
+    return _entries(_byte_entries(weights), _parameters(stem.requantiser, out))
 
 
 def layer_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
@@ -189,11 +141,10 @@ def _entries(taps: np.ndarray, table: np.ndarray) -> np.ndarray:
     return pack_entries(all_taps, all_parameters)
 
 
-def head_entries(head: IntegerHead, depth: int, *, slopes: bool = False) -> list[np.ndarray]:
+def head_entries(head: IntegerHead, depth: int) -> list[np.ndarray]:
     """Words for each head step: as many fours of classes as fit `depth` entries.
 
-    A four takes an entry per channel, padded ones too, and one for the bias. slopes : whether
-    one of HEAD_FOLDS entries has a word more.
+    A four takes an entry per channel, padded ones too, and one for the bias.
     """
     classes, channels = head.weights.shape
     weights = np.zeros((classes, GROUP * groups(channels) + 1), np.int8)
@@ -201,7 +152,4 @@ def head_entries(head: IntegerHead, depth: int, *, slopes: bool = False) -> list
     weights[:, -1] = head.bias_mantissa
     step = MACS * max(1, depth // weights.shape[1])
     taps = [_byte_entries(weights[first : first + step]) for first in range(0, classes, step)]
-    words = [pack_entries(part, np.zeros((len(part), 3), np.int64)) for part in taps]
-    if slopes:
-        words = [add_slopes(part, np.zeros((0, 4)), HEAD_FOLDS) for part in words]
-    return words
+    return [pack_entries(part, np.zeros((len(part), 3), np.int64)) for part in taps]

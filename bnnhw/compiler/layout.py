@@ -100,16 +100,3 @@ def pack_entries(taps: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     """
     entries = np.concatenate([taps.reshape(-1, 3, 3), parameters.reshape(-1, 3, 1)], axis=2)
     return np.ascontiguousarray(entries.astype("<u2")).view("<u8").reshape(-1).astype(np.uint64)
-
-
-def add_slopes(words: np.ndarray, slopes: np.ndarray, folds: int) -> np.ndarray:
-    """Entries' words (3N,) with a fourth word in the first of each `folds` entries.
-
-    slopes : uint16 (M, 4), a channel's slopes above and below zero, its shift_out and 0; entries
-    of no channel, after the first M * folds, have 0.
-    """
-    rows = np.zeros((-(-len(words) // (3 * folds)), 4), "<u2")
-    rows[: len(slopes)] = slopes
-    fourth = np.ascontiguousarray(rows).view("<u8")[:, 0].astype(np.uint64)
-    first = np.arange(0, len(words) // 3, folds)
-    return np.insert(words, 3 * first + 3, fourth)

@@ -11,11 +11,11 @@ from bnnhw.boards.numbers import Board
 from bnnhw.compiler import layout
 from bnnhw.compiler.contract import check_contract
 from bnnhw.compiler.layout import groups
-from bnnhw.compiler.passes import averages
+from bnnhw.compiler.passes import averages, needs_passes
 from bnnhw.compiler.program import Program, Step
 from bnnhw.compiler.schedule import WEIGHT_DEPTH, WINDOW_GROUPS, image_groups, image_strips
 from bnnhw.errors import UserError
-from bnnhw.gateware.parameters import TAPS, EngineParameters
+from bnnhw.gateware.parameters import EngineParameters
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.repair import Repair
@@ -117,30 +117,15 @@ def _parameters(program: Program) -> EngineParameters:
         sum_width=min(32, _logit_bits(network)),
         window_depth=WINDOW_ROWS * WINDOW_GROUPS,
         weight_depth=WEIGHT_DEPTH,
-        passes=program.schedule.passes,
+        passes=needs_passes(network),
         in_place=any(task.work.in_place for task in program.schedule.tasks if task.work),
         averages=any(averages(conv, spec.repair) for conv in network.convolutions),
         spatial=any(conv.spatial is not None for conv in network.convolutions),
         shortcut_shift=_shortcut_shift(network),
         levels=0 if network.stem.levels is None else len(network.stem.levels),
-        gaps=_gaps(network, program.width),
+        gaps=_gaps(network),
         gates=any(conv.gate is not None for conv in network.convolutions),
-        activation=program.schedule.slopes is not None,
-        positive=_rising(program),
-        tiles=any(task.tile is not None for task in program.schedule.tasks),
-        shift_out=program.schedule.slopes is not None and program.schedule.slopes.shift_out,
     )
-
-
-def _rising(program: Program) -> bool:
-    """Whether slopes of the lanes differ from 1.0 above zero; a maxout's do, however trained."""
-    slopes = program.schedule.slopes
-    if slopes is None:
-        return False
-    if program.network.spec.repair.activation == "maxout":
-        return True
-    acts = [conv.after for conv in program.network.convolutions if conv.after is not None]
-    return any(bool((act.positive != slopes.one).any()) for act in acts)
 
 
 def _shortcut_shift(network: IntegerNetwork) -> int | None:
@@ -156,13 +141,14 @@ def _folds(network: IntegerNetwork) -> int:
     )
 
 
-def _gaps(network: IntegerNetwork, width: int) -> tuple[int, int, int] | None:
-    """Words between the rows of a strip of the image. width : bits of a slot."""
+def _gaps(network: IntegerNetwork) -> tuple[int, int, int] | None:
+    """Words between the rows of a strip of the image."""
     strips = image_strips(network)
     if len(strips) < 2:
         return None
     spec = network.spec
     others = layout.blocks(*spec.input[:2])[1] - strips[0][1]
+    width = 16 if needs_passes(network) else spec.formats.residual_width
     bits = others * groups(spec.stem_channels)
     residuals = bits * layout.GROUP // layout.word_channels(width)
     return (others - 2) * image_groups(network), bits, residuals
@@ -187,13 +173,6 @@ def _walked(program: Program) -> int:
     )
 
 
-def _memories(program: Program) -> int:
-    """Block RAMs beside the large memory: the window's, the taps', and one for each parameter."""
-    slopes = program.schedule.slopes
-    memories = 16 + TAPS + 2 + program.schedule.thresholds
-    return memories if slopes is None else memories + 1 + _rising(program) + slopes.shift_out
-
-
 def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
     network = program.network
     convolutions = network.spec.convolutions()
@@ -201,13 +180,13 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
         (layout.blocks(conv.height, conv.width)[1] + 2) * groups(conv.in_channels)
         for conv in convolutions
     )
-    widest = max(task.entries for task in program.schedule.tasks)
+    thresholds = program.schedule.thresholds
+    widest = max(len(task.contents) // len(task.entry_rows) for task in program.schedule.tasks)
     return (
         Resource("memory (64-bit words)", program.end, board.memory_words,
                  "fewer or narrower layers, a smaller image or residual width"),
         Resource("weight buffer (entries of a layer)", widest, WEIGHT_DEPTH,
-                 "wider stages in smaller steps: out_channels * in_channels / 16 of the first "
-                 "convolution of each at most 256"),
+                 "narrower stages: out_channels * in_channels / 16 at most 256"),
         Resource("window buffer (groups in a row of blocks)", columns, WINDOW_GROUPS,
                  "a narrower image or narrower stages"),
         Resource("last map, or one with gates (64-bit words)", _walked(program), 1 << WALK_WIDTH,
@@ -215,7 +194,7 @@ def _resources(program: Program, board: Board) -> tuple[Resource, ...]:
         Resource("program (steps)", len(program.schedule.tasks), 255, "a shallower network"),
         Resource("accumulator (bits of a logit)", _logit_bits(network), 32,
                  "a smaller residual width or last feature map"),
-        Resource("block RAM (EBR)", _memories(program) + board.memory_ebr, board.budget["ebr"],
+        Resource("block RAM (EBR)", 27 + thresholds + board.memory_ebr, board.budget["ebr"],
                  "another board"),
         Resource("multipliers (DSP)", 8, board.budget["dsp"], "another board"),
         Resource("folds of a layer", _folds(network), 16,
@@ -243,28 +222,26 @@ def make_plan(network: IntegerNetwork, board: Board, *, image_base: int = 0) -> 
     """
     check_methods(network.spec.repair)
     check_contract(network)
-    resources: tuple[Resource, ...] = ()
-    # Activations take a pass, and maps share memory, where they must.
-    for slopes, shared, strips in product((True, False), (False, True), STRIPS):
-        program = Program(network, image_base, strips, shared=shared, slopes=slopes)
-        resources = _resources(program, board)
-        if all(part.fits for part in resources):
+    for shared, strips in product((False, True), STRIPS):  # maps share memory where they must
+        program = Program(network, image_base, strips, shared=shared)
+        if program.end <= board.memory_words:
             break
+    resources = _resources(program, board)
     if not all(part.fits for part in resources):
         raise DoesNotFit(board.name, resources)
     steps = program.steps()
     factors = program.schedule.factors.values()
-    words = [program.load(0), *(word for step in steps for word in step.words)]
+    descriptors = [np.array(step.words, np.uint64) for step in steps]
     return Plan(
         network=network,
         parameters=_parameters(program),
         image_base=program.image_base,
-        image=np.concatenate([np.array(words, np.uint64), *program.contents, *factors]),
+        image=np.concatenate([*descriptors, *program.contents, *factors]),
         steps=steps,
         resources=resources,
         slot_width=layout.slot_width(program.width),
         memory_map=(
-            ("program", 0, 1 + DESCRIPTOR_WORDS * len(steps)),
+            ("program", 0, DESCRIPTOR_WORDS * len(steps)),
             ("weights", program.weights_at[0], program.weights_end - program.weights_at[0]),
             *((name, *place) for name, place in program.places.items()),
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bnnhw.compiler import layout
@@ -16,9 +16,9 @@ from bnnhw.compiler.cycles import (
 )
 from bnnhw.compiler.layout import GROUP, groups
 from bnnhw.compiler.passes import GATES, SIGNS, STREAM, Pass
-from bnnhw.compiler.schedule import IMAGE, WEIGHT_DEPTH, Schedule, Task
+from bnnhw.compiler.schedule import IMAGE, Schedule, Task
 from bnnhw.gateware.parameters import MACS
-from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Load, Sinks, Sources
+from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 from bnnhw.network.integer import IntegerNetwork
 
 
@@ -55,20 +55,19 @@ class Program:
     """The steps of a network; `places` has each map's first word and size.
 
     image_base : the image lies there, or further up if what comes before it needs the room.
-    strips, slopes : as bnnhw.compiler.schedule.Schedule. shared : maps that are not needed at once
-    may share memory. contents : of the weight buffer, each once; `weights_at` has their first word
-    for each step. end : words in all.
+    strips : as bnnhw.compiler.schedule.Schedule. shared : maps that are not needed at once may
+    share memory. contents : of the weight buffer, each once; `weights_at` has their first word for
+    each step. end : words in all.
     """
 
     def __init__(
-        self, network: IntegerNetwork, image_base: int = 0, strips: int = 1, *,
-        shared: bool = False, slopes: bool = True,
-    ) -> None:  # fmt: skip
+        self, network: IntegerNetwork, image_base: int = 0, strips: int = 1, *, shared: bool = False
+    ) -> None:
         self.network = network
-        self.schedule = schedule = Schedule(network, strips, shared=shared, slopes=slopes)
+        self.schedule = schedule = Schedule(network, strips, shared=shared)
         self.width = schedule.width
         self.per_word = layout.word_channels(self.width)
-        self.end = 1 + DESCRIPTOR_WORDS * len(schedule.tasks)
+        self.end = DESCRIPTOR_WORDS * len(schedule.tasks)
         known: dict[tuple[bool, bytes], int] = {}  # those of gates are written
         self.contents, self.weights_at = [], []
         for task in schedule.tasks:
@@ -91,45 +90,27 @@ class Program:
         self.end = max(first + size for first, size in self.places.values())
 
     def steps(self) -> tuple[Step, ...]:
-        """Every step, encoded. `load` has the word before them."""
+        """Every step, encoded."""
         encoders = dict(stem=self._stem, head=self._head, layer=self._layer)
         kinds = [t.work.kind if t.work else t.layer.split(".")[0] for t in self.schedule.tasks]
-        steps = [
+        return tuple(
             encoders.get(kind, self._pass)(index, task)
             for index, (kind, task) in enumerate(zip(kinds, self.schedule.tasks, strict=True))
-        ]
-        return tuple(
-            replace(step, cycles=step.cycles.after(steps[index - 1].cycles))
-            if self.ahead(index)
-            else step
-            for index, step in enumerate(steps)
         )
 
     def address(self, place: str) -> int:
         """First word of a place; 0 for none."""
         return self.places[place][0] if place else 0
 
-    def load(self, index: int) -> int:
-        """The Load word of a step, which is in the one before."""
-        tasks = self.schedule.tasks
-        task = tasks[index % len(tasks)]
-        rows = dict(skip_first=task.entry_rows.start, skip_last=3 - task.entry_rows.stop)
-        fields = dict(
-            weights=self.weights_at[index % len(tasks)], words=len(task.contents), rows=rows,
-            folds=max(task.slope_folds, 1) - 1, ahead=self.ahead(index),
+    def _sources(self, index: int, task: Task, **others: int) -> dict[str, Any]:
+        return dict(
+            weights=self.weights_at[index], weight_words=len(task.contents),
+            features=self.address(task.features), **others,
         )  # fmt: skip
-        return int(Load.const(fields).as_value().value)
 
-    def ahead(self, index: int) -> bool:
-        """Whether a step's weights may be loaded while the one before runs: each takes half of the
-        buffer, and the one before does not make them."""
-        tasks = self.schedule.tasks
-        before, task = tasks[index - 1], tasks[index % len(tasks)]
-        made = before.work is not None and before.work.keeps == GATES
-        return not made and max(before.entries, task.entries) <= WEIGHT_DEPTH // 2
-
-    def _sources(self, task: Task, **others: int) -> dict[str, Any]:
-        return dict(features=self.address(task.features), bit_step=1) | others
+    def _sinks(self, task: Task, **others: int) -> dict[str, Any]:
+        rows = dict(skip_first=task.entry_rows.start, skip_last=3 - task.entry_rows.stop)
+        return dict(rows=rows, **others)
 
     def _map(self, name: str, place: str, task: Task) -> tuple[str, Map]:
         return name, Map(self.address(place), *task.size)
@@ -139,9 +120,8 @@ class Program:
         words = _descriptor(
             dict(kind=Kind.STEM, single=1, keep=1, emit=1, columns=width - 1, rows=height - 1,
                  groups=groups(out) - 1),
-            self._sources(task),
-            dict(bits=self.address(task.bits), residual=self.address(task.residual)),
-            self.load(index + 1),
+            self._sources(index, task),
+            self._sinks(task, bits=self.address(task.bits), residual=self.address(task.residual)),
         )  # fmt: skip
         cycles = stem_cycles(height, width, task.inside[2], out, len(task.contents))
         return Step(
@@ -153,37 +133,35 @@ class Program:
         work = task.work
         assert work is not None
         (height, width, inside), out = task.inside, groups(task.size[2])
-        out = out if task.tile is None else len(task.tile)
         rows, columns = len(task.rows), layout.blocks(height, width)[1]
         first, wide = task.strip or (0, columns)
         # A strip is read from the column, or the row, before it.
         before = first - 1 if task.strip else 0
         before += (task.rows.start - (task.rows.start > 0)) * columns
-        period = inside // self.per_word - 1 if work.mean else 0
+        period = inside - 1 if work.mean else 0
         adds = self._numbers(task.adds, work.adds, task)
-        skip = groups(task.size[2]) - out
-        sources = self._sources(task, shortcut=adds, period=period, skip=skip, bit_step=skip + 1)
+        sources = self._sources(index, task, shortcut=adds, period=period)
         sources["features"] += before * work.fetches
         skipped = task.rows.start * columns + first
-        sinks = dict(
-            bits=self.address(task.bits) + skipped * groups(task.size[2]) + task.first_group,
+        sinks = self._sinks(
+            task,
+            bits=self.address(task.bits) + skipped * out,
             residual=self._numbers(task.residual, work.keeps, task),
             operand=self._numbers(task.operand, work.operand, task),
             upper=task.upper,
             head_words=GROUP * groups(inside) - 1,
         )
-        words = _descriptor(self._geometry(task, work), sources, sinks, self.load(index + 1))
+        words = _descriptor(self._geometry(task, work), sources, sinks)
         if work.kind == "pointwise":
             cycles = pointwise_cycles(rows * columns, inside, out, len(task.contents))
         else:
             cycles = convolution_cycles(
-                rows, wide, work.folds, out, reads=bool(task.adds) + bool(task.operand),
-                writes=bool(task.residual),
+                rows, wide, work.folds, out, reads=bool(task.adds), writes=bool(task.residual),
                 per_word=self.per_word, single=work.strided, weight_words=len(task.contents),
                 fetches=work.fetches,
             )  # fmt: skip
         bits = residual = None
-        whole = first + wide == columns and not task.below and not task.beside
+        whole = first + wide == columns and not task.below
         if work.emits is not None and work.emits != SIGNS and whole:
             bits = self._map(f"{task.layer}.bits{work.emits or ''}", task.bits, task)
         if not work.name and work.keeps == STREAM and whole:
@@ -192,8 +170,6 @@ class Program:
 
     def _geometry(self, task: Task, work: Pass) -> dict[str, int]:
         (height, width, inside), out = task.inside, task.size[2]
-        if task.tile is not None:
-            out = GROUP * len(task.tile)
         columns = layout.blocks(height, width)[1]
         first, wide = task.strip or (0, columns)
         added = GROUP * groups(inside if work.moves else out)
@@ -221,8 +197,7 @@ class Program:
             return self.address(place)
         columns = layout.blocks(*task.inside[:2])[1]
         skipped = task.rows.start * columns + (task.strip[0] if task.strip else 0)
-        before = skipped * groups(task.size[2]) + task.first_group
-        return self.address(place) + before * GROUP // self.per_word
+        return self.address(place) + skipped * groups(task.size[2]) * GROUP // self.per_word
 
     def _layer(self, index: int, task: Task) -> Step:
         """Gates go where the weight buffer's entries for the next scale are loaded from."""
@@ -238,9 +213,8 @@ class Program:
         words = _descriptor(
             dict(kind=Kind.HEAD, keep=1, mask=gates, wide_out=1, columns=quads - 1,
                  groups=groups(task.inside[2]) - 1, shortcut_first=apart),
-            self._sources(task),
-            dict(residual=first, head_words=count - 1),
-            self.load(index + 1),
+            self._sources(index, task),
+            self._sinks(task, residual=first, head_words=count - 1),
         )  # fmt: skip
         numbers = (task.name, first, len(work.weights), apart)
         cycles = head_cycles(count, self.per_word, quads, len(task.contents))
@@ -249,13 +223,12 @@ class Program:
     def _head(self, index: int, task: Task) -> Step:
         count = layout.residual_words(*task.inside, self.width)
         weight_words = len(task.contents)
-        quads = task.entries // (GROUP * groups(task.inside[2]) + 1)
+        quads = weight_words // 3 // (GROUP * groups(task.inside[2]) + 1)
         words = _descriptor(
             dict(kind=Kind.HEAD, last=index == len(self.schedule.tasks) - 1, columns=quads - 1,
                  groups=groups(task.inside[2]) - 1),
-            self._sources(task),
-            dict(head_words=count - 1),
-            self.load(index + 1),
+            self._sources(index, task),
+            self._sinks(task, head_words=count - 1),
         )  # fmt: skip
         return Step(
             task.name, "head", words, head_cycles(count, self.per_word, quads, weight_words)
@@ -268,10 +241,9 @@ class Program:
 
 
 def _descriptor(
-    geometry: dict[str, Any], sources: dict[str, Any], sinks: dict[str, Any], load: int
+    geometry: dict[str, Any], sources: dict[str, Any], sinks: dict[str, Any]
 ) -> tuple[int, ...]:
-    words = (
+    return tuple(
         kind.const(fields).as_value().value
         for kind, fields in ((Geometry, geometry), (Sources, sources), (Sinks, sinks))
     )
-    return (*words, load)

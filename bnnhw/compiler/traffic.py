@@ -6,7 +6,7 @@ from collections import Counter
 
 from bnnhw.compiler.plan import Plan
 from bnnhw.gateware.parameters import GROUP, MACS, EngineParameters
-from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Load, Sinks
+from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
 
 
 def traffic(plan: Plan) -> dict[str, dict[str, int]]:
@@ -21,10 +21,10 @@ def traffic(plan: Plan) -> dict[str, dict[str, int]]:
     size = p.image_height * p.image_width * p.image_channels
     writes = Counter(image=size * max(1, p.byte_groups))
     for step in plan.steps:
-        first, _, third, fourth = step.words
+        first, second, third = step.words
         geometry, sinks = Geometry.from_bits(first), Sinks.from_bits(third)
         reads["program"] += DESCRIPTOR_WORDS
-        reads["weights"] += Load.from_bits(fourth).words
+        reads["weights"] += Sources.from_bits(second).weight_words
         if geometry.kind == Kind.STEM:
             reads["image"] += _bit_reads(geometry) if p.levels else _byte_reads(geometry)
         elif geometry.kind == Kind.CONV:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -276,25 +274,3 @@ def test_layer_entries_are_four_outputs_bytes_by_input(outputs, inputs):
         assert bytes_of(taps[quad * padded(inputs) + c]) == want, (quad, c)
     for out in range(outputs):
         assert parameters[out, :2].tolist() == [part.scale[out], part.bias[out]]
-
-
-@pytest.mark.parametrize("folds", [1, 3])
-@pytest.mark.parametrize("shift_out", [False, True])
-def test_channels_have_slopes_after_their_first_entry(folds, shift_out):
-    rng = np.random.default_rng(folds)
-    weights = rng.choice([-1, 1], (6, 3, 3, 16 * folds)).astype(np.int8)
-    part = Requantiser(*rng.integers(-100, 100, (3, 6)).astype(np.int32))
-    act = IntegerActivation(*rng.integers(0, 900, (4, 6)).astype(np.int32))
-    slopes = entries.Slopes(one=256, rounding=8, shift_out=shift_out)
-    for used in (act, None):
-        words = entries.convolution_entries(weights, part, slopes, used)
-        channels = words.reshape(16, 3 * folds + 1)
-        plain = replace(part, bias=part.bias - 8 * (used is None and not shift_out))
-        entry = np.delete(channels, 3, axis=1).reshape(-1)
-        assert entry.tolist() == entries.convolution_entries(weights, plain).tolist()
-        got = np.ascontiguousarray(channels[:, 3]).view("<u2").reshape(16, 4)
-        want = np.zeros((16, 4), int)
-        columns = (256, 256, 0) if used is None else (act.positive, act.negative, act.shift_out)
-        for index, column in enumerate(columns):
-            want[:6, index] = column
-        assert got.tolist() == want.tolist()

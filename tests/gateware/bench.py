@@ -92,7 +92,7 @@ class Memory(wiring.Component):
     """The large memory as one unit sees it: a cycle is granted only while `allow`.
 
     Fetches are granted whether they are requested or not, as in the engine. What is on
-    `fetch.data` in other cycles than the second after a granted request is junk. `words` is what is
+    `fetch.data` in other cycles than those after a granted request is junk. `words` is what is
     in it at the start, junk after that; `contents` reads it back.
     """
 
@@ -112,21 +112,17 @@ class Memory(wiring.Component):
         m = Module()
         m.submodules.storage = self.storage
         read, write = self.storage.read_port(), self.storage.write_port(granularity=4)
-        asked, fetched, word = Signal(), Signal(), Signal(WORD_WIDTH)
+        fetched = Signal()
         m.d.comb += [
             self.fetch.grant.eq(self.allow),
             self.write.grant.eq(self.write.request & self.allow),
             read.addr.eq(self.fetch.address),
-            self.fetch.data.eq(Mux(fetched, word, JUNK)),
+            self.fetch.data.eq(Mux(fetched, read.data, JUNK)),
             write.addr.eq(self.write.address),
             write.data.eq(self.write.data),
             write.en.eq(Mux(self.write.grant, self.write.mask, 0)),
         ]
-        m.d.sync += [
-            asked.eq(self.fetch.request & self.fetch.grant),
-            fetched.eq(asked),
-            word.eq(read.data),
-        ]
+        m.d.sync += fetched.eq(self.fetch.request & self.fetch.grant)
         return m
 
     def contents(self, ctx):

@@ -6,7 +6,6 @@ from amaranth.lib import memory
 from amaranth.lib.wiring import connect
 
 from bnnhw.gateware.dense import Dense
-from bnnhw.gateware.macs import MacBank, MacFormat
 from bnnhw.gateware.program import Kind
 from tests.gateware.bench import JUNK, Memory, flip_at_random, simulate
 
@@ -29,8 +28,6 @@ class Bench:
         self.memory = Memory(words, depth=depth)
         self.module = m = Module()
         m.submodules.dut, m.submodules.memory = self.dut, self.memory
-        m.submodules.macs = macs = MacBank(MacFormat.of(parameters))
-        connect(m, self.dut.macs, macs.macs)
         m.submodules.weights = self.weights = memory.Memory(
             shape=len(self.dut.weights.as_value()),
             depth=parameters.weight_depth,

@@ -10,7 +10,7 @@ from tests.gateware.bench import Memory, play, residual_words, simulate
 CHANNELS, BASE = 16, 3
 
 
-def test_operands_come_two_cycles_after_their_token():
+def test_operands_come_the_cycle_after_their_token():
     rng = np.random.default_rng(0)
     values = rng.integers(-32768, 32768, (6, 4, CHANNELS))
     values.flat[:4] = -32768, 32767, -1, 0
@@ -21,7 +21,7 @@ def test_operands_come_two_cycles_after_their_token():
     connect(m, dut.memory, memory.fetch)
     expected = values.reshape(3, 2, 2, 2, CHANNELS).transpose(0, 2, 4, 1, 3).reshape(-1, 4)
     at = 1 + np.cumsum(rng.choice([1, 2, 3, 5], len(expected)))
-    cycles = [[(dut.load, 0), (dut.token, {"valid": 0})] for _ in range(at[-1] + 3)]
+    cycles = [[(dut.load, 0), (dut.token, {"valid": 0})] for _ in range(at[-1] + 2)]
     cycles[0] = [(dut.load, 1), (dut.base, BASE)]
     for index, cycle in enumerate(at):
         end = index % CHANNELS == CHANNELS - 1
@@ -34,4 +34,4 @@ def test_operands_come_two_cycles_after_their_token():
         samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(lane) for lane in probe]))
 
     simulate(m, bench)
-    assert [samples[cycle + 2] for cycle in at] == expected.tolist()
+    assert [samples[cycle + 1] for cycle in at] == expected.tolist()

@@ -7,15 +7,7 @@ import pytest
 from bnnhw.compiler import entries, layout
 from bnnhw.gateware import parameters
 from bnnhw.gateware.memory import WORD_WIDTH
-from bnnhw.gateware.program import (
-    DESCRIPTOR_WORDS,
-    Descriptor,
-    Geometry,
-    Kind,
-    Load,
-    Sinks,
-    Sources,
-)
+from bnnhw.gateware.program import DESCRIPTOR_WORDS, Descriptor, Geometry, Kind, Sinks, Sources
 from tests.gateware.bench import engine_parameters
 
 # Name, lowest bit and bits of every field: boot images hold them.
@@ -30,15 +22,12 @@ FIELDS = {
         ("spatial", 61, 1), ("more_left", 62, 1), ("more_right", 63, 1),
     ],
     Sources: [
-        ("features", 0, 15), ("shortcut", 15, 15), ("period", 30, 8), ("skip", 38, 6),
-        ("bit_step", 44, 6),
+        ("weights", 0, 15), ("weight_words", 15, 10), ("features", 25, 15), ("shortcut", 40, 15),
+        ("period", 55, 8),
     ],
     Sinks: [
         ("bits", 0, 15), ("residual", 15, 15), ("head_words", 30, 14), ("operand", 44, 15),
-        ("upper", 59, 1),
-    ],
-    Load: [
-        ("weights", 0, 15), ("words", 15, 11), ("rows", 26, 2), ("folds", 28, 4), ("ahead", 32, 1),
+        ("upper", 59, 1), ("rows", 60, 2),
     ],
 }  # fmt: skip
 
@@ -61,16 +50,10 @@ def test_fields_are_where_boot_images_have_them(kind):
     assert {name for name, _ in kind.as_shape()} - {"_unused"} == known
 
 
-def test_a_descriptor_is_its_four_words():
+def test_a_descriptor_is_its_three_words():
     assert Descriptor.as_shape().size == DESCRIPTOR_WORDS * WORD_WIDTH
-    value = word(
-        Descriptor,
-        geometry={"last": 1},
-        sources={"features": 5},
-        sinks={"bits": 7},
-        load={"weights": 9},
-    )
-    assert value == (1 << 2) | (5 << 64) | (7 << 128) | (9 << 192)
+    value = word(Descriptor, geometry={"last": 1}, sources={"weights": 5}, sinks={"bits": 7})
+    assert value == (1 << 2) | (5 << 64) | (7 << 128)
 
 
 def test_software_and_gateware_agree():
@@ -94,12 +77,7 @@ def test_software_and_gateware_agree():
         (dict(window_depth=48), "window_depth=48 is not a power of two from 16"),
         (dict(weight_depth=100), "weight_depth=100 is not a power of two from 16"),
         (dict(passes=True, residual_width=12), r"passes: residual_width \+ guard = 16, not 15"),
-        (dict(activation=True, passes=True), "activation: not with passes"),
-        (dict(activation=True, residual_width=12), r"residual_width \+ guard = 16, not 15"),
-        (dict(activation=True, shift=7), r"or shift=7 not in \[8, 13\]"),
-        (dict(positive=True), "positive: needs activation"),
-        (dict(tiles=True, passes=True), "tiles: not with passes"),
-        (dict(shift_out=True), "shift_out: needs activation"),
+        (dict(averages=True), "averages: needs passes"),
         (dict(in_place=True), "in_place: needs passes"),
         (dict(spatial=True), "spatial: needs passes"),
         (dict(shortcut_shift=3), "shortcut_shift: needs passes"),

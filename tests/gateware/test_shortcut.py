@@ -16,7 +16,7 @@ BLOCKS = 3
 
 @pytest.mark.parametrize("width", [8, 12])
 @pytest.mark.parametrize("gaps", [[1], [2], [1, 2, 3, 6]])
-def test_residuals_come_three_cycles_after_their_token(width, gaps):
+def test_residuals_come_two_cycles_after_their_token(width, gaps):
     rng = random.Random(width)
     limit = 1 << (width - 1)
     values = np.random.default_rng(width).integers(-limit, limit, (2 * BLOCKS, 2, 16))
@@ -30,7 +30,7 @@ def test_residuals_come_three_cycles_after_their_token(width, gaps):
 
     def channel_of(block, channel):
         has = channel in CHANNELS
-        expected[len(cycles) + 3] = [
+        expected[len(cycles) + 2] = [
             int(values[2 * block + lane // 2, lane % 2, channel - 8]) if has else 0
             for lane in range(4)
         ]
@@ -53,46 +53,7 @@ def test_residuals_come_three_cycles_after_their_token(width, gaps):
         samples.extend(
             await play(
                 ctx,
-                cycles + [[(dut.token, {})]] * 3,
-                lambda ctx: [ctx.get(dut.residual[lane]) for lane in range(4)],
-            )
-        )
-
-    simulate(m, bench)
-    assert {cycle: samples[cycle] for cycle in expected} == expected
-
-
-@pytest.mark.parametrize("width", [8, 12])
-def test_residuals_of_a_tile_of_channels(width):
-    """Of 64 channels those from 16 to 47."""
-    limit = 1 << (width - 1)
-    values = np.random.default_rng(width).integers(-limit, limit, (4, 4, 64))
-    parameters = engine_parameters(width, tiles=True)
-    dut = ShortcutReader(parameters)
-    per_word = parameters.word_channels
-    m = Module()
-    words = residual_words(values, parameters.slot_width)
-    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
-    connect(m, dut.memory, memory.fetch)
-    cycles = [[(dut.load, 1), (dut.base, 16 // per_word), (dut.skip, 2)], [(dut.load, 0)]]
-    expected = {}
-    for block in range(4):
-        y, x = 2 * (block // 2), 2 * (block % 2)
-        for channel in range(16, 48):
-            expected[len(cycles) + 3] = [
-                int(values[y + lane // 2, x + lane % 2, channel]) for lane in range(4)
-            ]
-            odd = channel % 2 if per_word == 2 else 0
-            token = dict(valid=1, shortcut=1, odd=odd, position_end=channel == 47)
-            cycles.append([(dut.token, token)])
-    samples = []
-
-    async def bench(ctx):
-        ctx.set(memory.allow, 1)
-        samples.extend(
-            await play(
-                ctx,
-                cycles + [[(dut.token, {})]] * 3,
+                cycles + [[(dut.token, {})]] * 2,
                 lambda ctx: [ctx.get(dut.residual[lane]) for lane in range(4)],
             )
         )
@@ -114,13 +75,13 @@ def test_single_pixels_are_read_where_they_are_written():
     expected = {}
     for y, x, c in np.ndindex(height, width, channels):
         ends = dict(position_end=c == channels - 1, row_end=(x, c) == (width - 1, channels - 1))
-        expected[len(cycles) + 3] = values[y, x, c]
+        expected[len(cycles) + 2] = values[y, x, c]
         cycles += [[(dut.token, dict(valid=1, shortcut=1, **ends))], [(dut.token, {})]]
     samples = []
 
     async def bench(ctx):
         ctx.set(memory.allow, 1)
-        padded = [*cycles, [], []]
+        padded = [*cycles, []]
         samples.extend(await play(ctx, padded, lambda ctx: ctx.get(dut.residual[0])))
 
     simulate(m, bench)
@@ -137,10 +98,8 @@ def test_single_pixels_are_read_where_they_are_written():
         (3, 3, 16, 16, 8),
     ],
 )
-@pytest.mark.parametrize("passes", [True, False])
-def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, bits, passes):
-    """A map of few channels for one of many, both of whole groups of 16 in memory. Without passes
-    a channel may come in every cycle, but for two after 16, and words may be of two channels."""
+def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, bits):
+    """A map of few channels for one of many, both of whole groups of 16 in memory."""
     rng = np.random.default_rng(channels)
     inside, outside = -(-channels // 16) * 16, -(-out // 16) * 16
     rows, columns = -(-height // 2), -(-width // 2)
@@ -149,16 +108,13 @@ def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, b
     memory = rng.integers(-limit, limit, (2 * rows, 2 * columns, inside))
     memory[:2, :2, 0], memory[:2, :2, 1] = -limit, limit - 1
     odd = height % 2 or width % 2
-    parameters = engine_parameters(bits, passes=passes, averages=True, odd_maps=bool(odd))
+    parameters = engine_parameters(bits, passes=True, averages=True, odd_maps=bool(odd))
     dut = ShortcutReader(parameters)
-    slots = memory << parameters.slot_fraction
-    words = [1, 2, 3, *residual_words(slots, parameters.slot_width)]
-    per_word = parameters.word_channels
+    words = [1, 2, 3, *residual_words(memory << parameters.guard, 16)]
     m = Module()
     m.submodules.dut, m.submodules.memory = dut, source = dut, Memory(words, depth=512)
     connect(m, dut.memory, source.fetch)
-    period = channels // per_word - 1
-    load = [(dut.base, 3), (dut.period, period), (dut.mean, 1), (dut.in_place, 0)]
+    load = [(dut.base, 3), (dut.period, channels - 1), (dut.mean, 1), (dut.in_place, 0)]
     cycles = [[(dut.load, 1), *load], [(dut.load, 0), (dut.base, 0), (dut.period, 0)]]
     expected = {}
     for y, x, c in np.ndindex(rows, columns, outside):
@@ -168,17 +124,15 @@ def test_means_repeat_the_channels_and_the_edges(height, width, channels, out, b
             for row in (2 * y, 2 * y + 1)
             for column in (2 * x, 2 * x + 1)
         ]
-        expected[len(cycles) + 3] = (sum(block) << parameters.guard) >> 2 if has else 0
+        expected[len(cycles) + 2] = (sum(block) << parameters.guard) >> 2 if has else 0
         edges = dict(edge_row=2 * y + 1 == height, edge_column=2 * x + 1 == width)
         ends = dict(position_end=last, row_end=last and x == columns - 1)
-        token = dict(valid=1, shortcut=has, odd=c % 2 if per_word == 2 else 0)
-        idle = (2 if c % 16 == 15 else 0) if per_word == 2 else 1
-        cycles += [[(dut.token, token | ends | edges)], *[[(dut.token, {})]] * idle]
+        cycles += [[(dut.token, dict(valid=1, shortcut=has, **ends, **edges))], [(dut.token, {})]]
     samples = []
 
     async def bench(ctx):
         ctx.set(source.allow, 1)
-        samples.extend(await play(ctx, [*cycles, [], []], lambda ctx: ctx.get(dut.residual[0])))
+        samples.extend(await play(ctx, [*cycles, []], lambda ctx: ctx.get(dut.residual[0])))
 
     simulate(m, bench)
     assert {cycle: samples[cycle] for cycle in expected} == expected

@@ -76,31 +76,6 @@ def test_block_address_finds_every_word(height, width, words, single):
     assert [(at, *samples[at]) for at, _, _ in expected] == expected
 
 
-@pytest.mark.parametrize("single", [0, 1])
-@pytest.mark.parametrize(("first", "tile", "words"), [(0, 2, 6), (2, 3, 8), (5, 1, 6)])
-def test_block_address_finds_the_words_of_a_tile(first, tile, words, single):
-    """Of each position's words a tile has some, from the first on."""
-    height, width, base = 4, 6, 9
-    dut = BlockAddress(tiles=True)
-    cycles, expected = [[(dut.load, 1), (dut.base, base + first), (dut.single, single)]], []
-    for lanes, row_end in positions(height, width, single):
-        y, x = lanes[0]
-        for word in range(first, first + tile):
-            end = word == first + tile - 1
-            expected.append(base + (y // 2 * (width // 2) + x // 2) * words + word)
-            cycles.append([
-                (dut.load, 0), (dut.advance, 1), (dut.position_end, end),
-                (dut.row_end, end and row_end), (dut.tile_step, words - tile + 1),
-            ])  # fmt: skip
-    samples = []
-
-    async def bench(ctx):
-        samples.extend(await play(ctx, cycles, lambda ctx: ctx.get(dut.address)))
-
-    simulate(dut, bench)
-    assert samples[1:] == expected
-
-
 @pytest.mark.parametrize(("gap", "words"), [(3, 2), (1, 1), (70, 5)])
 def test_block_address_leaves_a_gap_after_each_row_of_a_strip(gap, words):
     dut = BlockAddress(gap=gap)

@@ -1,0 +1,191 @@
+"""The host's protocol and the boot image in plain numbers; docs/protocol.md has every byte.
+
+A frame is SYNC, a byte of kind (upper four bits) and tag (lower four), what the kind brings, and a
+CRC-16 of all but SYNC. All numbers are little-endian but the check sums.
+"""
+
+import hashlib
+import struct
+import zlib
+from binascii import crc_hqx
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum, IntFlag
+
+VERSION = 1
+SYNC = 0xB0 | VERSION
+TAG_BITS = 4
+CRC_BYTES = 2
+CRC_START = 0xFFFF
+OVERHEAD = 2 + CRC_BYTES  # bytes of a frame that brings nothing
+IN_FLIGHT = 2  # images at once: one computed, one arriving
+
+
+class Request(IntEnum):
+    """Kinds of frames from the host. INFER brings an image, the others nothing."""
+
+    INFER = 0x4
+    IDENTIFY = 0x5
+    STATUS = 0x6
+
+
+class Reply(IntEnum):
+    """Kinds of frames from the device; only the tags of answers mean anything.
+
+    ANSWER, SPOILED : bring the words of an answer. IDENTITY : the boot image's header.
+    STATUS : a byte of Flags.
+    """
+
+    ANSWER = 0x8
+    SPOILED = 0x9
+    IDENTITY = 0xA
+    STATUS = 0xC
+
+
+class Flags(IntFlag):
+    """A device's state.
+
+    RUNNING : booted. REFUSED : its boot image is damaged or of another build. BUSY : an image is
+    being worked on. ROOM : the next image may be sent.
+    """
+
+    RUNNING = 1
+    REFUSED = 2
+    BUSY = 4
+    ROOM = 8
+
+
+def frame(kind: int, tag: int = 0, content: bytes = b"") -> bytes:
+    """Returns the bytes of a frame."""
+    checked = bytes([kind << TAG_BITS | tag]) + content
+    check = crc_hqx(checked, CRC_START)
+    return bytes([SYNC]) + checked + check.to_bytes(CRC_BYTES, "big")
+
+
+def intact(whole: bytes) -> bool:
+    """Returns whether the bytes of a frame have the right check sum."""
+    return crc_hqx(whole[1:], CRC_START) == 0
+
+
+MAGIC = b"BNN2"
+CHECK_BYTES = 4
+CHECK_START = 0xFFFF_FFFF  # of a boot image that is bound to no build
+_HEADER = struct.Struct("<4sHHIIHHHHII32s28sf")
+_NAME_BYTES = 28
+IDENTITY_BYTES = _HEADER.size
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a boot image says of itself in its first IDENTITY_BYTES.
+
+    height, width, channels : of an image, a byte each. classes : logits of an answer.
+    payload_bytes : program and weights. clock_hz, baud : of the gateware built with it.
+    digest : SHA-256 of header and payload, itself as zeros. name : of the network, as much as fits.
+    step : real value of a logit's last bit, 0 if it is not known.
+    """
+
+    height: int
+    width: int
+    channels: int
+    classes: int
+    clock_hz: int
+    baud: int
+    payload_bytes: int = 0
+    digest: bytes = bytes(32)
+    name: str = ""
+    step: float = 0.0
+    version: int = VERSION
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of an image."""
+        return self.height * self.width * self.channels
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of the boot image before its payload."""
+        return header_bytes(self.frame_bytes, self.classes)
+
+    def pack(self) -> bytes:
+        """Returns the IDENTITY_BYTES."""
+        name = self.name.encode()[:_NAME_BYTES].decode(errors="ignore").encode()
+        return _HEADER.pack(
+            MAGIC, self.version, self.classes, self.header_bytes, self.payload_bytes,
+            self.height, self.width, self.channels, IN_FLIGHT, self.clock_hz, self.baud,
+            self.digest, name, self.step,
+        )  # fmt: skip
+
+    @classmethod
+    def unpack(cls, content: bytes) -> "Identity":
+        """Inverse of `pack`; raises ValueError, saying why, where it is no identity."""
+        (magic, version, classes, header, payload, height, width, channels, _, clock_hz, baud,
+         digest, name, step) = _HEADER.unpack(content)  # fmt: skip
+        if magic != MAGIC:
+            raise ValueError(f"it starts with {magic.hex()}, not {MAGIC.hex()}")
+        found = cls(
+            height=height, width=width, channels=channels, classes=classes, payload_bytes=payload,
+            clock_hz=clock_hz, baud=baud, digest=digest, version=version, step=step,
+            name=name.rstrip(b"\0").decode(errors="replace"),
+        )  # fmt: skip
+        if header != found.header_bytes:
+            raise ValueError(f"its header has {header} bytes, not {found.header_bytes}")
+        return found
+
+
+def header_bytes(frame_bytes: int, classes: int) -> int:
+    """Returns the bytes of a header: identity, the test's image, its logits and its class."""
+    return IDENTITY_BYTES + frame_bytes + 4 * (classes + 1)
+
+
+def checksum(content: bytes, start: int = CHECK_START) -> int:
+    """Returns a CRC-32/BZIP2 that starts from `start`: the common CRC-32, its bits reversed."""
+    common = zlib.crc32(content.translate(_REVERSED), _reverse(start) ^ 0xFFFF_FFFF)
+    return _reverse(common)
+
+
+def _reverse(word: int) -> int:
+    return int(f"{word:032b}"[::-1], 2)
+
+
+@dataclass(frozen=True)
+class BootImage:
+    """What the flash holds.
+
+    identity : with the digest. test : an image and its answer: its logits, then its class.
+    check_start : what the check sum starts from. No two starts give the same check sum, so gateware
+        that starts from another refuses the image.
+    """
+
+    identity: Identity
+    test: bytes
+    payload: bytes
+    check_start: int
+
+    @property
+    def content(self) -> bytes:
+        """The bytes to write to the flash."""
+        content = self.identity.pack() + self.test + self.payload
+        return content + checksum(content, self.check_start).to_bytes(CHECK_BYTES, "big")
+
+
+def boot_image(
+    identity: Identity, payload: bytes, image: bytes, answer: Sequence[int], *, bound: bool = True
+) -> BootImage:
+    """Returns the boot image of a payload; `identity` lacks its digest and payload_bytes.
+
+    image, answer : of the test: frame_bytes bytes; the logits, then the class.
+    bound : whether only gateware of this very build takes it, or any of the same sizes.
+    Raises ValueError where the test does not have the identity's sizes.
+    """
+    if len(image) != identity.frame_bytes or len(answer) != identity.classes + 1:
+        raise ValueError(
+            f"test: {len(image)} bytes and {len(answer)} words, must be {identity.frame_bytes} "
+            f"and {identity.classes + 1}"
+        )
+    test = image + struct.pack(f"<{len(answer)}i", *answer)
+    identity = replace(identity, payload_bytes=len(payload), digest=bytes(32))
+    digest = hashlib.sha256(identity.pack() + test + payload).digest()
+    start = int.from_bytes(digest[:4], "big") if bound else CHECK_START
+    return BootImage(replace(identity, digest=digest), test, payload, start)
