@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module, metadata
+from keyword import iskeyword
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+
+from bnnhw.cli import one_line
 
 # Their lines stand here, so that --help imports none of them (and no torch).
 COMMANDS = {
@@ -15,14 +19,28 @@ COMMANDS = {
     "teach": "Train a float ResNet for binary ones to learn from.",
     "study": "Train every repair method alone, or the best of them together.",
     "evaluate": "Print the accuracy of a network, of its floats or its integers.",
+    "import": "Make a model.pt of a network that was trained elsewhere.",
     "pack": "Write a network with its binary weights as bits, a tenth of the size.",
     "compare": "Find where a network departs from what its author computed.",
     "data": "Download CIFAR-10 or CIFAR-100.",
 }
 
 
+def module(name: str) -> str:
+    """Returns the module of a command; no module can have the name of a keyword."""
+    return f"bnnhw.{name}{'_' * iskeyword(name)}"
+
+
 class Commands(click.Group):
     """A group whose commands are the modules of the same names, imported when they are called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with one_line(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_line(ctx):
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -30,7 +48,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"bnnhw.{cmd_name}").main
+        command: click.Command = import_module(module(cmd_name)).main
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -33,7 +33,7 @@ def show_resources(fault: DoesNotFit, console: Console) -> None:
 @click.argument("model", default=DEFAULT_MODEL)
 @click.option("--board", type=click.Choice(sorted(BOARDS)), required=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Default: build/BOARD-MODEL.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True)
 @click.option("--clock", type=float, help="MHz; the nearest below that the PLL makes.")
 @click.option("--stop-after", type=click.Choice([*STOPS]))
 @click.option("--data", "directory", help=f"Its test images are run; else random ones. {DATA}")
@@ -71,12 +71,12 @@ def main(
         show_resources(fault, console)
         raise
     report.show(content, console)
-    click.echo(f"{build.out}/report.json")
+    print(f"{build.out}/report.json")
     if stop_after is None and build.placed:
         load = build.board.load.format(
             folder=shlex.quote(str(build.out)), offset=build.board.flash_offset
         )
-        click.echo(f"load: {load}")
+        print(f"load: {load}")
     if build.proof and not build.proof.bit_exact:
         ctx.exit(MISMATCH)
 

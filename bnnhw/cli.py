@@ -20,7 +20,8 @@ import click
 from bnnhw.errors import UserError
 
 DATA = (
-    "Folder of images in class folders, .npz with x and y, or CIFAR's directory; digits need none."
+    "Folder of images in class folders, .npz with x and y, directory of CIFAR or MNIST; digits "
+    "need none."
 )
 MISMATCH = 1  # exit code: what was compared is not the same
 FAULT = 2  # exit code: what the user gave or the machine has
@@ -43,6 +44,10 @@ class Command(click.Command):
     SIGTERM end it with a line of their own. Use: @click.command(cls=Command). Also where main() is
     called with standalone_mode=True only.
     """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with one_line(ctx):
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
@@ -68,6 +73,18 @@ class Command(click.Command):
 
 
 @contextmanager
+def one_line(ctx: click.Context) -> Iterator[None]:
+    """A wrong option ends the command with one line, not with three as click has it."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        _tell(f"error: {' '.join(error.format_message().split())}")
+        ctx.exit(FAULT)
+
+
+@contextmanager
 def interruptible(line: str = "whole epochs are kept, go on with --resume") -> Iterator[None]:
     """Ctrl-C and SIGTERM end a command with a line that says how to go on."""
     try:
@@ -80,9 +97,10 @@ def interruptible(line: str = "whole epochs are kept, go on with --resume") -> I
 def numbers(option: str, text: str, separator: str) -> tuple[int, ...]:
     """Returns the whole numbers between separators, such as 16,32,64 and 32x32x3."""
     try:
-        return tuple(int(part) for part in text.split(separator))
+        return tuple(int(part) for part in text.lower().split(separator))
     except ValueError:
-        raise UserError(f"{option} {text}: give whole numbers such as 8{separator}16") from None
+        example = {"x": "32x32x3"}.get(separator, f"16{separator}32{separator}64")
+        raise UserError(f"{option} {text}: give whole numbers such as {example}") from None
 
 
 @contextmanager

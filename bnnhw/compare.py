@@ -48,7 +48,7 @@ def main(
     loaded = checkpoint.load(checkpoint.find(model))
     given = read_reference(reference, loaded.spec)
     parts = {step: limit / 100 for step, limit in zip(STEPS, limits, strict=True)}
-    links = compare(loaded.model(), given, parts)
+    links = compare(loaded.folded(), given, parts)
     if as_json:
         print(json.dumps([asdict(link) for link in links]))
     else:

@@ -39,7 +39,7 @@ def main(dataset: str, out: Path, source: str) -> None:
     archive = ARCHIVES[dataset]
     with interruptible(AGAIN), alone_in(out), _bar(archive.file) as step:
         target = download(archive, source, out, step)
-    click.echo(target)
+    print(target)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def main(
             accuracy = record(path, images, chosen, split, step)
             result |= dict(top1=accuracy["integer"], integer=True, float_top1=accuracy["float"])
         else:
-            float_model = loaded.model()
+            float_model = loaded.network or loaded.model()
             if integer:
                 network = lower(
                     float_model, residual_width=residual_width, residual_fractions=fractions

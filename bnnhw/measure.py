@@ -108,7 +108,7 @@ def main(
             f"{len(follower.failed)} of {len(follower.jobs)} methods failed, "
             f"{follower.failed[0]}; the same command tries them again"
         )
-    click.echo(out / f"{NAME}.md")
+    print(out / f"{NAME}.md")
 
 
 if __name__ == "__main__":

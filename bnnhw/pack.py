@@ -22,7 +22,7 @@ def main(model: str, out: Path) -> None:
     path = checkpoint.find(model)
     loaded = checkpoint.load(path)
     checkpoint.save(out, loaded.model(), loaded.metrics, packed=True)
-    click.echo(f"{out}: {out.stat().st_size:,} bytes, {path} has {path.stat().st_size:,}")
+    print(f"{out}: {out.stat().st_size:,} bytes, {path} has {path.stat().st_size:,}")
 
 
 if __name__ == "__main__":

@@ -84,13 +84,13 @@ def main(
             read_teacher(experiment.teacher, experiment.spec)
     follower = Runs(experiments)
     with interruptible(AGAIN), ExitStack() as stack:
-        for folder, option in {study.models: "--models", study.out: "--out"}.items():
+        for folder, option in {study.out: "--out", study.models: "--models"}.items():
             stack.enter_context(alone_in(folder, option))
         executor = stack.enter_context(workers(jobs, scheduler))
         stack.enter_context(follower.bar)
         follower.run(executor, lambda: study.publish(experiments, missing, choice))
         study.publish(experiments, missing, choice)
-    click.echo(study.path(plan, ".md"))
+    print(study.path(plan, ".md"))
     if follower.failed:
         raise UserError(
             f"{len(follower.failed)} of {len(experiments)} runs failed, {follower.failed[0]}; "

@@ -13,7 +13,6 @@ from amaranth.lib.wiring import connect
 from bnnhw.boards.bench import Bench, Models
 from bnnhw.boards.numbers import Board, baud_divisor
 from bnnhw.gateware.device import Device
-from bnnhw.gateware.wire import CHECK_START
 
 SILENCE_SECONDS = 0.15  # that spoil a frame
 Resource = tuple[str, int]  # name and number of one of a platform's resources
@@ -98,8 +97,7 @@ class BoardSupport(Board, ABC):
     def top(self, engine: wiring.Component, *, clock_hz: float, **sizes: int) -> "Top":
         """Returns the whole design around an engine, at the clock the PLL makes of clock_hz.
 
-        sizes : frame_bytes, n_results, boot_length and, unless the gateware is to take any boot
-            image of these, check_start, as bnnhw.gateware.device has them.
+        sizes : frame_bytes, n_results and boot_length, as bnnhw.gateware.device has them.
         """
         return Top(self, engine, clock_hz=clock_hz, **sizes)
 
@@ -120,7 +118,7 @@ class Top(Elaboratable):
     board : BoardSupport
     engine : component    as bnnhw.gateware.device wants it
     clock_hz : float      wanted; `settings` has what the PLL makes of it
-    frame_bytes, n_results, boot_length, check_start : int    as there
+    frame_bytes, n_results, boot_length : int    as there
 
     Attributes
     ----------
@@ -137,7 +135,6 @@ class Top(Elaboratable):
         frame_bytes: int,
         n_results: int,
         boot_length: int,
-        check_start: int = CHECK_START,
     ) -> None:
         self._board = board
         self.settings = board.pll(clock_hz)
@@ -151,7 +148,6 @@ class Top(Elaboratable):
             boot_length=boot_length,
             uart_divisor=divisor,
             timeout_bits=int(made * SILENCE_SECONDS).bit_length(),
-            check_start=check_start,
         )
 
     def elaborate(self, platform: Platform) -> Module:

@@ -1,6 +1,8 @@
 """Block RAM next to the array: the window of features and the weights with their parameters."""
 
-from amaranth import Cat, Module, signed, unsigned
+from typing import Any
+
+from amaranth import Cat, Module, ShapeLike, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -14,7 +16,7 @@ UNCHECKED = {"no_rw_check": 1}
 ROWS = 4  # rows of blocks in the window buffer: three in use, one being filled
 
 
-def ram(m, name, *, shape, depth):
+def ram(m: Module, name: str, *, shape: ShapeLike, depth: int) -> tuple[Any, Any]:
     """A block RAM submodule `name` with one read and one write port, never colliding."""
     m.submodules[name] = storage = memory.Memory(shape=shape, depth=depth, init=[], attrs=UNCHECKED)
     return storage.read_port(), storage.write_port()
@@ -36,7 +38,7 @@ class WindowBuffer(wiring.Component):
     write_data : In(4 x 16 bits)        a block [lane]; with `write`
     """
 
-    def __init__(self, *, depth):
+    def __init__(self, *, depth: int) -> None:
         self._depth = depth
         column = unsigned(exact_log2(depth // ROWS))
         super().__init__(
@@ -51,7 +53,7 @@ class WindowBuffer(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         block = (0, 1, 1, 2)  # the block, of the three, that a row or column of the window is in
         parity = (1, 0, 1, 0)
@@ -86,7 +88,7 @@ class WeightBuffer(wiring.Component):
     write_data : In(64)                 the word; with `write`
     """
 
-    def __init__(self, *, depth, thresholds):
+    def __init__(self, *, depth: int, thresholds: bool) -> None:
         self._depth = depth
         self._thresholds = thresholds
         entry = unsigned(exact_log2(depth))
@@ -107,7 +109,7 @@ class WeightBuffer(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         reads = [self._bank(m, f"tap_{ky}{kx}", ky, kx) for ky in range(3) for kx in range(3)]
         for index, read in enumerate(reads):
@@ -123,7 +125,7 @@ class WeightBuffer(wiring.Component):
             m.d.comb += [read.addr.eq(entry), output.eq(read.data)]
         return m
 
-    def _bank(self, m, name, row, column):
+    def _bank(self, m: Module, name: str, row: int, column: int) -> Any:
         read, write = ram(m, name, shape=16, depth=self._depth)
         m.d.comb += [
             write.addr.eq(self.write_entry),

@@ -1,6 +1,8 @@
 """The 8-bit layers, stem and head, on four multiply-accumulators."""
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, signed, unsigned
+from typing import Any
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal, ValueLike, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -8,7 +10,7 @@ from amaranth.utils import exact_log2
 from bnnhw.gateware.head import HeadWalker
 from bnnhw.gateware.lane import Token, same
 from bnnhw.gateware.memory import ADDRESS_WIDTH, WORD_WIDTH, FetchRequest
-from bnnhw.gateware.parameters import GATE_SHIFT, LANES, MACS
+from bnnhw.gateware.parameters import GATE_SHIFT, LANES, MACS, EngineParameters
 from bnnhw.gateware.program import WALK_WIDTH, Geometry, Kind
 from bnnhw.gateware.stem import SIGNATURE, StemWalker
 
@@ -30,7 +32,7 @@ class MacBank(wiring.Component):
     sums : Out(4 x signed sum_width)    registered; two cycles after their last operands
     """
 
-    def __init__(self, *, x_width, sum_width=SUM_WIDTH):
+    def __init__(self, *, x_width: int, sum_width: int = SUM_WIDTH) -> None:
         self._x_width = x_width
         super().__init__(
             {
@@ -41,7 +43,7 @@ class MacBank(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         x = Signal.like(self.x)
         m.d.sync += x.eq(self.x)
@@ -88,7 +90,7 @@ class Dense(wiring.Component):
     busy : Out(1)                       from the cycle after a start to the last result
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         super().__init__(
             {
@@ -116,7 +118,7 @@ class Dense(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
         stem = SIGNATURE.create()  # asks for nothing
@@ -176,13 +178,13 @@ class Dense(wiring.Component):
         self._choose(m, macs, in_head, tail)
         return m
 
-    def _align(self):
+    def _align(self) -> None:
         """Widths, and shifts of the sums: the operands of the lesser shift are shifted up, where
         the multipliers have room, so that the sums of stem, shortcut and gates are shifted alike.
         Gates' have no room."""
         p = self._parameters
         stem, gate = 0 if p.levels else p.pre_shift, GATE_SHIFT if p.gates else 0
-        point = p.shortcut_shift if p.pointwise else 0
+        point = p.shortcut_shift or 0
         most = max(stem, point, gate)
         stem, point = most if p.levels else stem, point if p.pointwise else most
         self._stem_up = min(most - stem, X_WIDTH - 8)
@@ -196,7 +198,7 @@ class Dense(wiring.Component):
         if p.gates:
             self._x_width = max(self._x_width, 18 - p.gate_drop)
 
-    def _choose(self, m, macs, in_head, tail):
+    def _choose(self, m: Module, macs: Any, in_head: Signal, tail: Signal) -> None:
         """The sum that is handed on, and what is left of it."""
         p = self._parameters
         chosen, total = Signal(range(MACS)), Signal(signed(self._sum_width))
@@ -215,7 +217,7 @@ class Dense(wiring.Component):
             with m.If(self.geometry.kind == Kind.HEAD):
                 m.d.comb += self.half.eq(Mux(same(kept[15:], sign), kept[:16], most))
 
-    def _units(self, m, macs, stem, head, in_head):
+    def _units(self, m: Module, macs: Any, stem: Any, head: HeadWalker, in_head: Signal) -> Any:
         """Takes words apart into units; returns the signals of the current one."""
         p = self._parameters
         flags = ("valid", "end", "closes", "wraps")
@@ -249,9 +251,9 @@ class Dense(wiring.Component):
                 m.d.sync += left.eq(left - 1)
         byte = Cat(source[:7], ~source[7]).as_signed()
         block = source if more else self.fetch.data
-        slots = [block.word_select(lane, p.slot_width) for lane in range(LANES)]
-        residuals = [slot[p.slot_fraction :][: p.residual_width] for slot in slots]
-        lanes = [slot.as_signed() for slot in (slots if p.gates else residuals)]
+        places = [block.word_select(lane, p.slot_width) for lane in range(LANES)]
+        residuals = [slot[p.slot_fraction :][: p.residual_width] for slot in places]
+        lanes = [slot.as_signed() for slot in (places if p.gates else residuals)]
         pooled = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
         if p.gates:
             pooled = Mux(self._layer, pooled >> p.gate_drop, pooled >> p.guard)
@@ -264,7 +266,9 @@ class Dense(wiring.Component):
             m.d.sync += macs.x.eq(0)
         return unit
 
-    def _stem_results(self, m, unit, stem, macs, closing, tail):
+    def _stem_results(
+        self, m: Module, unit: Signal, stem: Any, macs: Any, closing: Signal, tail: Signal
+    ) -> None:
         """Four tokens, from three cycles after the last unit on; then the sums are cleared, and the
         first unit of the next four channels comes in the fifth cycle."""
         group_end, position_end, row_end = (Signal() for _ in range(3))
@@ -283,7 +287,14 @@ class Dense(wiring.Component):
             m.d.sync += tail.eq(0)
         self._tokens(m, tail, group_end, position_end, row_end)
 
-    def _tokens(self, m, tail, group_end, position_end, row_end):
+    def _tokens(
+        self,
+        m: Module,
+        tail: Signal,
+        group_end: ValueLike,
+        position_end: ValueLike,
+        row_end: ValueLike,
+    ) -> None:
         """One for each of four sums, the ends with the last."""
         fourth = tail == 6
         m.d.comb += [
@@ -294,7 +305,16 @@ class Dense(wiring.Component):
             self.token.row_end.eq(row_end & fourth),
         ]
 
-    def _pointwise_results(self, m, unit, head, macs, closing, tail, in_head):
+    def _pointwise_results(
+        self,
+        m: Module,
+        unit: Signal,
+        head: HeadWalker,
+        macs: Any,
+        closing: Signal,
+        tail: Signal,
+        in_head: Signal,
+    ) -> None:
         """Once four sums are there the issue takes them, two cycles apart. The next walk, of the
         same block or the next, begins with the second: its first product comes after the fourth."""
         upper, chosen = Signal(), Signal()
@@ -318,7 +338,16 @@ class Dense(wiring.Component):
             m.d.comb += macs.clear.eq(1)
             m.d.sync += self.hold.eq(~done)
 
-    def _head_results(self, m, unit, head, macs, closing, tail, in_head):
+    def _head_results(
+        self,
+        m: Module,
+        unit: Signal,
+        head: HeadWalker,
+        macs: Any,
+        closing: Signal,
+        tail: Signal,
+        in_head: Signal,
+    ) -> None:
         """The bias as one more unit, then up to four logits, then the next four classes. A step
         ends with its last four or the last class; the next head step goes on from there. A gate's
         layer has four tokens in place of these."""

@@ -1,6 +1,6 @@
 """The whole engine: one memory, one array, one program."""
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -14,7 +14,7 @@ from bnnhw.gateware.lane import Lanes, Token
 from bnnhw.gateware.loader import WindowLoader, mask_lanes
 from bnnhw.gateware.memory import MemorySignature
 from bnnhw.gateware.operand import Factors, OperandReader
-from bnnhw.gateware.parameters import LANES
+from bnnhw.gateware.parameters import LANES, EngineParameters
 from bnnhw.gateware.program import Kind
 from bnnhw.gateware.results import Results
 from bnnhw.gateware.sequencer import Sequencer
@@ -45,7 +45,7 @@ class Engine(wiring.Component):
     step_done, step : for benches: in the last cycle of program step `step` its maps are in memory.
     """
 
-    def __init__(self, parameters, *, image_base):
+    def __init__(self, parameters: EngineParameters, *, image_base: int) -> None:
         self._parameters, self._image_base = parameters, image_base
         super().__init__(
             {
@@ -60,7 +60,7 @@ class Engine(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
         gaps = p.gaps or (0, 0, 0)
@@ -95,7 +95,9 @@ class Engine(wiring.Component):
         self._outside(m, sequencer, dense, door)
         return m
 
-    def _convolution(self, m, sequencer, door, weights):
+    def _convolution(
+        self, m: Module, sequencer: Sequencer, door: ByteWriter, weights: WeightBuffer
+    ) -> tuple[Array, ConvolutionIssue, WindowLoader]:
         p = self._parameters
         m.submodules.issue = issue = ConvolutionIssue(p)
         m.submodules.loader = loader = WindowLoader(p)
@@ -128,7 +130,14 @@ class Engine(wiring.Component):
         m.d.sync += [array.outside.eq(issue.outside), array.first.eq(issue.first)]
         return array, issue, loader
 
-    def _token(self, m, sequencer, issue, dense, shortcut):
+    def _token(
+        self,
+        m: Module,
+        sequencer: Sequencer,
+        issue: ConvolutionIssue,
+        dense: Dense,
+        shortcut: ShortcutReader,
+    ) -> tuple[Signal, Signal]:
         """That for the lanes: with the array's sums or the multipliers', 0 while there is none.
         In a pointwise step the issue waits for the sums, and its tokens do not."""
         p = self._parameters
@@ -160,11 +169,13 @@ class Engine(wiring.Component):
             ]
         return token
 
-    def _strip(self, sequencer):
+    def _strip(self, sequencer: Sequencer) -> Value:
         """Whether the step makes a strip of the image's map."""
         return sequencer.geometry.more_left | sequencer.geometry.more_right
 
-    def _dense(self, m, sequencer, dense, door, weights):
+    def _dense(
+        self, m: Module, sequencer: Sequencer, dense: Dense, door: ByteWriter, weights: WeightBuffer
+    ) -> None:
         taps = [tap for row in weights.weights for tap in row]
         m.d.comb += [
             dense.geometry.eq(sequencer.geometry),
@@ -182,7 +193,15 @@ class Engine(wiring.Component):
         with m.If(sequencer.load_sinks):
             m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
 
-    def _operand(self, m, sequencer, token, weights, shortcut, lanes):
+    def _operand(
+        self,
+        m: Module,
+        sequencer: Sequencer,
+        token: Signal,
+        weights: WeightBuffer,
+        shortcut: ShortcutReader,
+        lanes: Lanes,
+    ) -> OperandReader:
         g = sequencer.geometry
         m.submodules.operand = operand = OperandReader()
         m.d.comb += [
@@ -201,7 +220,9 @@ class Engine(wiring.Component):
             m.d.comb += weights.weight_entry.eq(weights.scale_entry)
         return operand
 
-    def _gates(self, m, sequencer, lanes, residuals):
+    def _gates(
+        self, m: Module, sequencer: Sequencer, lanes: Lanes, residuals: ResidualWriter
+    ) -> None:
         """A gate's layer gives all lanes one number at a time, none of them less than 0."""
         g = sequencer.geometry
         layer = (g.kind == Kind.HEAD) & g.keep
@@ -211,7 +232,9 @@ class Engine(wiring.Component):
             residuals.apart.eq(Mux(layer, g.shortcut_first, 1)),
         ]
 
-    def _factors(self, m, sequencer, token, array, lanes):
+    def _factors(
+        self, m: Module, sequencer: Sequencer, token: Signal, array: Array, lanes: Lanes
+    ) -> None:
         """In steps with factors the window is filled with these."""
         spatial = sequencer.geometry.spatial
         m.submodules.factors = factors = Factors()
@@ -224,7 +247,17 @@ class Engine(wiring.Component):
             lanes.factors.eq(factors.factors),
         ]
 
-    def _lanes(self, m, sequencer, token, array, dense, weights, shortcut, lanes):
+    def _lanes(
+        self,
+        m: Module,
+        sequencer: Sequencer,
+        token: Signal,
+        array: Array,
+        dense: Dense,
+        weights: WeightBuffer,
+        shortcut: ShortcutReader,
+        lanes: Lanes,
+    ) -> None:
         """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""
         p, g = self._parameters, sequencer.geometry
         entry = Signal.like(weights.scale_entry)
@@ -254,7 +287,14 @@ class Engine(wiring.Component):
         for lane in range(1, LANES):
             m.d.comb += lanes.other_halves[lane - 1].eq(array.acc[lane])
 
-    def _writers(self, m, sequencer, lanes, residuals, bits):
+    def _writers(
+        self,
+        m: Module,
+        sequencer: Sequencer,
+        lanes: Lanes,
+        residuals: ResidualWriter,
+        bits: BitWriter,
+    ) -> None:
         g = sequencer.geometry
         for lane in range(LANES):
             m.d.comb += residuals.y[lane].eq(lanes.y[lane])
@@ -273,7 +313,17 @@ class Engine(wiring.Component):
             ]
         m.d.comb += bits.bits.eq(lanes.bits)
 
-    def _memory(self, m, shortcut, residuals, bits, door, sequencer, dense, operand):
+    def _memory(
+        self,
+        m: Module,
+        shortcut: ShortcutReader,
+        residuals: ResidualWriter,
+        bits: BitWriter,
+        door: ByteWriter,
+        sequencer: Sequencer,
+        dense: Dense,
+        operand: OperandReader | None,
+    ) -> None:
         """One access a cycle, by precedence. Operand and shortcut never ask in the same cycle."""
         port = self.memory
         m.d.comb += [
@@ -329,7 +379,16 @@ class Engine(wiring.Component):
                 port.write_mask.eq(door.memory.mask),
             ]
 
-    def _finish(self, m, sequencer, issue, dense, lanes, residuals, bits):
+    def _finish(
+        self,
+        m: Module,
+        sequencer: Sequencer,
+        issue: ConvolutionIssue,
+        dense: Dense,
+        lanes: Lanes,
+        residuals: ResidualWriter,
+        bits: BitWriter,
+    ) -> None:
         """A step is over when nothing is on its way any more."""
         on_the_way = Signal(range(16))
         entered = issue.token.valid | dense.token.valid
@@ -337,7 +396,7 @@ class Engine(wiring.Component):
         busy = issue.busy | dense.busy | (on_the_way != 0)
         m.d.comb += sequencer.idle.eq(~(busy | residuals.memory.request | bits.memory.request))
 
-    def _outside(self, m, sequencer, dense, door):
+    def _outside(self, m: Module, sequencer: Sequencer, dense: Dense, door: ByteWriter) -> None:
         connect(m, door.load, flipped(self.load))
         connect(m, door.pixels, flipped(self.pixels))
         m.submodules.results = results = Results(classes=self._parameters.classes)

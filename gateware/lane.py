@@ -1,10 +1,10 @@
 """The residual lane: scale, add to the residual stream, saturate, threshold."""
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from bnnhw.gateware.parameters import FACTOR_FRACTION, FACTOR_WIDTH, LANES
+from bnnhw.gateware.parameters import FACTOR_FRACTION, FACTOR_WIDTH, LANES, EngineParameters
 
 
 class Token(data.Struct):
@@ -26,7 +26,7 @@ class Token(data.Struct):
     edge_row: 1
 
 
-def same(bits, sign):
+def same(bits: Value, sign: Value) -> Value:
     """Whether all `bits` are as `sign`."""
     return bits == sign.replicate(len(bits))
 
@@ -50,7 +50,9 @@ class Requantiser(wiring.Component):
     y : Out(stream)                     combinational; in t + 2
     """
 
-    def __init__(self, *, half_width, residual_width, guard, shift, passes=False):
+    def __init__(
+        self, *, half_width: int, residual_width: int, guard: int, shift: int, passes: bool = False
+    ) -> None:
         self._guard, self._shift, self._width = guard, shift, residual_width
         self._passes = passes
         stream = signed(16 if passes else residual_width)
@@ -68,7 +70,7 @@ class Requantiser(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         half = Signal.like(self.half)
         scale = Signal.like(self.scale)
@@ -88,14 +90,14 @@ class Requantiser(wiring.Component):
         m.d.comb += self.y.eq(y)
         return m
 
-    def _narrow(self, total):
+    def _narrow(self, total: Value) -> Value:
         """Each bit of y is one of three, of which two are the same for many bits."""
         y, sign = total[self._shift + self._guard :], total[-1]
         fits = same(y[self._width - 1 :], sign) & ~self.blank
         most = (~sign & ~self.blank).replicate(self._width - 1)
         return Mux(fits, y[: self._width], Cat(most, sign & ~self.blank))
 
-    def _wide(self, total):
+    def _wide(self, total: Value) -> Value:
         """The two saturations share all but a few bits."""
         y, sign = total[self._shift :], total[-1]
         narrow = self._width + self._guard
@@ -140,7 +142,7 @@ class Lanes(wiring.Component):
     fresh : Out(1)                      `y` is new; in t + 3 alone
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         residual = signed(parameters.stream_width)
         super().__init__(
@@ -168,7 +170,7 @@ class Lanes(wiring.Component):
             }
         )
 
-    def _first_half(self):
+    def _first_half(self) -> Value:
         """As wide as it can be: Yosys (0.70) loses the sign of a product in a DSP block whose
         register has more bits than the operands give it."""
         p = self._parameters
@@ -176,7 +178,7 @@ class Lanes(wiring.Component):
             return self.first_half
         return self.first_half[: p.acc_width].as_signed()
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
         lanes = []

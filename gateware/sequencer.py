@@ -50,7 +50,9 @@ class Sequencer(wiring.Component):
     write_entry, write_row : Out(entry), Out(2)    where to; with `write_weights`
     """
 
-    def __init__(self, *, weight_depth, passes=False, image_bits=False, gap=0):
+    def __init__(
+        self, *, weight_depth: int, passes: bool = False, image_bits: bool = False, gap: int = 0
+    ) -> None:
         if 3 * weight_depth >= 1 << LOAD_WIDTH:
             raise ValueError(f"weight_depth={weight_depth}: a step can load no more than 256")
         self._passes = passes
@@ -85,7 +87,7 @@ class Sequencer(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         program = Signal(ADDRESS_WIDTH)
         left, pending = Signal(LOAD_WIDTH), Signal(LOAD_WIDTH)
@@ -142,7 +144,16 @@ class Sequencer(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _descriptor(self, m, arrived, left, pending, weights, wanted, rows):
+    def _descriptor(
+        self,
+        m: Module,
+        arrived: Signal,
+        left: Signal,
+        pending: Signal,
+        weights: Signal,
+        wanted: Signal,
+        rows: Signal,
+    ) -> None:
         """A word arrives a cycle after it was counted: 2, 1, 0 are left after each."""
         with m.If(arrived):
             with m.Switch(left):
@@ -168,7 +179,7 @@ class Sequencer(wiring.Component):
                         m.d.sync += rows.eq(self.sinks.rows)
                     m.next = "WEIGHTS"
 
-    def _weights(self, m, arrived, wanted, rows):
+    def _weights(self, m: Module, arrived: Signal, wanted: Signal, rows: Signal) -> None:
         with m.If(arrived):
             m.d.sync += self.write_row.eq(self.write_row + 1)
             with m.If(self.write_row == Mux(rows.skip_last, 1, 2)):

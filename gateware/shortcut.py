@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
-from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
 from bnnhw.gateware.program import PERIOD_WIDTH
 from bnnhw.gateware.writers import BlockAddress
 
@@ -35,7 +35,7 @@ class ShortcutReader(wiring.Component):
     memory : Out(FetchRequest)          granted in the cycle of its request
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         residual = data.ArrayLayout(signed(parameters.stream_width), LANES)
         super().__init__(
@@ -51,7 +51,7 @@ class ShortcutReader(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
         slots = data.ArrayLayout(signed(p.slot_width), LANES)
@@ -88,7 +88,7 @@ class ShortcutReader(wiring.Component):
                 m.d.comb += self.residual[0].eq(((taken[0] + taken[1]) << p.guard) >> 2)
         return m
 
-    def _rows(self, m, token, now, taken):
+    def _rows(self, m: Module, token: Signal, now: Signal, taken: Signal) -> None:
         """In place of the upper lanes the sums of the block's rows."""
         p = self._parameters
         stream = [now[lane][p.slot_fraction :][: p.residual_width] for lane in range(LANES)]
@@ -100,7 +100,7 @@ class ShortcutReader(wiring.Component):
         with m.If(self.mean):
             m.d.sync += [taken[0].eq(upper), taken[1].eq(Mux(lower_edge, upper, lower))]
 
-    def _walk(self, m):
+    def _walk(self, m: Module) -> Signal:
         """Addresses; returns the lane that lane 0 takes, in place, of the word that arrives."""
         lane = Signal(range(LANES))
         load, base = self.load, self.base
@@ -125,7 +125,7 @@ class ShortcutReader(wiring.Component):
                 m.d.sync += self.memory.address.eq(base)
         return lane
 
-    def _again(self, m):
+    def _again(self, m: Module) -> tuple[Signal, Signal]:
         """After the last channel of the shortcut, and for each position, the block's first word's
         address is loaded; every load is a cycle late. Returns the strobe and the address."""
         token = self.token

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from bnnhw.__main__ import COMMANDS, main
+from bnnhw.__main__ import COMMANDS, main, module
 
 WITHOUT_TORCH = """
 import runpy, sys
@@ -44,7 +44,7 @@ def test_version():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_there_both_ways(name):
-    command = import_module(f"bnnhw.{name}").main
+    command = import_module(module(name)).main
     assert isinstance(command, click.Command)
     assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
 

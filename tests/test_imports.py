@@ -21,8 +21,7 @@ COMMANDS = {
         "study",
         "evaluate",
         "compare",
-        "run",
-        "flash",
+        "import_",
         "pack",
         "data",
     )
@@ -50,17 +49,16 @@ WINGS = {  # what each may import beside itself
     ),
     "flow": (
         *BASE, "bnnhw.network", "bnnhw.nn", "bnnhw.golden", "bnnhw.lowering", "bnnhw.datasets",
-        "bnnhw.compiler", "bnnhw.jobs", "bnnhw.boards", "bnnhw.gateware", "bnnhw.sim", "bnnhw.host",
+        "bnnhw.compiler", "bnnhw.jobs", "bnnhw.boards", "bnnhw.gateware", "bnnhw.sim",
     ),
     "cost": (
         *BASE, "bnnhw.network", "bnnhw.nn", "bnnhw.golden", "bnnhw.lowering", "bnnhw.datasets",
         "bnnhw.compiler", "bnnhw.jobs", "bnnhw.boards", "bnnhw.gateware", "bnnhw.sim", "bnnhw.flow",
         "bnnhw.studies",
     ),
-    "host": (*BASE, "bnnhw.gateware.wire"),
     "gateware": (),
     "boards": ("bnnhw.gateware",),
-    "sim": (*BASE, "bnnhw.host.protocol", "bnnhw.boards.bench", "bnnhw.jobs"),
+    "sim": (*BASE, "bnnhw.gateware.frames", "bnnhw.boards.bench", "bnnhw.jobs"),
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bnnhw.datasets.arrays import Arrays
 from bnnhw.datasets.folder import Folder
+from bnnhw.datasets.idx import Idx
 from bnnhw.datasets.images import Images, Shape, size_text
 from bnnhw.datasets.published import DATASETS, SHAPES, Cifar, Digits
 from bnnhw.datasets.source import Source
@@ -19,8 +20,8 @@ def find(
 ) -> Source:
     """Returns the data set at `data`, of the name `dataset` if that is given.
 
-    data : a folder of images in class folders, an .npz, a directory with CIFAR's files, or one of
-        DATASETS. Digits need none.
+    data : a folder of images in class folders, an .npz, a directory with CIFAR's or MNIST's files,
+        or one of DATASETS. Digits need none.
     prefer : the name to take where `data` does not decide.
     Raises UserError for an unknown name, and for one that is not what is at `data`.
     """
@@ -54,6 +55,8 @@ def _at(path: Path, prefer: str | None) -> Source:
     known = Cifar.found_in(path)
     if known:
         return Cifar(prefer if prefer in known else known[0], path)
+    if Idx.found_in(path):
+        return Idx(_own_name(path.resolve().name), path)
     return Folder(_own_name(path.resolve().name), path)
 
 

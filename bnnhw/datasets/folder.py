@@ -97,8 +97,8 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         )
     if not entries:
         raise UserError(
-            f"{folder}: no class folders of PNG or JPEG images, and none of CIFAR's files; give "
-            f"the directory that holds either"
+            f"{folder}: no class folders of PNG or JPEG images, and none of CIFAR's or MNIST's "
+            f"files; give the directory that holds either"
         )
     names = [entry.name for entry in entries]
     number = all(name.isdecimal() for name in names)

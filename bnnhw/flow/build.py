@@ -11,9 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from bnnhw import datasets, golden
+from bnnhw.compiler.plan import DoesNotFit
 from bnnhw.errors import UserError
 from bnnhw.flow import report, stages, tools
-from bnnhw.flow.boot import logit_step
 from bnnhw.flow.design import clocking
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
@@ -21,6 +21,8 @@ from bnnhw.flow.progress import Stages
 from bnnhw.flow.prove import Proof
 from bnnhw.jobs.files import digest_of, publish, sweep
 from bnnhw.jobs.locks import alone_in
+from bnnhw.lowering import lower as lowering
+from bnnhw.nn.untrained import untrained
 
 STOPS = {"plan": 0, "verilog": 2, "synth": 3, "pnr": 4}  # how many stages follow the plan
 REPORT = "report.json"
@@ -108,11 +110,31 @@ class Build:
         request = self.request
         self.clocking = clocking(self.board, request.clock_hz)
         self.model = stages.load(request.model)
-        self.network = stages.lower(self.model, residual_width=request.residual_width)
+        try:
+            self.network = stages.lower(self.model, residual_width=request.residual_width)
+        except UserError:
+            self._check_size()
+            raise
         self.out = request.out or Path("build") / f"{request.board}-{self.model.name}"
         self.work = self.out / "work"
         self.plan = stages.make_plan(self.network, self.board)
         self.images = self._images()
+
+    def _check_size(self) -> None:
+        """Raise DoesNotFit if no network of the model's shape fits, whatever its parameters are.
+
+        For one that is too large this says more than the first number that leaves its range.
+        """
+        network = untrained(self.model.spec)
+        for name, parameter in network.head.named_parameters():
+            if name.endswith("bias"):  # it is in range beside sums of any number of pixels
+                parameter.data.zero_()
+        try:
+            stages.make_plan(lowering.lower(network), self.board)
+        except DoesNotFit:
+            raise
+        except UserError:
+            return
 
     def check_place(self) -> None:
         """Raise UserError where OUT cannot take this build, or where it would lose a bitstream."""
@@ -139,10 +161,14 @@ class Build:
         if request.data is None and not bundled:
             return datasets.random_pixels(spec.input, request.images)
         source = datasets.suiting(spec.input, spec.classes, request.data)
-        self.source, names = source.name, self.model.checkpoint.names
+        self.source, names = source.name, self.model.names
         images = source.fitting(
             "test", spec.input, spec.classes, resize=request.resize, names=names
         )
+        if request.images > len(images):
+            raise UserError(
+                f"--images {request.images}: {source.name} has {len(images)} test images"
+            )
         if request.data is not None:
             self.tested = images
         return images.first(request.images).pixels
@@ -157,12 +183,7 @@ class Build:
     def write_verilog(self) -> None:
         """Write engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
         self.design = stages.write_design(
-            self.plan,
-            self.board,
-            self.work,
-            clock_hz=self.request.clock_hz,
-            name=self.model.name,
-            step=logit_step(self.model.checkpoint.folded(), self.network.spec),
+            self.plan, self.board, self.work, clock_hz=self.request.clock_hz
         )
 
     def prove(self) -> None:
@@ -212,7 +233,7 @@ class Build:
             board=board.name,
             device=f"{board.device}-{board.package}",
             model=report.model_entry(
-                self.model.name, self.model.sha256, self.network, self.model.checkpoint.names
+                self.model.name, self.model.sha256, self.network, self.model.names
             ),
             resources=report.resource_entry(board, self.cells, self.placed),
             timing=report.timing_entry(self.placed, clock_hz),

@@ -29,7 +29,7 @@ from dataclasses import dataclass, fields, is_dataclass
 import numpy as np
 
 from bnnhw.errors import UserError
-from bnnhw.network.spec import NetworkSpec
+from bnnhw.network.spec import Convolution, NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,11 @@ class FoldedNetwork:
             _check_finite(name, part)
         for shape, layer in zip(shapes, self.layers, strict=True):
             _check_finite(shape.name, layer)
+        _check_stem(self.stem, self.spec)
+        for shape, layer in zip(shapes, self.layers, strict=True):
+            _check_layer(layer, shape, self.spec)
+        wanted = dict(weights=(self.spec.classes, shapes[-1].out_channels))
+        _check_shapes("head", self.head, FoldedHead, wanted | dict(bias=(self.spec.classes,)))
 
     def folded(self) -> FoldedNetwork:
         """Returns itself, as models return what they fold to."""
@@ -221,6 +226,69 @@ def before_affine(
         activation.shift_in, activation.positive * gain, activation.negative * gain,
         activation.shift_out * gain + offset,
     )  # fmt: skip
+
+
+def _check_shapes(name: str, part: object, kind: type, shapes: dict[str, tuple[int, ...]]) -> None:
+    if not isinstance(part, kind):
+        raise UserError(f"{name}: must be a {kind.__name__}, is a {type(part).__name__}")
+    for field, shape in shapes.items():
+        array = getattr(part, field)
+        if not isinstance(array, np.ndarray) or array.shape != shape:
+            raise UserError(f"{name}.{field}: must be of shape {shape}, is {np.shape(array)}")
+
+
+def _check_activation(name: str, part: object, kind: str, channels: int) -> None:
+    if (part is None) != (kind == "none"):
+        raise UserError(f"{name}: not that of activation={kind}")
+    if part is not None:
+        parts = ("shift_in", "positive", "negative", "shift_out")
+        _check_shapes(name, part, FoldedActivation, dict.fromkeys(parts, (channels,)))
+
+
+def _check_term(name: str, part: object, shape: tuple[int, ...], features: int) -> None:
+    shared = isinstance(part, Term) and len(part.weights) == 1
+    weights = (1, *shape[1:]) if shared else shape
+    _check_shapes(name, part, Term, dict(weights=weights, gain=shape[:1]))
+    assert isinstance(part, Term)
+    if not np.isin(part.weights, (-1, 1)).all() or not 0 <= part.feature < features:
+        raise UserError(f"{name}: weights must be -1 and +1, its feature one of {features}")
+
+
+def _check_stem(part: FoldedStem | FoldedThermometer, spec: NetworkSpec) -> None:
+    out, colours = spec.stem_channels, spec.input[2]
+    if spec.repair.stem == "thermometer":
+        _check_shapes("stem", part, FoldedThermometer, dict(offset=(out,)))
+        assert isinstance(part, FoldedThermometer)
+        _check_term("stem.term", part.term, (out, 3, 3, colours * len(part.levels)), 1)
+    else:
+        wanted = dict(weights=(out, 3, 3, colours), gain=(out,), offset=(out,))
+        _check_shapes("stem", part, FoldedStem, wanted)
+    _check_activation("stem.activation", part.activation, spec.stem_activation, out)
+
+
+def _check_layer(part: Folded, shape: Convolution, spec: NetworkSpec) -> None:
+    name, out, repair = shape.name, shape.out_channels, shape.repair or spec.repair
+    wanted: dict[str, tuple[int, ...]] = dict(
+        thresholds=(repair.features, shape.in_channels), offset=(out,)
+    )
+    if repair.scaling == "spatial":
+        wanted["spatial"] = (shape.out_height, shape.out_width)
+    if repair.binary_sets == "adabin" and spec.adabin_padding == "zero":
+        wanted["border"] = (3, 3, out)
+    _check_shapes(name, part, Folded, wanted)
+    for at, term in enumerate(part.terms):
+        taps = (out, 3, 3, shape.in_channels)
+        _check_term(f"{name}.terms[{at}]", term, taps, repair.features)
+    _check_activation(f"{name}.activation", part.activation, repair.activation, out)
+    moves = shape.shortcut and shape.shortcut_stride > 1
+    if moves and repair.downsample.startswith("conv1x1"):
+        weights = (out, shape.shortcut_channels)
+        _check_shapes(f"{name}.shortcut", part.shortcut, FoldedShortcut,
+                      dict(weights=weights, gain=(out,), offset=(out,)))  # fmt: skip
+    if shape.shortcut and repair.squeeze_excitation != "none":
+        hidden = len(getattr(part.gate, "b1", ()))
+        _check_shapes(f"{name}.gate", part.gate, FoldedGate,
+                      dict(w1=(hidden, out), w2=(out, hidden), b2=(out,)))  # fmt: skip
 
 
 def _check_finite(name: str, part: object) -> None:

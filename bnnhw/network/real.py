@@ -27,16 +27,18 @@ from bnnhw.network.spec import Convolution, NetworkSpec
 
 BATCH = 50
 Map = np.ndarray[Any, np.dtype[np.float64]]
+Keep = Callable[[str, Map], Map | None]
 
 
 def run(
     network: FoldedNetwork, images: np.ndarray, *, rounded: bool = False,
-    keep: Callable[[str, Map], None] = lambda name, stream: None,
+    keep: Keep = lambda name, x: None,
 ) -> Map:  # fmt: skip
     """Returns logits (N, classes) of uint8 images (N, H, W, C).
 
-    rounded : whether the stream is rounded and saturated to the spec's formats. keep : called with
-        the stream after the stem and after each layer with a shortcut, for each batch.
+    rounded : whether the stream is rounded and saturated to the spec's formats.
+    keep : called with what continues after the stem and after each layer, for each batch. That is
+        the stream where there is a shortcut. A map that it returns takes its place.
     """
     if images.dtype != np.uint8 or images.shape[1:] != network.spec.input:
         raise UserError(
@@ -50,21 +52,23 @@ def run(
     return np.concatenate(parts)
 
 
-def _forward(
-    network: FoldedNetwork, pixels: np.ndarray, rounded: bool, keep: Callable[[str, Map], None]
-) -> Map:
+def _forward(network: FoldedNetwork, pixels: np.ndarray, rounded: bool, keep: Keep) -> Map:
     spec, head = network.spec, network.head
 
     def settled(name: str, x: Map, fraction: int) -> Map:
-        x = _rounded(x, spec, fraction) if rounded else x
-        keep(name, x)
-        return x
+        return kept(name, _rounded(x, spec, fraction) if rounded else x)
+
+    def kept(name: str, x: Map) -> Map:
+        other = keep(name, x)
+        return x if other is None else other
 
     stream = x = settled("stem", _stem(network, pixels), spec.formats.fraction(0))
     for shape, layer in zip(spec.convolutions(), network.layers, strict=True):
         x = _layer(layer, shape, spec, x, stream)
         if shape.shortcut:
             stream = x = settled(shape.name, x, shape.fraction)
+        else:
+            x = kept(shape.name, x)
     means = stream.mean((1, 2))
     logits: Map = head.unit * (means @ head.weights.T.astype(np.float64)) + head.bias
     return logits

@@ -277,11 +277,21 @@ class NetworkSpec:
         return tuple(result)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers, strings, lists and dicts, as JSON and model.pt hold them."""
+        """Returns plain numbers, strings, lists and dicts, as JSON and model.pt hold them.
+
+        Fields of LATER are left out where they have their default. So a network that could always
+        be described is described as ever, and what is named after that is found again.
+        """
         plain = asdict(self)
         plain |= {name: list(getattr(self, name)) for name in LISTS}
         plain["layers"] = list(plain["layers"])
-        plain["formats"]["residual_fractions"] = list(self.formats.residual_fractions)
+        fractions = list(plain["formats"].pop("residual_fractions"))
+        if fractions:
+            plain["formats"]["residual_fractions"] = fractions
+        usual = NetworkSpec()
+        for name in LATER:
+            if getattr(self, name) == getattr(usual, name):
+                del plain[name]
         return plain
 
     @classmethod
@@ -303,6 +313,7 @@ class NetworkSpec:
         return cls(**plain)
 
 
+LATER = ("pad", "levels", "stem_activation", "adabin_padding", "stages", "layers")
 LISTS = ("widths", "input", "pad", "levels", "stages")  # fields that are tuples of numbers
 ACTIVATIONS = ("none", "prelu", "rprelu", "maxout")
 

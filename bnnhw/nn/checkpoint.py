@@ -20,6 +20,7 @@ from bnnhw.jobs.files import replacing
 from bnnhw.network.folded import FoldedNetwork
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import BinaryResNet
+from bnnhw.nn.imported import from_file, to_file
 from bnnhw.nn.packed import pack, unpack
 
 FORMAT = "bnnhw-model"
@@ -33,12 +34,14 @@ class Checkpoint:
 
     metrics : plain numbers, strings, lists and dicts, such as accuracies and the recipe.
     packed : whether the file has signs in place of latent weights, so that nothing can train on.
+    network : one that was imported, in place of `state`.
     """
 
     spec: NetworkSpec
     state: dict[str, Tensor]
     metrics: dict[str, Any] = field(default_factory=dict)
     packed: bool = False
+    network: FoldedNetwork | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,14 +51,21 @@ class Checkpoint:
         return tuple(map(str, found)) if known and isinstance(found, list) else ()
 
     def model(self) -> BinaryResNet:
-        """Returns the float model with these parameters, in evaluation mode."""
+        """Returns the float model with these parameters, in evaluation mode.
+
+        Raises UserError for an imported network, which has none.
+        """
+        if self.network is not None:
+            raise UserError(
+                "an imported network has no modules that could train on; it is evaluated and built"
+            )
         model = BinaryResNet(self.spec)
         model.load_state_dict(self.state)
         return model.eval()
 
     def folded(self) -> FoldedNetwork:
         """Returns the same network as plain numbers, for lowering."""
-        return self.model().folded()
+        return self.model().folded() if self.network is None else self.network
 
 
 def write_atomic(content: Any, path: Path) -> None:
@@ -68,15 +78,17 @@ def write_atomic(content: Any, path: Path) -> None:
 
 
 def save(
-    path: str | Path, model: BinaryResNet, metrics: dict[str, Any] | None = None, *,
-    packed: bool = False,
+    path: str | Path, model: BinaryResNet | FoldedNetwork,
+    metrics: dict[str, Any] | None = None, *, packed: bool = False,
 ) -> None:  # fmt: skip
     """Write a model as model.pt, whole or not at all.
 
     packed : binary weights as bits (bnnhw.nn.packed). Raises UserError where signs are not enough.
     """
     content: dict[str, Any] = dict(format=FORMAT, version=VERSION, spec=model.spec.to_dict())
-    if packed:
+    if isinstance(model, FoldedNetwork):
+        content["folded"] = to_file(model)
+    elif packed:
         content["packed"] = pack(model)
     else:
         content["state"] = {
@@ -160,6 +172,11 @@ def load(path: str | Path) -> Checkpoint:
     if not isinstance(metrics, dict):
         raise UserError(f"{path}: metrics must be a table, not {type(metrics).__name__}")
     _check_plain(path, "metrics", metrics)
+    if "folded" in content:
+        try:
+            return Checkpoint(spec, {}, metrics, network=from_file(content["folded"], spec))
+        except UserError as error:
+            raise UserError(f"{path}: {error}; the file does not fit its own spec") from None
     packed = "packed" in content
     state = _unpacked(path, spec, content["packed"]) if packed else content.get("state")
     state = _checked_state(path, spec, state)

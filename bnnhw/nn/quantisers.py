@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,20 +14,6 @@ from bnnhw.nn.binarizers import pass_inside
 from bnnhw.nn.kernels import walks
 
 PIXEL_UNITS = 64  # bytes to one real unit of the stem's input
-
-
-_rounds = True
-
-
-@contextmanager
-def unrounded() -> Iterator[None]:
-    """Within the context streams and weights stay real, in this process."""
-    global _rounds
-    _rounds = False
-    try:
-        yield
-    finally:
-        _rounds = True
 
 
 class _Residual(torch.autograd.Function):
@@ -62,16 +46,12 @@ class _Residual(torch.autograd.Function):
 
 def rounding(formats: NumberFormats) -> walks.Rounding:
     """Returns the residual stream's step, and the least and greatest number of steps."""
-    if not _rounds:
-        return walks.AS_IT_IS
     low, high = saturation(formats.residual_width)
     return 2.0**-formats.residual_fraction, float(low), float(high)
 
 
 def quantise_residual(x: Tensor, formats: NumberFormats) -> Tensor:
     """Returns the residual stream rounded (half up) and saturated as on the device; shape of x."""
-    if not _rounds:
-        return x
     rounded: Tensor = _Residual.apply(x, *rounding(formats))
     return rounded
 
@@ -89,8 +69,6 @@ def int8_scale(weight: Tensor, per_channel: bool) -> Tensor:
 
 def quantise_weight(weight: Tensor, per_channel: bool) -> Tensor:
     """Returns weights rounded to int8 multiples of `int8_scale`, gradient straight through."""
-    if not _rounds:
-        return weight
     scale = int8_scale(weight, per_channel)
     rounded = torch.round(weight.detach() / scale) * scale
     return weight + (rounded - weight).detach()

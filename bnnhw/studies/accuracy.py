@@ -13,6 +13,8 @@ from bnnhw import datasets, golden
 from bnnhw.errors import UserError
 from bnnhw.lowering.lower import lower
 from bnnhw.lowering.report import changes
+from bnnhw.network import real
+from bnnhw.network.folded import FoldedNetwork
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NumberFormats
 from bnnhw.nn import BinaryResNet, checkpoint
@@ -28,7 +30,7 @@ def integer_classes(network: IntegerNetwork, pixels: np.ndarray, step: Step) -> 
 
 
 def top1(
-    model: BinaryResNet,
+    model: BinaryResNet | FoldedNetwork,
     images: datasets.Images,
     *,
     integer: bool | IntegerNetwork = False,
@@ -42,6 +44,8 @@ def top1(
     if integer:
         network = integer if isinstance(integer, IntegerNetwork) else lower(model)
         classes = integer_classes(network, images.pixels, step)
+    elif isinstance(model, FoldedNetwork):
+        classes = real.run(model, images.pixels, rounded=True).argmax(1)
     else:
         classes = classify(model, images.pixels, step)
     return 100.0 * float((classes == images.labels).mean())
@@ -66,7 +70,7 @@ def record(
     if checkpoint.is_bundled(path):
         raise UserError(f"--record: {path} belongs to bnnhw; copy it and give the copy")
     loaded = checkpoint.load(path)
-    model = loaded.model()
+    model = loaded.network or loaded.model()
     accuracy: dict[str, Any] = dict(dataset=dataset, split=split, images=len(images))
     for name, integer in (("float", False), ("integer", True)):
         accuracy[name] = round(top1(model, images, integer=integer, step=step), 2)

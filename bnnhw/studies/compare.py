@@ -5,19 +5,17 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bnnhw import golden
 from bnnhw.errors import UserError
 from bnnhw.lowering.lower import lower
+from bnnhw.network import real
+from bnnhw.network.folded import FoldedNetwork
+from bnnhw.network.real import Map
 from bnnhw.network.spec import NetworkSpec
-from bnnhw.nn import BinaryResNet
-from bnnhw.nn.quantisers import int8_scale, quantise_residual, unrounded
 
 LOGITS = "logits"
 REMEDY = "write it with np.savez(FILE, x=images, logits=logits)"
@@ -136,69 +134,59 @@ def read_reference(path: Path, spec: NetworkSpec) -> Reference:
     return Reference(found["x"], tensors)
 
 
-@torch.inference_mode()
-def float_tensors(
-    model: BinaryResNet, pixels: np.ndarray, given: Tensors | None = None
+def real_tensors(
+    network: FoldedNetwork, pixels: np.ndarray, *, rounded: bool, given: Tensors | None = None
 ) -> dict[str, np.ndarray]:
-    """Returns every tensor of `shapes` that the model makes of uint8 pixels (N, H, W, C).
+    """Returns every tensor of `shapes` that the network makes of uint8 pixels (N, H, W, C).
 
+    rounded : whether the stream is rounded.
     given : what takes the place of the tensors of these names in all that follows them. So each
         part gets the same input as the one that made them.
     """
-    formats, found, given = model.spec.formats, dict[str, np.ndarray](), given or {}
-    first = formats.at(formats.fraction(0))
+    found: dict[str, list[np.ndarray]] = {}
+    forced = given or {}
 
-    def keep(name: str, part: object, inputs: object, output: Tensor) -> Tensor | None:
-        rounded = quantise_residual(output, first) if name == "stem" else output
-        found[name] = rounded.permute(0, 2, 3, 1).numpy()
-        if name not in given:
+    def keep(name: str, x: Map) -> Map | None:
+        start = sum(map(len, found.setdefault(name, [])))
+        found[name].append(x)
+        if name not in forced:
             return None
-        return torch.from_numpy(given[name].astype(np.float32)).permute(0, 3, 1, 2)
+        return forced[name][start : start + len(x)].astype(np.float64)
 
-    parts = {"stem": model.stem, **{layer.shape.name: layer for layer in model.layers()}}
-    handles = [part.register_forward_hook(partial(keep, name)) for name, part in parts.items()]
-    try:
-        logits = model.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found | {LOGITS: logits.numpy()}
+    logits = real.run(network, pixels, rounded=rounded, keep=keep)
+    return {name: np.concatenate(parts) for name, parts in found.items()} | {LOGITS: logits}
 
 
-def integer_tensors(model: BinaryResNet, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the residual streams and the logits of the model's integers, in real units."""
-    network = lower(model)
+def integer_tensors(source: FoldedNetwork, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the residual streams and the logits of the network's integers, in real units."""
+    network = lower(source)
     shapes = network.spec.convolutions()
     fractions = {"stem": network.spec.formats.fraction(0)}
     fractions |= {shape.name: shape.fraction for shape in shapes if shape.shortcut}
-    taps = [f"{name}.residual" for name in fractions]
-    run = golden.run(network, pixels, taps)
+    run = golden.run(network, pixels, [f"{name}.residual" for name in fractions])
     last = shapes[-1]
-    unit = float(int8_scale(model.head.weight, per_channel=False))
-    unit /= last.out_height * last.out_width * 2.0**last.fraction
+    unit = source.head.unit / (last.out_height * last.out_width * 2.0**last.fraction)
     found = {name: run[f"{name}.residual"] * 2.0**-bits for name, bits in fractions.items()}
     return found | {LOGITS: run["head.logits"] * unit}
 
 
 def compare(
-    model: BinaryResNet, reference: Reference, limits: Mapping[str, float]
+    network: FoldedNetwork, reference: Reference, limits: Mapping[str, float]
 ) -> tuple[Link, ...]:
     """Returns the links from a reference over float and rounded numbers to the integers.
 
     limits : from which part of its own on a tensor departs, for each of STEPS.
     The later links need nothing but the reference's images.
     """
-    pixels, integer = reference.pixels, integer_tensors(model, reference.pixels)
-    rounded = float_tensors(model, pixels)
-    own_of_integer = float_tensors(model, pixels, integer)
-    with unrounded():
-        real = float_tensors(model, pixels)
-        own_of_real = float_tensors(model, pixels, reference.tensors)
-        own_of_rounded = float_tensors(model, pixels, rounded)
+    pixels, integer = reference.pixels, integer_tensors(network, reference.pixels)
+    free = {rounded: real_tensors(network, pixels, rounded=rounded) for rounded in (False, True)}
+    own_of_integer = real_tensors(network, pixels, rounded=True, given=integer)
+    own_of_rounded = real_tensors(network, pixels, rounded=False, given=free[True])
+    own_of_real = real_tensors(network, pixels, rounded=False, given=reference.tensors)
     return (
-        _link("reference", "float", reference.tensors, real, own_of_real, limits),
-        _link("float", "rounded", rounded, real, own_of_rounded, limits),
-        _link("rounded", "integer", integer, rounded, own_of_integer, limits),
+        _link("reference", "float", reference.tensors, free[False], own_of_real, limits),
+        _link("float", "rounded", free[True], free[False], own_of_rounded, limits),
+        _link("rounded", "integer", integer, free[True], own_of_integer, limits),
     )
 
 

@@ -21,6 +21,7 @@ from bnnhw.training.recipe import Recipe
 from bnnhw.training.team import ALONE, Team
 
 SCHEDULE = ("epochs", "minutes")
+LEFT_OUT = "not set"  # of settings that a network has without
 ADDED: dict[str, Any] = dict(images=None, continued=[])  # what states of earlier versions lack
 FINITE = 50  # steps from one look at the loss to the next
 Log = Callable[[dict[str, Any]], None]
@@ -162,7 +163,8 @@ class Loop(ABC):
         if not isinstance(state, dict) or (mine.keys() ^ state.keys()) - ADDED.keys():
             raise UserError(f"{where}: not a training state of this bnnhw; start without --resume")
         state = {**ADDED, **state}
-        was, now = _settings(state), _settings(mine)
+        left_out = dict.fromkeys(_flat(state["network"]) | _flat(mine["network"]), LEFT_OUT)
+        was, now = left_out | _settings(state), left_out | _settings(mine)
         longer = [name for name in SCHEDULE if _longer(was.get(name), now[name])]
         differ = [n for n in now if n in was and was[n] != now[n] and n not in longer]
         if differ:
@@ -183,10 +185,14 @@ class Loop(ABC):
 
 def _settings(state: dict[str, Any]) -> dict[str, Any]:
     """Returns every setting of a state by the name that options and recipe files give it."""
+    return _flat(state["recipe"]) | _flat(state["network"])
+
+
+def _flat(table: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a table and of the tables in it."""
     found: dict[str, Any] = {}
-    for table in (state["recipe"], state["network"]):
-        for name, value in table.items():
-            found |= value if isinstance(value, dict) else {name: value}
+    for name, value in table.items():
+        found |= value if isinstance(value, dict) else {name: value}
     return found
 
 

@@ -137,7 +137,7 @@ def parse_repairs(settings: tuple[str, ...]) -> dict[str, Any]:
 def read_config(path: Path) -> Tables:
     """Returns the tables of a recipe file (TOML). Raises UserError with an unknown table or key."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give a recipe file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -72,6 +72,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"{name}={value}: must not be negative")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed}: must be a whole number from 0 to 2**63 - 1")
         if not 0 <= self.crop <= 16:
             raise UserError(f"crop={self.crop}: must lie in 0 to 16 pixels")
         for name in ("distil", "warm_up"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 
 import numpy as np
@@ -221,6 +222,48 @@ def test_a_file_that_is_no_npz_is_one_line(tmp_path):
         file.writestr("x.npy", "no array")
     with pytest.raises(UserError, match="wrong.npz: "):
         datasets.find(path).load()
+
+
+def write_idx(path, array, *, packed=False, kind=8):
+    header = bytes([0, 0, kind, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    path.with_name(path.name + ".gz" * packed).write_bytes(
+        gzip.compress(content) if packed else content
+    )
+
+
+def test_mnists_files_are_read_gzipped_or_not(tmp_path):
+    gray, folder = X[..., 0], tmp_path / "fashion"
+    folder.mkdir()
+    write_idx(folder / "train-images-idx3-ubyte", gray, packed=True)
+    with pytest.raises(UserError, match="fashion: lacks train-labels-idx1-ubyte .or "):
+        datasets.find(folder).load()
+    write_idx(folder / "train-labels-idx1-ubyte", Y)
+    write_idx(folder / "t10k-images-idx3-ubyte", gray[:6])
+    write_idx(folder / "t10k-labels-idx1-ubyte", Y[:6], packed=True)
+    source = datasets.find(folder)
+    assert source.name == "fashion" and source.size() == ((8, 9, 1), 4)
+    assert [len(source.load(split)) for split in datasets.SPLITS] == [36, 4, 6]
+    test = source.load("test")
+    assert np.array_equal(test.pixels, gray[:6, ..., None]) and test.labels.tolist() == [
+        *Y[:6].tolist()
+    ]
+    wrong = {
+        "not an IDX file of bytes, or cut off: 431": lambda c: c[:-1],
+        "not an IDX file of bytes, or cut off: 433": lambda c: c + b"0",
+        "not an IDX file .": lambda c: c[:3],
+        "not an IDX file of bytes": lambda c: c[:2] + bytes([13]) + c[3:],
+    }
+    file = folder / "t10k-images-idx3-ubyte"
+    whole = file.read_bytes()
+    for message, change in wrong.items():
+        file.write_bytes(change(whole))
+        with pytest.raises(UserError, match=f"t10k-images-idx3-ubyte: {message}"):
+            source.load("test")
+    file.write_bytes(whole)
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"no gzip")
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte.gz: Not a gzipped file"):
+        source.load("test")
 
 
 def break_folder(path, kind):

@@ -11,12 +11,14 @@ from tests.gateware.bench import FORMATS, engine_parameters, play, simulate
 
 
 def golden_results(formats, half, scale, residual, bias, threshold):
-    """golden.requantise for arrays (n, lanes) and (n,): y and bits (n, lanes)."""
-    part = integer.Requantiser(*(np.array(v, np.int32) for v in (scale, bias, threshold)))
+    """Returns the golden's y and bits (n, lanes) of arrays (n, lanes) and (n,)."""
+    scale, bias, threshold = (np.array(v, np.int32) for v in (scale, bias, threshold))
     half, residual = (
         torch.tensor(v, dtype=torch.int32)[None, :, :, None] for v in (half, residual)
     )
-    y, (bits,) = operations.requantise(half, residual, part, formats)
+    v = operations.scaled(half, scale, formats) + operations.constant(bias, None)
+    y = operations.residual(v + (residual << formats.guard), formats)
+    (bits,) = operations.compare(y, (threshold,))
     return y[0, :, :, 0].numpy(), bits[0, :, :, 0].numpy()
 
 

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 from bnnhw import compare, datasets
 from bnnhw.network.spec import NetworkSpec, Repair
 from bnnhw.nn import checkpoint, untrained
-from bnnhw.nn.quantisers import unrounded
-from bnnhw.studies.compare import LOGITS, float_tensors, shapes
+from bnnhw.studies.compare import LOGITS, real_tensors, shapes
 
 MODEL = "resnet8-digits"
 LAYERS = [f"stage{stage}.0.conv{at}" for stage in range(3) for at in (1, 2)]
@@ -37,10 +36,23 @@ def pixels():
     return datasets.load("digits").first(24).pixels
 
 
+@torch.inference_mode()
+def computed(model, pixels):
+    """Every tensor of a model's modules, no stream rounded, as its author's program has them."""
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    stream = x = model.stem(model.pixels(images))
+    found = {"stem": x}
+    for layer in model.layers():
+        x = layer(x, stream) if layer.shape.shortcut else layer(x)
+        stream = x if layer.shape.shortcut else stream
+        found[layer.shape.name] = x
+    maps = {name: x.permute(0, 2, 3, 1).numpy() for name, x in found.items()}
+    return maps | {LOGITS: model.head(stream).numpy()}
+
+
 def reference(path, model, pixels, tensors=()):
-    """Writes what a model computes in float, before any rounding, as its author would."""
-    with unrounded():
-        found = float_tensors(model, pixels)
+    """Writes what a model computes."""
+    found = computed(model, pixels)
     np.savez(path, x=pixels, **{name: found[name] for name in (*tensors, LOGITS)})
     return path
 
@@ -64,8 +76,8 @@ def test_a_network_is_its_own_reference(tmp_path, pixels):
     for link in links:
         assert [d["tensor"] for d in link["departures"]] == ["stem", *LAYERS, LOGITS]
         assert link["same"] > 0.9
-    assert all(d["own"] == d["total"] == 0 for d in links[0]["departures"])
-    assert all(0 < d["own"] < 1.001 * d["total"] for d in links[1]["departures"])
+    assert max(d["own"] for d in links[0]["departures"]) < 1e-4
+    assert all(0 < d["own"] < 1.001 * d["total"] for d in links[1]["departures"][:-1])
     shown = invoke(MODEL, "--reference", path)
     assert shown.exit_code == 0 and shown.stdout.count("nothing departs") == 3
 
@@ -80,7 +92,7 @@ def test_one_layers_padding_is_found_and_named(tmp_path, pixels, layer):
     code, links = told(MODEL, "--reference", path)
     assert code == 1 and first(links[0]) == layer
     owns = {d["tensor"]: d["own"] for d in links[0]["departures"]}
-    assert owns.pop(layer) > 0.05 and max(owns.values()) < 1e-5  # only there
+    assert owns.pop(layer) > 0.05 and max(owns.values()) < 1e-4  # only there
     place = next(d["place"] for d in links[0]["departures"] if d["tensor"] == layer)
     size = 8 if layer.startswith("stage0") else 4 if layer.startswith("stage1") else 2
     assert {0, size - 1} & {*place[1:3]}  # at the border
@@ -108,8 +120,10 @@ def test_a_wrong_rounding_and_a_wrong_integer_are_told_apart(tmp_path, pixels, m
 
     def wrong(model):
         network = lower(model)
-        network.convolutions[3].weights[:4] *= -1
-        return network
+        layers = list(network.convolutions)
+        signs = np.where(np.arange(32) < 4, -1, 1).astype(np.int8)[:, None, None, None]
+        layers[3] = replace(layers[3], weights=layers[3].weights * signs)
+        return replace(network, convolutions=tuple(layers))
 
     monkeypatch.setattr(studied, "lower", wrong)
     code, links = told(MODEL, "--reference", path)
@@ -167,7 +181,27 @@ def test_other_files_are_one_line(tmp_path):
 
 def test_every_tensor_has_its_shape(pixels):
     model = model_of()
-    with unrounded():
-        found = float_tensors(model, pixels)
-    assert {name: array.shape[1:] for name, array in found.items()} == shapes(model.spec)
-    assert list(found) == list(shapes(model.spec))
+    for found in (real_tensors(model.folded(), pixels, rounded=True), computed(model, pixels)):
+        assert {name: array.shape[1:] for name, array in found.items()} == shapes(model.spec)
+        assert list(found) == list(shapes(model.spec))
+
+
+def test_what_is_given_takes_the_place_of_a_stream(pixels):
+    many = np.concatenate([pixels] * 4)  # more than a batch
+    network = model_of().folded()
+    free = real_tensors(network, many, rounded=False)
+    other = {LAYERS[1]: np.flip(free[LAYERS[1]], 0)}
+    found = real_tensors(network, many, rounded=False, given=other)
+    for name in ("stem", *LAYERS[:2]):
+        assert np.array_equal(found[name], free[name])
+    for name in (*LAYERS[2:], LOGITS):
+        assert np.allclose(found[name], np.flip(free[name], 0))
+
+
+def test_an_imported_network_is_compared(tmp_path, pixels):
+    model = model_of()
+    checkpoint.save(tmp_path / "imported.pt", model.folded())
+    assert checkpoint.load(tmp_path / "imported.pt").network is not None
+    path = reference(tmp_path / "r.npz", model, pixels, LAYERS)
+    code, links = told(tmp_path / "imported.pt", "--reference", path)
+    assert code == 0 and [first(link) for link in links] == [None] * 3

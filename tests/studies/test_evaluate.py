@@ -116,7 +116,7 @@ def test_faults_are_one_line(tmp_path, cifar_model):
         ([cifar_model], "no data: give --data"),
         (
             [cifar_model, "--data", tmp_path],
-            "no class folders of PNG or JPEG images, and none of CIFAR's files",
+            "no class folders of PNG or JPEG images, and none of CIFAR's",
         ),
         ([odd], "give --data with a folder of images or an .npz"),
         (

@@ -6,6 +6,7 @@ import json
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +18,16 @@ from bnnhw.errors import UserError
 from bnnhw.jobs import pool
 from bnnhw.network.methods import BASE, combine, combined, isolated
 from bnnhw.network.repair import BASELINE, CATEGORIES
+from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
 from bnnhw.nn.teacher import Teacher
 from bnnhw.studies import experiment, runs
 from bnnhw.studies.summary import markdown, means, spread, summarise
 from bnnhw.training.inference import classify
+from bnnhw.training.recipe import Recipe
 from tests.jobs.executors import Here
 
+RESULTS = Path(__file__).parents[2] / "results"
 TINY = ("--dataset", "digits", "--widths", "4,4,4", "--epochs", 1, "--seeds", 1, "--images", 96,
         "--batch", 32)  # fmt: skip
 
@@ -344,3 +348,17 @@ def test_wrong_options_end_with_one_line(tmp_path, plan, words, message):
     assert result.exit_code == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert message in line
+
+
+def test_the_results_that_are_kept_are_found_under_their_names():
+    """So the same command goes on where they end, whatever settings there are by now."""
+    runs = [path for path in RESULTS.glob("runs/*.json") if "teacher_student" not in path.name]
+    assert len(runs) > 30
+    for path in runs:
+        run = json.loads(path.read_text())
+        spec, recipe = NetworkSpec.from_dict(run["spec"]), Recipe(**run["recipe"])
+        asked = experiment.Experiment(
+            run["method"], run["settings"], spec, recipe, run["train_images"], None, None,
+            path.parent, path.parent,
+        )  # fmt: skip
+        assert asked.result_path == path and spec.to_dict() == run["spec"]

@@ -63,6 +63,7 @@ def test_more_epochs_go_on_from_a_finished_training(tmp_path):
         (dict(lr=0.5, batch=64), "batch was 128, is 64, lr was 0.01, is 0.5; resume"),
         (dict(repair=Repair(padding="minus-one")), "padding was zero, is minus-one; resume"),
         (dict(widths=(4, 4, 6)), r"widths was \[4, 4, 4\], is \[4, 4, 6\]; resume"),
+        (dict(pad=(7,)), r"pad was not set, is \[7\]; resume"),
     ],
 )
 def test_what_differs_is_named_alone(tmp_path, change, message):
