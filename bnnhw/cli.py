@@ -11,8 +11,10 @@ import errno
 import os
 import signal
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -150,3 +152,13 @@ def _unprintable(error: UnicodeError) -> tuple[bytes, int]:
     text = error.object[error.start : error.end]
     # A byte of a file name that is no text is a surrogate from 0xdc80 on.
     return bytes(ord(c) & 0xFF if 0xDC80 <= ord(c) < 0xDD00 else ord("?") for c in text), error.end
+
+
+def read_toml(path: Path, what: str = "TOML file") -> dict[str, Any]:
+    """Returns the tables of a TOML file. Raises UserError that asks for a `what`."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; give a {what}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not TOML: {error}") from None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bnnhw.cli import Command
+from bnnhw.cli import Command, read_toml
 from bnnhw.errors import UserError
 from bnnhw.importers import import_state_dict
 from bnnhw.lowering.lower import lower
@@ -16,16 +15,6 @@ from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Returns the tables of a TOML file, or raises UserError."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not TOML: {error}") from None
 
 
 def flat(table: dict[str, Any], before: str = "") -> dict[str, str]:

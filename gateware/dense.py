@@ -288,13 +288,9 @@ class Dense(wiring.Component):
         self._tokens(m, tail, group_end, position_end, row_end)
 
     def _tokens(
-        self,
-        m: Module,
-        tail: Signal,
-        group_end: ValueLike,
-        position_end: ValueLike,
+        self, m: Module, tail: Signal, group_end: ValueLike, position_end: ValueLike,
         row_end: ValueLike,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """One for each of four sums, the ends with the last."""
         fourth = tail == 6
         m.d.comb += [
@@ -306,15 +302,9 @@ class Dense(wiring.Component):
         ]
 
     def _pointwise_results(
-        self,
-        m: Module,
-        unit: Signal,
-        head: HeadWalker,
-        macs: Any,
-        closing: Signal,
-        tail: Signal,
-        in_head: Signal,
-    ) -> None:
+        self, m: Module, unit: Signal, head: HeadWalker, macs: Any, closing: Signal,
+        tail: Signal, in_head: Signal,
+    ) -> None:  # fmt: skip
         """Once four sums are there the issue takes them, two cycles apart. The next walk, of the
         same block or the next, begins with the second: its first product comes after the fourth."""
         upper, chosen = Signal(), Signal()
@@ -339,15 +329,9 @@ class Dense(wiring.Component):
             m.d.sync += self.hold.eq(~done)
 
     def _head_results(
-        self,
-        m: Module,
-        unit: Signal,
-        head: HeadWalker,
-        macs: Any,
-        closing: Signal,
-        tail: Signal,
-        in_head: Signal,
-    ) -> None:
+        self, m: Module, unit: Signal, head: HeadWalker, macs: Any, closing: Signal,
+        tail: Signal, in_head: Signal,
+    ) -> None:  # fmt: skip
         """The bias as one more unit, then up to four logits, then the next four classes. A step
         ends with its last four or the last class; the next head step goes on from there. A gate's
         layer has four tokens in place of these."""

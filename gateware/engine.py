@@ -131,13 +131,9 @@ class Engine(wiring.Component):
         return array, issue, loader
 
     def _token(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        issue: ConvolutionIssue,
-        dense: Dense,
+        self, m: Module, sequencer: Sequencer, issue: ConvolutionIssue, dense: Dense,
         shortcut: ShortcutReader,
-    ) -> tuple[Signal, Signal]:
+    ) -> tuple[Signal, Signal]:  # fmt: skip
         """That for the lanes: with the array's sums or the multipliers', 0 while there is none.
         In a pointwise step the issue waits for the sums, and its tokens do not."""
         p = self._parameters
@@ -194,14 +190,9 @@ class Engine(wiring.Component):
             m.d.sync += dense.head_words.eq(sequencer.sinks.head_words)
 
     def _operand(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        token: Signal,
-        weights: WeightBuffer,
-        shortcut: ShortcutReader,
-        lanes: Lanes,
-    ) -> OperandReader:
+        self, m: Module, sequencer: Sequencer, token: Signal, weights: WeightBuffer,
+        shortcut: ShortcutReader, lanes: Lanes,
+    ) -> OperandReader:  # fmt: skip
         g = sequencer.geometry
         m.submodules.operand = operand = OperandReader()
         m.d.comb += [
@@ -248,16 +239,9 @@ class Engine(wiring.Component):
         ]
 
     def _lanes(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        token: Signal,
-        array: Array,
-        dense: Dense,
-        weights: WeightBuffer,
-        shortcut: ShortcutReader,
-        lanes: Lanes,
-    ) -> None:
+        self, m: Module, sequencer: Sequencer, token: Signal, array: Array, dense: Dense,
+        weights: WeightBuffer, shortcut: ShortcutReader, lanes: Lanes,
+    ) -> None:  # fmt: skip
         """Token in cycle t; accumulators and scale in t + 1, shortcut and bias in t + 2."""
         p, g = self._parameters, sequencer.geometry
         entry = Signal.like(weights.scale_entry)
@@ -288,13 +272,9 @@ class Engine(wiring.Component):
             m.d.comb += lanes.other_halves[lane - 1].eq(array.acc[lane])
 
     def _writers(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        lanes: Lanes,
-        residuals: ResidualWriter,
+        self, m: Module, sequencer: Sequencer, lanes: Lanes, residuals: ResidualWriter,
         bits: BitWriter,
-    ) -> None:
+    ) -> None:  # fmt: skip
         g = sequencer.geometry
         for lane in range(LANES):
             m.d.comb += residuals.y[lane].eq(lanes.y[lane])
@@ -314,16 +294,9 @@ class Engine(wiring.Component):
         m.d.comb += bits.bits.eq(lanes.bits)
 
     def _memory(
-        self,
-        m: Module,
-        shortcut: ShortcutReader,
-        residuals: ResidualWriter,
-        bits: BitWriter,
-        door: ByteWriter,
-        sequencer: Sequencer,
-        dense: Dense,
-        operand: OperandReader | None,
-    ) -> None:
+        self, m: Module, shortcut: ShortcutReader, residuals: ResidualWriter, bits: BitWriter,
+        door: ByteWriter, sequencer: Sequencer, dense: Dense, operand: OperandReader | None,
+    ) -> None:  # fmt: skip
         """One access a cycle, by precedence. Operand and shortcut never ask in the same cycle."""
         port = self.memory
         m.d.comb += [
@@ -380,15 +353,9 @@ class Engine(wiring.Component):
             ]
 
     def _finish(
-        self,
-        m: Module,
-        sequencer: Sequencer,
-        issue: ConvolutionIssue,
-        dense: Dense,
-        lanes: Lanes,
-        residuals: ResidualWriter,
-        bits: BitWriter,
-    ) -> None:
+        self, m: Module, sequencer: Sequencer, issue: ConvolutionIssue, dense: Dense,
+        lanes: Lanes, residuals: ResidualWriter, bits: BitWriter,
+    ) -> None:  # fmt: skip
         """A step is over when nothing is on its way any more."""
         on_the_way = Signal(range(16))
         entered = issue.token.valid | dense.token.valid

@@ -6,7 +6,6 @@ Repair, NumberFormats and Recipe. The command line overrides the file.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from bnnhw import datasets
-from bnnhw.cli import numbers
+from bnnhw.cli import numbers, read_toml
 from bnnhw.errors import UserError
 from bnnhw.network.repair import CATEGORIES, Repair
 from bnnhw.network.spec import ACTIVATIONS, NetworkSpec, NumberFormats
@@ -136,12 +135,7 @@ def parse_repairs(settings: tuple[str, ...]) -> dict[str, Any]:
 
 def read_config(path: Path) -> Tables:
     """Returns the tables of a recipe file (TOML). Raises UserError with an unknown table or key."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; give a recipe file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not TOML: {error}") from None
+    tables = read_toml(path, "recipe file")
     for name, table in tables.items():
         if name not in TABLES or not isinstance(table, dict):
             raise UserError(f"{path}: {name}: there are only tables {', '.join(TABLES)}")

@@ -72,14 +72,8 @@ class Foreign(nn.Module):
         return self.fc(self.bn2(x.mean((2, 3))))
 
 
-def trained(pixels, labels, epochs: int = 6) -> Foreign:
-    """uint8 pixels (N, H, W, 1); some slopes end below zero, and some are put there."""
-    torch.manual_seed(0)
-    model = Foreign()
-    with torch.no_grad():
-        for block in model.blocks:
-            block.act.weight[::4] = -0.2
-            block.threshold.normal_(0, 0.1)
+def fit(model: nn.Module, pixels, labels, epochs: int) -> None:
+    """Train on uint8 pixels (N, H, W, C) and their labels."""
     optimiser = torch.optim.Adam(model.parameters(), 0.01)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     target = torch.from_numpy(labels).long()
@@ -89,4 +83,15 @@ def trained(pixels, labels, epochs: int = 6) -> Foreign:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+
+
+def trained(pixels, labels, epochs: int = 6) -> Foreign:
+    """uint8 pixels (N, H, W, 1); some slopes end below zero, and some are put there."""
+    torch.manual_seed(0)
+    model = Foreign()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.act.weight[::4] = -0.2
+            block.threshold.normal_(0, 0.1)
+    fit(model, pixels, labels, epochs)
     return model.eval()

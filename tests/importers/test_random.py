@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from bnnhw import datasets, golden
 from bnnhw.lowering.lower import lower
@@ -16,6 +15,7 @@ from bnnhw.network.spec import NetworkSpec, NumberFormats
 from bnnhw.nn import BinaryResNet
 from bnnhw.nn.activations import Activation
 from bnnhw.training.trainer import recalibrate
+from tests.importers.foreign import fit
 
 FORMATS = NumberFormats(residual_width=12, residual_fraction=8, guard=3, scale_fraction=14)
 KINDS = (
@@ -51,15 +51,7 @@ def trained(spec: NetworkSpec, seed: int, epochs: int = 8) -> BinaryResNet:
     with torch.no_grad():
         for part in (part for part in model.modules() if isinstance(part, Activation)):
             part.negative[::3] = -0.2
-    optimiser = torch.optim.Adam(model.parameters(), 0.01)
-    pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(images.labels).long()
-    for _ in range(epochs):
-        for some in torch.randperm(len(pixels)).split(64):
-            loss = F.cross_entropy(model(pixels[some]), labels[some])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    fit(model, images.pixels, images.labels, epochs)
     recalibrate(model, images.pixels)
     return model.eval()
 
