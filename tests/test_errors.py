@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -86,6 +87,18 @@ def place(tmp_path_factory):
     )  # fmt: skip
     for name, text in texts.items():
         (folder / f"{name}.toml").write_text(text)
+    nodes = [("Relu", "first", ""), ("Strange", "strange", "com.example"), ("Relu", "last", "")]
+    made = [
+        onnx.helper.make_node(kind, [f"x{at}"], [f"x{at + 1}"], name, domain=domain)
+        for at, (kind, name, domain) in enumerate(nodes)
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1, 8, 8])
+        for name in ("x0", "x3")
+    ]
+    graph = onnx.helper.make_graph(made, "graph", ends[:1], ends[1:])
+    onnx.save(onnx.helper.make_model(graph), folder / "net.onnx")
+    (folder / "torn.onnx").write_bytes((folder / "net.onnx").read_bytes()[:-30])
     (folder / "binary.toml").write_bytes(b"\xff\xfe\x00")
     (folder / "file").write_text("mine")
     for name in ("folder", "locked", "taken/report.json", "there/cifar-10-batches-py"):
