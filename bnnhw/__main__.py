@@ -20,6 +20,7 @@ COMMANDS = {
     "study": "Train every repair method alone, or the best of them together.",
     "evaluate": "Print the accuracy of a network, of its floats or its integers.",
     "import": "Make a model.pt of a network that was trained elsewhere.",
+    "export": "Write a network's integers as a QONNX file.",
     "pack": "Write a network with its binary weights as bits, a tenth of the size.",
     "compare": "Find where a network departs from what its author computed.",
     "data": "Download CIFAR-10 or CIFAR-100.",

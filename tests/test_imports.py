@@ -22,6 +22,7 @@ COMMANDS = {
         "evaluate",
         "compare",
         "import_",
+        "export",
         "pack",
         "data",
     )
@@ -34,6 +35,7 @@ WINGS = {  # what each may import beside itself
     "nn": (*BASE, "bnnhw.network", "bnnhw.jobs"),
     "lowering": (*BASE, "bnnhw.network"),
     "importers": (*BASE, "bnnhw.network"),
+    "exporters": (*BASE, "bnnhw.network"),
     "compiler": (
         *BASE, "bnnhw.network", "bnnhw.boards.numbers", "bnnhw.gateware.parameters",
         "bnnhw.gateware.program",
@@ -172,7 +174,17 @@ def test_wings_import_one_way():
 
 @pytest.mark.parametrize(
     "wing",
-    ["network", "lowering", "importers", "gateware", "compiler", "boards", "jobs", "datasets"],
+    [
+        "network",
+        "lowering",
+        "importers",
+        "exporters",
+        "gateware",
+        "compiler",
+        "boards",
+        "jobs",
+        "datasets",
+    ],
 )
 def test_these_wings_know_no_torch(wing):
     for name in modules(f"bnnhw.{wing}"):
