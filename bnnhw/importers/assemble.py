@@ -54,7 +54,7 @@ def assemble(found: Chain, formats: NumberFormats, blame: Blame, tell: Tell) -> 
         order, stream = out, out if part.shortcut is not None else stream
     with blaming(found.logits.node, blame):
         head = _head(found, order, tell)
-    return FoldedNetwork(spec, stem, tuple(layers), head)
+    return FoldedNetwork(spec, stem, tuple(layers), head, rounded=False)
 
 
 def _stem(found: Chain, tell: Tell) -> tuple[FoldedStem, tuple[int, ...]]:

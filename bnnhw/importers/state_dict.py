@@ -44,12 +44,14 @@ TAKEN = dict(  # methods whose parameters the table has, or that have none
 def import_state_dict(
     spec: NetworkSpec, state: Mapping[str, Any], *, names: Mapping[str, str] | None = None,
     mean: tuple[float, ...] = (), std: tuple[float, ...] = (), eps: float = 1e-5,
+    rounded: bool = False,
 ) -> FoldedNetwork:  # fmt: skip
     """Returns the network of a state dict, everything folded.
 
     names : our names -> the state's, where they differ; a layer's name stands for all below it.
     mean, std : of each colour, what pixels / 255 were normalised by. Without them the network took
     (byte - 128) / 64, as ours do. eps : of all batch norms.
+    rounded : whether the stream was rounded to the spec's formats in training, as ours is.
     Raises UserError with all names that are missing or unknown together, and with the name and
     value of whatever cannot be represented.
     """
@@ -66,7 +68,7 @@ def import_state_dict(
     layers = tuple(_layer(shape, spec, tensors, eps) for shape in spec.convolutions())
     head = _head(spec, tensors, eps)
     tensors.check()
-    return FoldedNetwork(spec, stem, layers, head)
+    return FoldedNetwork(spec, stem, layers, head, rounded)
 
 
 def _check_methods(name: str, repair: Repair) -> None:

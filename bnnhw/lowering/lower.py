@@ -10,6 +10,7 @@ import numpy as np
 
 from bnnhw.errors import UserError
 from bnnhw.lowering import fixed
+from bnnhw.lowering.align import aligned
 from bnnhw.network.folded import (
     Folded,
     FoldedHead,
@@ -237,6 +238,8 @@ def _head(part: FoldedHead, spec: NetworkSpec) -> IntegerHead:
 
 def _lowered(source: FoldedNetwork, formats: NumberFormats, room: fixed.Room) -> IntegerNetwork:
     """Returns the network in these formats; may raise Overflow."""
+    if not source.rounded:
+        source = aligned(source, formats)
     spec = replace(source.spec, formats=formats)
     shapes = spec.convolutions()
     unused = np.zeros((spec.repair.features, shapes[-1].out_channels))  # after the last

@@ -157,12 +157,17 @@ class FoldedHead:
 @dataclass(frozen=True)
 class FoldedNetwork:
     """A whole network; UserError unless every number is finite and there is a layer for each of
-    the spec's convolutions."""
+    the spec's convolutions.
+
+    rounded : whether its stream was rounded to the spec's formats while it was trained, so that its
+        thresholds are those of steps. Else they are of real numbers.
+    """
 
     spec: NetworkSpec
     stem: FoldedStem | FoldedThermometer
     layers: tuple[Folded, ...]
     head: FoldedHead
+    rounded: bool = True
 
     def __post_init__(self) -> None:
         shapes = self.spec.convolutions()

@@ -54,14 +54,17 @@ def decode(part: Any) -> Any:
 
 def to_file(network: FoldedNetwork) -> dict[str, Any]:
     """Returns what a file holds beside the spec."""
-    return dict(stem=encode(network.stem), layers=encode(network.layers), head=encode(network.head))
+    parts = {name: encode(getattr(network, name)) for name in ("stem", "layers", "head")}
+    return parts | dict(rounded=network.rounded)
 
 
 def from_file(content: Any, spec: NetworkSpec) -> FoldedNetwork:
     """Returns the network of `to_file`. Raises UserError where it is not the spec's."""
-    if not isinstance(content, dict) or content.keys() != {"stem", "layers", "head"}:
+    known = {"stem", "layers", "head"}
+    if not isinstance(content, dict) or content.keys() - {"rounded"} != known:
         raise UserError("folded: must have stem, layers and head")
     parts = {name: decode(part) for name, part in content.items()}
     if not isinstance(parts["layers"], tuple):
         raise UserError("folded.layers: must be a list")
-    return FoldedNetwork(spec, parts["stem"], parts["layers"], parts["head"])
+    rounded = parts.get("rounded", False) is True
+    return FoldedNetwork(spec, parts["stem"], parts["layers"], parts["head"], rounded)
