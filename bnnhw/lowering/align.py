@@ -44,7 +44,9 @@ def aligned(network: FoldedNetwork, formats: NumberFormats) -> FoldedNetwork:
         act = stem.activation if not at else layers[at - 1].activation
         if at and not structure(shapes[at - 1], spec.repair).after:
             act = None
-        level, moved = _moved(layers[at].thresholds, act, fractions[at], formats)
+        part = layers[after - 1].shortcut
+        signs = part is not None and part.binary
+        level, moved = _moved(layers[at].thresholds, act, signs, fractions[at], formats)
         layers[at] = replace(layers[at], thresholds=level)
         if at:
             layers[at - 1] = _given(layers[at - 1], shapes[at - 1], spec, moved)
@@ -56,36 +58,35 @@ def aligned(network: FoldedNetwork, formats: NumberFormats) -> FoldedNetwork:
 def _may_move(at: int, after: int, shapes: tuple[Convolution, ...], spec: NetworkSpec) -> bool:
     """Whether a constant can be added to a stream, and be taken away where it goes next.
 
-    A gate multiplies what comes before the addition, and nothing is added after it; a binary
-    shortcut takes the stream's signs.
+    A gate multiplies what comes before the addition, and nothing is added after it.
     """
     parts = [structure(shapes[place - 1], spec.repair) for place in (at, after) if place]
-    repair = shapes[after - 1].repair or spec.repair
-    binary = parts[-1].shortcut and repair.downsample == "conv1x1-binary"
-    return not binary and not any(part.gate and not part.after for part in parts)
+    return not any(part.gate and not part.after for part in parts)
 
 
 def _moved(
-    levels: np.ndarray, act: FoldedActivation | None, fraction: int, formats: NumberFormats
-) -> tuple[np.ndarray, np.ndarray]:
+    levels: np.ndarray, act: FoldedActivation | None, signs: bool, fraction: int,
+    formats: NumberFormats,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Returns levels of a stream that is moved, and by how much: (N, C) and (C,).
 
-    act : what the stream comes from. The first of a channel's levels is reached by the wide number
-    after it, or by that of `_bent`.
+    The first of a channel's levels is reached by the wide number after it, or by that of `_bent`.
+    act : what the stream comes from. signs : whether the shortcut takes the stream's signs. Then
+    zero is the level that must stay.
     """
     step, unit = 2.0**fraction, 2.0**formats.guard
-    low, high = saturation(formats.residual_width)
+    limit = saturation(formats.residual_width)[1] * unit
     wide = levels * step * unit
-    inside = np.isfinite(wide[0]) & (np.abs(wide[0]) < high * unit)
-    level = np.where(inside, wide[0], 0.0)
+    within = np.abs(wide[0]) < limit
+    level = np.where(within & (not signs), wide[0], 0.0)
     first = np.floor(level) + 1
     if act is not None:
         first = _bent(level, first, act, step * unit)
-    top = np.ceil(first / unit) * unit
-    last = np.where(inside, top - first, unit / 2)  # what is added before the floor
+    top = 0.0 if signs else np.ceil(first / unit) * unit
+    last = np.where(within | signs, top - first, unit / 2)  # what is added before the floor
     whole = np.round((wide + last) / unit)
-    whole[0] = np.where(inside, top / unit, whole[0])
-    made = np.where(inside, (whole - INSIDE) / step, levels)
+    whole[0] = np.where(within & (wide[0] == level), top / unit, whole[0])
+    made = np.where((within | signs) & np.isfinite(wide), (whole - INSIDE) / step, levels)
     return made, (last - unit / 2) / unit / step
 
 
@@ -127,6 +128,8 @@ def _taken_back(layer: Folded, shape: Convolution, spec: NetworkSpec, moved: np.
     if not moved.any():
         return layer
     part = layer.shortcut
+    if part is not None and part.binary:
+        return layer
     if part is not None:
         more = part.gain * (part.weights.astype(np.float64) @ moved)
         return replace(layer, shortcut=replace(part, offset=part.offset - more))

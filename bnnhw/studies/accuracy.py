@@ -45,7 +45,7 @@ def top1(
         network = integer if isinstance(integer, IntegerNetwork) else lower(model)
         classes = integer_classes(network, images.pixels, step)
     elif isinstance(model, FoldedNetwork):
-        classes = real.run(model, images.pixels, rounded=True).argmax(1)
+        classes = real.run(model, images.pixels, rounded=model.rounded).argmax(1)
     else:
         classes = classify(model, images.pixels, step)
     return 100.0 * float((classes == images.labels).mean())

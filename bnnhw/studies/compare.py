@@ -11,6 +11,7 @@ import numpy as np
 
 from bnnhw import golden
 from bnnhw.errors import UserError
+from bnnhw.lowering.align import aligned
 from bnnhw.lowering.lower import lower
 from bnnhw.network import real
 from bnnhw.network.folded import FoldedNetwork
@@ -179,9 +180,13 @@ def compare(
     The later links need nothing but the reference's images.
     """
     pixels, integer = reference.pixels, integer_tensors(network, reference.pixels)
-    free = {rounded: real_tensors(network, pixels, rounded=rounded) for rounded in (False, True)}
-    own_of_integer = real_tensors(network, pixels, rounded=True, given=integer)
-    own_of_rounded = real_tensors(network, pixels, rounded=False, given=free[True])
+    moved = network if network.rounded else aligned(network, lower(network).spec.formats)
+    free = {
+        rounded: real_tensors(source, pixels, rounded=rounded)
+        for rounded, source in ((False, network), (True, moved))
+    }
+    own_of_integer = real_tensors(moved, pixels, rounded=True, given=integer)
+    own_of_rounded = real_tensors(moved, pixels, rounded=False, given=free[True])
     own_of_real = real_tensors(network, pixels, rounded=False, given=reference.tensors)
     return (
         _link("reference", "float", reference.tensors, free[False], own_of_real, limits),

@@ -72,9 +72,13 @@ class Foreign(nn.Module):
         return self.fc(self.bn2(x.mean((2, 3))))
 
 
-def fit(model: nn.Module, pixels, labels, epochs: int) -> None:
-    """Train on uint8 pixels (N, H, W, C) and their labels."""
+def fit(model: nn.Module, pixels, labels, epochs: int, *, anneal: bool = False) -> None:
+    """Train on uint8 pixels (N, H, W, C) and their labels. anneal : to a rate of zero."""
     optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    steps = epochs * -(-len(pixels) // 64)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: 1 - step / steps if anneal else 1.0
+    )
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     target = torch.from_numpy(labels).long()
     for _ in range(epochs):
@@ -83,6 +87,7 @@ def fit(model: nn.Module, pixels, labels, epochs: int) -> None:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            schedule.step()
 
 
 def trained(pixels, labels, epochs: int = 6) -> Foreign:

@@ -29,12 +29,13 @@ MEAN, STD = (128 / 255,), (0.377,)
 
 
 class Trained(nn.Module):
-    """uint8 (B, 1, 8, 8) -> logits, without an activation after the stem, which no engine has."""
+    """uint8 (B, 1, 8, 8) -> logits. active : whether an activation is after the stem."""
 
-    def __init__(self) -> None:
+    def __init__(self, active: bool = False, **kind) -> None:
         super().__init__()
-        self.net = Foreign()
-        self.net.act = nn.Identity()
+        self.net = Foreign(**kind)
+        if not active:
+            self.net.act = nn.Identity()
 
     def forward(self, pixels):
         logits = self.net((pixels.float() / 255 - MEAN[0]) / STD[0])
@@ -85,6 +86,27 @@ def ways(model, tmp_path_factory) -> dict[str, FoldedNetwork]:
         "TorchScript": import_qonnx(folder / "script.onnx", **given),
         "dynamo": import_qonnx(folder / "dynamo.onnx", **given),
     }
+
+
+FOREIGN = (
+    dict(act="none"), dict(act="leaky", bits="norm"), dict(bits="minus"),
+    dict(act="prelu", before=True, shortcut="behind"),
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", FOREIGN, ids=str)
+def test_foreign_networks_of_other_kinds(kind, digits):
+    """Slopes, paddings, norms and shortcuts of their own: integers within 0.3 points of floats."""
+    torch.manual_seed(1)
+    model, images = Trained(active=True, **kind), datasets.load("digits", None, "train")
+    fit(model, images.pixels, images.labels, 8, anneal=True)
+    with torch.no_grad():
+        theirs = model.eval()(torch.from_numpy(digits.pixels).permute(0, 3, 1, 2)).numpy()
+    network = import_brevitas(model.net, (8, 8, 1), mean=MEAN, std=STD)
+    integers = golden.run(lower(network), digits.pixels)["class"]
+    right = [100 * (each == digits.labels).mean() for each in (theirs.argmax(1), integers)]
+    assert right[0] > 90 and abs(right[0] - right[1]) <= 0.3, right
 
 
 @torch.no_grad()
