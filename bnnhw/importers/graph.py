@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -117,7 +118,7 @@ def from_model(model: Any) -> Graph:
             first = given.type.tensor_type.shape.dim[0]
             first.dim_value = first.dim_value if first.HasField("dim_value") else 1
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_runtime():
             warnings.simplefilter("ignore")
             whole = wrapper(model).transform(shapes())
             _check_sizes(whole)
@@ -135,6 +136,17 @@ def from_model(model: Any) -> Graph:
         raise UserError(
             f"qonnx cannot clean it up: {type(error).__name__}: {' '.join(first)}"
         ) from None
+
+
+@contextmanager
+def _quiet_runtime() -> Iterator[None]:
+    """ONNX Runtime, which qonnx folds constants with, prints nothing: it raises what it says."""
+    runtime = needed("onnxruntime")
+    runtime.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        runtime.set_default_logger_severity(2)  # as it begins
 
 
 def _variables(graph: Any) -> list[Any]:

@@ -75,7 +75,7 @@ def _walk(graph: Graph, mean: tuple[float, ...], std: tuple[float, ...], blame: 
             try:
                 given = [values[name] for name in node.inputs]
                 values[node.outputs[0]] = OPERATORS[node.op](node, given)
-            except (IndexError, KeyError, ValueError) as error:
+            except (IndexError, KeyError, TypeError, ValueError) as error:
                 raise Unsupported(f"has inputs or attributes that do not fit: {error}") from None
     output = values.get(graph.output)
     if not isinstance(output, Logits):

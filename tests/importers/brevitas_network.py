@@ -151,12 +151,12 @@ class Block(nn.Module):
 
 
 class Foreign(nn.Module):
-    """Normalised float (B, 1, 8, 8) -> logits; blocks of 16, 32 and 32 channels of some kind."""
+    """Normalised float (B, C, 8, 8) -> logits; blocks of 16, 32 and 32 channels of some kind."""
 
-    def __init__(self, **kind) -> None:
+    def __init__(self, colours: int = 1, **kind) -> None:
         super().__init__()
         quant = Int8WeightPerTensorFloat
-        self.conv = qnn.QuantConv2d(1, 16, 3, 1, 1, bias=False, weight_quant=quant)
+        self.conv = qnn.QuantConv2d(colours, 16, 3, 1, 1, bias=False, weight_quant=quant)
         self.bn = nn.BatchNorm2d(16)
         self.act = nn.PReLU(16)
         self.blocks = nn.Sequential(
@@ -164,9 +164,42 @@ class Foreign(nn.Module):
         )
         self.fc = qnn.QuantLinear(32, 10, bias=True, weight_quant=quant)
 
+    def features(self, x: Tensor) -> Tensor:
+        return self.blocks(self.act(self.bn(self.conv(x))))
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.act(self.bn(self.conv(x))))
-        return self.fc(x.mean((2, 3)))
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+class Headed(nn.Module):
+    """The same with another head."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.net = kind, random(4)
+        self.norm, self.conv = nn.BatchNorm1d(32), nn.Conv2d(32, 10, 1)
+        nn.init.normal_(self.norm.running_mean)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, fc = self.net.features(x), self.net.fc
+        means = F.adaptive_avg_pool2d(y, 1)
+        match self.kind:
+            case "view":
+                return fc(means.view(y.size(0), -1))
+            case "flatten":
+                return fc(torch.flatten(F.avg_pool2d(y, 4), 1))
+            case "norm":
+                return fc(self.norm(y.mean((2, 3))))
+            case "sum":
+                return 3 * fc(y.sum((2, 3))) - 1
+            case "matmul":
+                return means.flatten(1) @ torch.round(20 * self.conv.weight[:, :, 0, 0].T)
+            case "conv before":
+                return F.adaptive_avg_pool2d(self.conv(y), 1).flatten(1)
+            case "softmax":
+                return F.softmax(fc(means.flatten(1)), 1)
+        return self.conv(means).flatten(1)
 
 
 @torch.no_grad()

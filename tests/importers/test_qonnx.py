@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from brevitas.export import export_qonnx
 
 from bnnhw import golden
-from bnnhw.importers import import_brevitas
+from bnnhw.errors import UserError
+from bnnhw.importers import import_brevitas, import_qonnx
 from bnnhw.lowering.lower import lower
 from bnnhw.network import real
 from bnnhw.network.spec import NumberFormats
-from tests.importers.brevitas_network import BYTE, MEAN, STD, normalised, random
+from tests.importers.brevitas_network import BYTE, MEAN, STD, Headed, normalised, random
 
 FORMATS = NumberFormats(residual_width=12, residual_fraction=7, guard=3)
 GIVEN = dict(mean=MEAN, std=STD, formats=FORMATS)
@@ -58,3 +60,53 @@ def test_what_comes_in_is_the_same_function(kind):
     assert network.spec.pad == (BYTE,)
     integers = golden.run(lower(network), images)["head.logits"]
     assert np.corrcoef(integers.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+def import_(model, dynamo):
+    """From memory; TorchScript's with a batch of any size."""
+    image, lines = normalised(torch.from_numpy(pixels(1))), []
+    given = dict(dynamo=True, optimize=True)
+    if not dynamo:
+        given = dict(dynamo=False, input_names=["image"], dynamic_axes={"image": {0: "N"}})
+    return import_qonnx(export_qonnx(model, image, **given), tell=lines.append, **GIVEN), lines
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "dynamo"])
+@pytest.mark.parametrize("head", ["view", "flatten", "norm", "sum", "matmul", "conv"])
+def test_heads(head, dynamo):
+    model = Headed(head)
+    network, lines = import_(model, dynamo)
+    expected = theirs(model, pixels())
+    off = np.abs(real.run(network, pixels()) - expected).max() / np.abs(expected).max()
+    if head == "conv":  # its real weights are no multiples of one step
+        assert off < 0.01 and len(lines) == 1 and "head: weights are rounded to 8 bits" in lines[0]
+    else:
+        assert off < 1e-5 and not lines
+
+
+@pytest.mark.parametrize(
+    ("head", "fault"),
+    [
+        ("conv before", "the output .* is not a linear layer of the means of a map"),
+        ("softmax", r"node /Softmax \(Softmax\), after .*Gemm.* before the output: is not under"),
+    ],
+)
+def test_heads_that_are_refused(head, fault):
+    with pytest.raises(UserError, match=fault):
+        import_(Headed(head), dynamo=False)
+
+
+def test_colours_of_their_own_normalisation():
+    """Each has its own pad; weights that the deviations take off their grid are rounded."""
+    mean, std = (100 / 255, 30 / 255, 128 / 255), (0.5, 0.25, 0.3)
+    model, lines = random(5, colours=3), []
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+    network = import_brevitas(model, (8, 8, 3), mean=mean, std=std, tell=lines.append)
+    assert network.spec.pad == (100, 30, 128) and network.spec.input == (8, 8, 3)
+    assert len(lines) == 1 and "stem: weights are rounded to 8 bits, by up to 0.39" in lines[0]
+    x = (torch.from_numpy(images).float() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    with torch.no_grad():
+        logits = model(x.permute(0, 3, 1, 2))
+    expected = getattr(logits, "value", logits).numpy()
+    assert np.corrcoef(real.run(network, images).ravel(), expected.ravel())[0, 1] > 0.99
