@@ -90,11 +90,12 @@ def chain(logits: Logits, blame: Blame) -> Chain:
         taken = convolved.bits.map
     with blaming(taken.root.node, blame):
         _same_stream(taken.root, stream)
+        stem = reduced(stream.steps, stream.shape[0])
     streams[id(taken.root)] = stream.steps
     if not links or links[0][2] is None:
         raise UserError(f"{blame(logits.node)}: the layer before must have a shortcut")
     parts = [_part(link, streams, blame) for link in links[::-1]]
-    return Chain(taken.root, reduced(stream.steps, stream.shape[0]), tuple(parts), logits)
+    return Chain(taken.root, stem, tuple(parts), logits)
 
 
 def _same_stream(root: Stem | Sum, stream: Real) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bnnhw.importers.bits import BITS
 from bnnhw.importers.graph import Node
 from bnnhw.importers.operators import ELEMENTWISE, Operator, add, array, integers
 from bnnhw.importers.values import (
@@ -283,7 +284,7 @@ def add_any(node: Node, values: list[Value]) -> Value:
     return Real(first.shape, Sum(node.name, branch, shortcut))
 
 
-OPERATORS: dict[str, Operator] = ELEMENTWISE | {
+OPERATORS: dict[str, Operator] = ELEMENTWISE | BITS | {
     "Add": add_any, "Conv": convolve, "Slice": cut, "Pad": pad, "Concat": concatenate,
     "MaxPool": subsample, "AveragePool": average, "GlobalAveragePool": lambda node, values:
     _means(values[0], 1.0), "ReduceMean": mean, "ReduceSum": mean, "Flatten": flatten,

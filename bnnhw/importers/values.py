@@ -179,6 +179,15 @@ class Real:
 
 
 @dataclass(frozen=True, eq=False)
+class Clipped:
+    """A map between two bounds, of which only bits can be made."""
+
+    map: Real
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
 class Mask:
     """Where a map reaches a level of its channel: x >= level; below : or where it does not."""
 
@@ -226,4 +235,4 @@ class Constant:
     array: np.ndarray = field(repr=False)
 
 
-Value = Pixels | Real | Mask | Bits | Means | Logits | Constant
+Value = Pixels | Real | Clipped | Mask | Bits | Means | Logits | Constant

@@ -75,7 +75,7 @@ def _moved(
     zero is the level that must stay.
     """
     step, unit = 2.0**fraction, 2.0**formats.guard
-    limit = saturation(formats.residual_width)[1] * unit
+    limit = (saturation(formats.residual_width)[1] - 1) * unit
     wide = levels * step * unit
     within = np.abs(wide[0]) < limit
     level = np.where(within & (not signs), wide[0], 0.0)

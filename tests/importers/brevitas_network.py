@@ -61,6 +61,8 @@ class Bits(nn.Module):
             return F.pad(self.brevitas(x - self.level), (1, 1, 1, 1), value=-1.0)
         if self.kind == "norm":
             return self.brevitas(self.norm(x))
+        if self.kind == "clip":
+            return self.brevitas(F.hardtanh(x))
         return self.brevitas(x)
 
 

@@ -28,6 +28,7 @@ KINDS = [
     dict(act="prelu", before=True, shortcut="behind"),
     dict(act="rprelu", first=True),
     dict(bits="below"),
+    dict(bits="clip", first=True),
     dict(bits="zeros"),
     dict(bits="sets", first=True),
     dict(bits="minus"),

@@ -161,6 +161,12 @@ def many_bits(copy):
     node.attribute.append(helper.make_attribute("out_dtype", "UINT2"))
 
 
+def clip(copy):
+    node = node_of(copy, "PRelu", 0)
+    node.op_type = "Clip"
+    del node.input[1:]
+
+
 def second_output(copy):
     copy.graph.output.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]))
 
@@ -185,6 +191,7 @@ def bomb(copy):
         (drop_pooling, r"fc/Gemm \(Gemm\), .*: must be one linear layer of the means"),
         (ternary, r"conv/Conv \(Conv\), .*: its weights of output 0 have 144 values; binary"),
         (many_bits, r"\(MultiThreshold\), .*: has 3 thresholds, so more than one bit"),
+        (clip, r"\(Add\), .*: takes a map that is clipped, of which only bits"),
         (second_output, "has 1 inputs and 2 outputs; must have one of each"),
         (bomb, "tensor bomb: has 1099511627776 values, more than 67108864"),
         (lambda copy: change(copy, "Conv", 1, dilations=[2, 2]), r"dilations=\[2, 2\]: must be 1"),
