@@ -6,8 +6,9 @@ free, so they are put in the order of the spec.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -28,6 +29,7 @@ from bnnhw.network.layers import Layer
 from bnnhw.network.repair import Repair
 from bnnhw.network.spec import Convolution, NetworkSpec, NumberFormats
 
+LONGEST = 60  # letters of a layer's name
 LINEAR = 1e-5  # of a byte's step, by which a pixel's value may lie off its line
 Tell = Callable[[str], None]
 
@@ -113,13 +115,14 @@ def _spec(
     repairs = [Repair(**cast(dict[str, Any], common | each)) for each in wanted]
     repair = Counter(repairs).most_common(1)[0][0]
     layers, stage, channels = [], 0, len(stem.gain)
+    names = layer_names([part.node for part in found.parts])
     for at, (part, own) in enumerate(zip(found.parts, repairs, strict=True)):
         out, inside = part.convolved.weights.shape[:2]
         stride = part.convolved.stride
         stage += bool(at) and (stride > 1 or out != channels)
         layers.append(
             Layer(
-                _name(part, at, found), inside, out, stride, part.shortcut is not None, stage,
+                names[at], inside, out, stride, part.shortcut is not None, stage,
                 None if own == repair else own,
             )
         )  # fmt: skip
@@ -134,12 +137,22 @@ def _spec(
     )  # fmt: skip
 
 
-def _name(part: Part, at: int, found: Chain) -> str:
-    """The node's name without slashes, where it is its own."""
-    names = [each.node.strip("/").replace("/", ".") for each in found.parts]
-    name = names[at]
-    free = names.count(name) == 1 and name not in ("stem", "head", "input", "class")
-    return name if free else f"layer{at}"
+def layer_names(nodes: Sequence[str]) -> list[str]:
+    """Returns a name for each node's layer: its module's path, as TorchScript's exporter has it.
+
+    /blocks/blocks.0/conv/Conv is blocks.0.conv. A name that is not its own gets its place.
+    """
+    names = []
+    for node in nodes:
+        path: list[str] = []
+        for part in node.strip("/").removesuffix("/Conv").split("/"):
+            if path and part.startswith(f"{path[-1]}."):
+                path.pop()
+            path.append(re.sub(r"[^A-Za-z0-9_.-]+", "_", part))
+        names.append(".".join(path)[-LONGEST:])
+    reserved = ("", "stem", "head", "input", "class")
+    own = [names.count(name) == 1 and name not in reserved for name in names]
+    return [name if own[at] else f"{name or 'layer'}_{at}" for at, name in enumerate(names)]
 
 
 def _activation(part: Part) -> FoldedActivation | None:

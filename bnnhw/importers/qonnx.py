@@ -32,8 +32,9 @@ def import_qonnx(
     everything that is rounded.
     Raises UserError that names the operation and its neighbours.
     """
-    graph = read(source) if isinstance(source, Path) else from_model(source)
-    where = f"{source}: " if isinstance(source, Path) else ""
+    in_file = isinstance(source, str | Path)
+    graph = read(Path(source)) if in_file else from_model(source)
+    where = f"{source}: " if in_file else ""
     places = {node.name: graph.place(node) for node in graph.nodes}
 
     def blame(node: str) -> str:

@@ -10,6 +10,7 @@ from brevitas.export import export_qonnx
 from bnnhw import golden
 from bnnhw.errors import UserError
 from bnnhw.importers import import_brevitas, import_qonnx
+from bnnhw.importers.assemble import layer_names
 from bnnhw.lowering.lower import lower
 from bnnhw.network import real
 from bnnhw.network.spec import NumberFormats
@@ -111,3 +112,20 @@ def test_colours_of_their_own_normalisation():
         logits = model(x.permute(0, 3, 1, 2))
     expected = getattr(logits, "value", logits).numpy()
     assert np.corrcoef(real.run(network, images).ravel(), expected.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", [KINDS[5], KINDS[6], KINDS[9], KINDS[12]], ids=names_of)
+def test_dynamos_graphs_as_they_are_before_it_optimises_them(kind):
+    model, image = random(1, **kind), normalised(torch.from_numpy(pixels(1)))
+    network = import_qonnx(export_qonnx(model, image, dynamo=True), **GIVEN)
+    expected = theirs(model, pixels())
+    assert np.abs(real.run(network, pixels()) - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_layers_have_the_modules_names():
+    found = import_brevitas(random(1), (8, 8, 1), **GIVEN).spec.layers
+    assert [layer.name for layer in found] == ["blocks.0.conv", "blocks.1.conv", "blocks.2.conv"]
+    odd = ["/a/a.0/Conv", "/a/a.0/Conv", "head", "", "[red] x/ä", "node_Conv_1"]
+    names = layer_names(odd)
+    assert names == ["a.0_0", "a.0_1", "head_2", "layer_3", "_red_x._", "node_Conv_1"]
