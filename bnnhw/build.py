@@ -29,9 +29,34 @@ def show_resources(fault: DoesNotFit, console: Console) -> None:
     console.print(table)
 
 
+def list_boards(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """Print a table of the boards and end."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    table = Table()
+    for column in ("board", "chip", "logic", "block RAM", "memory", "flash", "clock", "serial"):
+        table.add_column(column, no_wrap=True)
+    for board in BOARDS.values():
+        logic = "lc" if "lc" in board.budget else "lut"
+        table.add_row(
+            board.name,
+            f"{board.device}-{board.package}",
+            f"{board.budget[logic]:,} {logic.upper()}",
+            f"{board.budget['ebr'] - board.memory_ebr} of {board.budget['ebr']}",
+            f"{board.memory_words // 128:,} KiB of {'block RAM' if board.memory_ebr else 'SPRAM'}",
+            f"{board.flash_bytes >> 20} MB",
+            f"{board.clock_hz / 1e6:g} MHz",
+            f"{board.max_baud / 1e6:g} Mbaud",
+        )
+    Console(soft_wrap=True, width=120).print(table)
+    ctx.exit()
+
+
 @click.command(cls=Command)
 @click.argument("model", default=DEFAULT_MODEL)
 @click.option("--board", type=click.Choice(sorted(BOARDS)), required=True)
+@click.option("--list-boards", is_flag=True, expose_value=False, is_eager=True,
+              callback=list_boards, help="Print what there is of each, and end.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Default: build/BOARD-MODEL.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True)
 @click.option("--clock", type=float, help="MHz; the nearest below that the PLL makes.")

@@ -1,13 +1,21 @@
 """The boards that designs are made for: one registry of objects, all bnnhw.boards.support.
 
-A new board is a file beside these and a line in BOARDS.
+A new board is a file beside these and a line in BOARDS; docs/boards.md shows how.
 """
 
-from bnnhw.boards import icebreaker, ulx3s
+from bnnhw.boards import colorlight, ecpix5, icebreaker, orangecrab, ulx3s, upduino_v3
 from bnnhw.boards.support import BoardSupport
 
-BOARDS: dict[str, BoardSupport] = {  # the smallest first
-    known.name: known for known in (icebreaker.BOARD, ulx3s.BOARD)
+BOARDS: dict[str, BoardSupport] = {
+    known.name: known
+    for known in (
+        icebreaker.BOARD,
+        upduino_v3.BOARD,
+        *ulx3s.BOARDS,
+        *orangecrab.BOARDS,
+        *colorlight.BOARDS,
+        *ecpix5.BOARDS,
+    )
 }
 
 

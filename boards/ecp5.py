@@ -25,8 +25,12 @@ from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
 
 EBR_BITS = 16384  # of a block RAM, as many words of one bit or half as many of two
 LFE5U_25F = Part("LFE5U-25F", "--25k", dict(lut=24288, ff=24288, ebr=56, dsp=28))
+# A 12F is a 25F by another name: all of it works, and the tools use it.
+LFE5U_12F = Part("LFE5U-12F", "--12k", LFE5U_25F.budget)
 LFE5U_45F = Part("LFE5U-45F", "--45k", dict(lut=43848, ff=43848, ebr=108, dsp=72))
 LFE5U_85F = Part("LFE5U-85F", "--85k", dict(lut=83640, ff=83640, ebr=208, dsp=156))
+LFE5UM5G_45F = Part("LFE5UM5G-45F", "--um5g-45k", LFE5U_45F.budget)
+LFE5UM5G_85F = Part("LFE5UM5G-85F", "--um5g-85k", LFE5U_85F.budget)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from amaranth.lib import cdc
 
 from bnnhw.boards.bench import Models
 from bnnhw.boards.numbers import Coefficient, Part
-from bnnhw.boards.support import BoardSupport
+from bnnhw.boards.support import BoardSupport, input_pin
 from bnnhw.gateware.device import Device
 from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
 
@@ -113,13 +113,16 @@ class Memory(Elaboratable):
 class Clock(Elaboratable):
     """Drives the clock of domain sync from the crystal; bnnhw.boards.support says when it starts.
 
+    at_pll : whether the crystal is at the PLL's own pin.
+
     Its frequency is nextpnr's --freq: constraints do not pass the gate, and names change.
     Block RAM, which reads as zero for 3 us after configuration, is not read before the boot image
     is in, 10 ms later. A reset would cost logic in each enable.
     """
 
-    def __init__(self, settings: PLL) -> None:
+    def __init__(self, settings: PLL, *, at_pll: bool = True) -> None:
         self._settings = settings
+        self._at_pll = at_pll
 
     def elaborate(self, platform: Platform) -> Module:
         m = Module()
@@ -127,14 +130,19 @@ class Clock(Elaboratable):
         lock = Signal()
         run = Signal()
         m.domains.raw = raw_domain = ClockDomain(reset_less=True, clk_edge="neg", local=True)
+        crystal = platform.request(platform.default_clk, dir="-")
+        if self._at_pll:
+            primitive, source = "SB_PLL40_PAD", dict(i_PACKAGEPIN=crystal.io)
+        else:
+            primitive, source = "SB_PLL40_CORE", dict(i_REFERENCECLK=input_pin(m, "clk", crystal))
         m.submodules.pll = Instance(
-            "SB_PLL40_PAD",
+            primitive,
+            **source,
             p_FEEDBACK_PATH="SIMPLE",
             p_DIVR=Const(0, 4),
             p_DIVF=Const(self._settings.divf, 7),
             p_DIVQ=Const(self._settings.divq, 3),
             p_FILTER_RANGE=Const(1, 3),
-            i_PACKAGEPIN=platform.request(platform.default_clk, dir="-").io,
             i_RESETB=Const(1, 1),
             i_BYPASS=Const(0, 1),
             o_PLLOUTCORE=raw,
@@ -152,16 +160,21 @@ class Clock(Elaboratable):
 
 @dataclass(frozen=True, kw_only=True)
 class ICE40Board(BoardSupport):
-    """A board with an iCE40UP. The flash's clock is an ordinary pin."""
+    """A board with an iCE40UP. The flash's clock is an ordinary pin.
+
+    clock_at_pll : whether the crystal is at the PLL's own pin, as it should be.
+    """
 
     family: ClassVar[str] = "ice40"
     constraints: ClassVar[str] = "pcf"
     models: ClassVar[Models] = Models(
         "ice40.v",
         library="ice40/cells_sim.v",
-        replaced=("SB_PLL40_PAD", "SB_IO"),
+        replaced=("SB_PLL40_PAD", "SB_PLL40_CORE", "SB_IO"),
         define="NO_ICE40_DEFAULT_ASSIGNMENTS",
     )
+
+    clock_at_pll: bool = True
 
     @classmethod
     def on(cls, part: Part, *, package: str, **numbers: Any) -> Self:
@@ -183,7 +196,7 @@ class ICE40Board(BoardSupport):
         return pll(clock_hz, self.crystal_hz)
 
     def clock(self, settings: Any) -> Clock:
-        return Clock(settings)
+        return Clock(settings, at_pll=self.clock_at_pll)
 
     def memory(self) -> Memory:
         return Memory()

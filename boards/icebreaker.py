@@ -27,6 +27,7 @@ BOARD = ICE40Board.on(
     flash_offset=0x100000,
     flash_bytes=0x1000000,
     max_baud=3_000_000,
+    larger="ulx3s",
     load="iceprog {folder}/top.bin && iceprog -o {offset:#x} {folder}/flash.bin",
     platform=platform,
     pins=Pins(

@@ -43,6 +43,7 @@ class Board:
     max_baud : fastest serial rate that is safe.
     synth_opts : of the family's synthesis. nextpnr_opts : that choose the device and its router.
     pack_opts : of the program that makes the bitstream.
+    larger : board on which what this has no room for is measured; None if there is none.
     load : the command that puts {folder}'s bitstream and flash.bin, at {offset}, on the board.
     energy : what the device takes, by what bnnhw.cost.energy asks for; empty if nobody knows.
     """
@@ -64,6 +65,7 @@ class Board:
     nextpnr_opts: tuple[str, ...]
     pack_opts: tuple[str, ...]
     load: str
+    larger: str | None = None
     energy: Mapping[str, Coefficient] = field(default_factory=dict)
 
 

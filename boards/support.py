@@ -170,8 +170,9 @@ class Top(Elaboratable):
         if hasattr(flash, "clk"):
             output_pin(m, "flash_clock", flash.clk, device.flash_clock)
         output_pin(m, "flash_copi", flash.copi, device.flash_copi)
-        output_pin(m, "flash_wp", flash.wp, Const(0, 1))
-        output_pin(m, "flash_hold", flash.hold, Const(0, 1))
+        for name in ("wp", "hold"):
+            if hasattr(flash, name):
+                output_pin(m, f"flash_{name}", getattr(flash, name), Const(0, 1))
         for name, led in pins.leds.items():
             output_pin(m, f"led_{name}", platform.request(*led, dir="-"), getattr(device, name))
         for name, (pin, level) in pins.held.items():

@@ -14,13 +14,12 @@ from bnnhw.cost.tables import Entry, entries
 def further(case: Case, asked: Sequence[Case]) -> list[Case]:
     """Returns the cases to measure as well, now that `case` has ended.
 
-    A method that does not fit its board is measured on the next larger board, and so is the
-    baseline,
-    which it is compared with. asked : the cases of the measurement, the baseline first.
+    A method that does not fit its board is measured on the board's `larger`, and so is the
+    baseline, which it is compared with. asked : the cases of the measurement, the baseline first.
     """
-    status, names = case.row()["status"], [*BOARDS]
+    status, larger = case.row()["status"], BOARDS[case.board].larger
     if status == OVER:
-        more = [replace(case, board=name) for name in names[names.index(case.board) + 1 :][:1]]
+        more = [replace(case, board=larger)] if larger else []
     else:
         more = [replace(asked[0], board=case.board)] if status != REFUSED else []
     return [other for other in more if other not in asked]

@@ -21,6 +21,28 @@ module SB_PLL40_PAD #(
   assign PLLOUTCORE = PACKAGEPIN;
 endmodule
 
+module SB_PLL40_CORE #(
+    parameter FEEDBACK_PATH = "SIMPLE",
+    parameter DIVR = 0,
+    parameter DIVF = 0,
+    parameter DIVQ = 0,
+    parameter FILTER_RANGE = 0
+) (
+    input REFERENCECLK,
+    input RESETB,
+    input BYPASS,
+    output PLLOUTCORE,
+    output LOCK
+);
+  SB_PLL40_PAD pll (
+      .PACKAGEPIN(REFERENCECLK),
+      .RESETB(RESETB),
+      .BYPASS(BYPASS),
+      .PLLOUTCORE(PLLOUTCORE),
+      .LOCK(LOCK)
+  );
+endmodule
+
 // A pin without registers; the upper bits of PIN_TYPE are 0 if it has no output.
 module SB_IO #(
     parameter PIN_TYPE = 0,
