@@ -14,6 +14,7 @@ from bnnhw.cli import one_line
 # Their lines stand here, so that --help imports none of them (and no torch).
 COMMANDS = {
     "build": "Build a network for a board, prove it, and leave bitstream and report.",
+    "report": "Compare two builds, or make the page of one anew.",
     "measure": "Build every repair method alone and compare what it costs.",
     "train": "Train a binary ResNet.",
     "teach": "Train a float ResNet for binary ones to learn from.",

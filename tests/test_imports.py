@@ -21,6 +21,7 @@ COMMANDS = {
         "study",
         "evaluate",
         "compare",
+        "report",
         "import_",
         "export",
         "pack",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from bnnhw.flow import report, stages, tools
 from bnnhw.flow.design import clocking
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
+from bnnhw.flow.modules import count_modules
+from bnnhw.flow.page import page
 from bnnhw.flow.progress import Stages
 from bnnhw.flow.prove import Proof
 from bnnhw.jobs.files import digest_of, publish, sweep
@@ -25,7 +28,7 @@ from bnnhw.lowering import lower as lowering
 from bnnhw.nn.untrained import untrained
 
 STOPS = {"plan": 0, "verilog": 2, "synth": 3, "pnr": 4}  # how many stages follow the plan
-REPORT = "report.json"
+REPORT, PAGE = "report.json", "report.html"
 VERILOG = ("flash.bin", "top.v")  # products of the stage verilog
 
 
@@ -65,6 +68,7 @@ class Build:
         self.family = FAMILIES[self.board.family]
         self.proof: Proof | None = None
         self.cells: dict[str, int] | None = None
+        self.modules: dict[str, dict[str, int]] | None = None
         self.placed: Placed | None = None
         self.source = "random"
         self.measured: dict[str, Any] | None = None
@@ -199,6 +203,7 @@ class Build:
     def synthesise(self) -> None:
         """Make the netlist."""
         self.cells = stages.synthesise(self.design)
+        self.modules = count_modules(self.work, self.family)
 
     def place_and_route(self) -> None:
         """Make the placed design that meets the clock."""
@@ -220,6 +225,8 @@ class Build:
         logs = [log for log in logs if log.stat().st_mtime >= self.stages.started_at]
         content = self.report() | dict(files={source.name: digest_of(source) for source in made})
         files: dict[str, Path | str] = {source.name: source for source in (*made, *logs)}
+        folder, offset = shlex.quote(str(self.out)), self.board.flash_offset
+        files[PAGE] = page(content, self.board.load.format(folder=folder, offset=offset))
         publish(self.out, files | {REPORT: report.text(content)}, REPORT, products.keys() - files)
         return content
 
@@ -244,6 +251,8 @@ class Build:
             accuracy=report.accuracy_entry(
                 self.model.metrics, self.measured, as_trained=as_trained
             ),
+            modules=self.modules,
+            formats=report.format_entries(self.network),
             flash=dict(file="flash.bin", offset=board.flash_offset),
             seconds=self.stages.seconds,
             tools=report.tool_entry(),

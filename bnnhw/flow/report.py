@@ -39,6 +39,22 @@ def model_entry(
     )
 
 
+def format_entries(network: IntegerNetwork) -> list[dict[str, Any]]:
+    """Returns of each binary convolution its output's shape, size, and the stream it makes."""
+    width = network.spec.formats.residual_width
+    return [
+        dict(
+            name=shape.name,
+            output=[shape.out_height, shape.out_width, shape.out_channels],
+            weights=layer.weights.size,
+            macs=shape.macs,
+            width=width,
+            fraction=shape.fraction,
+        )
+        for shape, layer in zip(network.spec.convolutions(), network.convolutions, strict=True)
+    ]
+
+
 def resource_entry(
     board: Board, cells: dict[str, int] | None, placed: Placed | None
 ) -> dict[str, dict[str, int]] | None:
