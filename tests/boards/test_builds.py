@@ -5,7 +5,7 @@ import pytest
 import bnnhw
 from bnnhw.boards import BOARDS
 
-SHORT = "colorlight_i5"  # the suite builds for the iCEBreaker, too: tests/flow/test_stages.py
+SHORT = "colorlight_i9"  # the suite builds for the iCEBreaker, too: tests/flow/test_stages.py
 
 
 @pytest.mark.parametrize(
