@@ -29,6 +29,7 @@ class Device(wiring.Component):
     Members
     -------
     memory : Out(MemorySignature)     the engine's
+    stream : Out(MemorySignature)     another of it, if it has one
     rx : In(1)                        asynchronous; synchronised here
     tx : Out(1)                       registered; 1 when idle
     flash_select, flash_clock, flash_copi : Out(1)    as gateware.flash has them
@@ -37,17 +38,6 @@ class Device(wiring.Component):
     busy : Out(1)                     an image is being worked on; never before it has booted
     error : Out(1)                    the boot image is wrong, for good; the engine does not run
     """
-
-    memory: Out(MemorySignature())
-    rx: In(1, init=1)
-    tx: Out(1, init=1)
-    flash_select: Out(1)
-    flash_clock: Out(1)
-    flash_copi: Out(1)
-    flash_cipo: In(1)
-    ready: Out(1)
-    busy: Out(1)
-    error: Out(1)
 
     def __init__(
         self,
@@ -67,7 +57,22 @@ class Device(wiring.Component):
         )
         self._receiver = Receiver(uart_divisor)
         self._transmitter = Transmitter(uart_divisor)
-        super().__init__()
+        stream = dict(engine.signature.members).get("stream")
+        super().__init__(
+            ({} if stream is None else {"stream": stream})
+            | {
+                "memory": Out(MemorySignature()),
+                "rx": In(1, init=1),
+                "tx": Out(1, init=1),
+                "flash_select": Out(1),
+                "flash_clock": Out(1),
+                "flash_copi": Out(1),
+                "flash_cipo": In(1),
+                "ready": Out(1),
+                "busy": Out(1),
+                "error": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -79,6 +84,8 @@ class Device(wiring.Component):
         m.submodules.rx_sync = cdc.FFSynchronizer(self.rx, receiver.line, init=1)
 
         connect(m, engine.memory, flipped(self.memory))
+        if "stream" in self.signature.members:
+            connect(m, engine.stream, flipped(self.stream))
         connect(m, flash.o, engine.load)
         connect(m, receiver.o, frames.received)
         connect(m, frames.answer, transmitter.i)

@@ -60,6 +60,7 @@ def write_files(plan: Plan, board: BoardSupport, clock_hz: float, folder: Path) 
         n_results=spec.classes + 2,
         boot_length=len(payload),
         clock_hz=clock_hz,
+        memories=plan.memories,
     )
     files = board.prepare(top)
     rtlil_to_verilog(files.pop("top.il"), "top", folder)

@@ -17,10 +17,17 @@ FRAMES = [
 ]
 
 
+def frames_of(width):
+    """With the greatest and the least number of so many bits."""
+    limit = 1 << (width - 1)
+    return [([max(-limit, min(limit - 1, x)) for x in logits], label) for logits, label in FRAMES]
+
+
+@pytest.mark.parametrize("width", [9, 29, 32])
 @pytest.mark.parametrize("stall", [0.0, 0.6])
-def test_logits_class_and_cycles(stall):
-    """Cycles: from the first with `complete` to that of the last logit."""
-    dut = Results(classes=3)
+def test_logits_class_and_cycles(stall, width):
+    """Cycles: from the first with `complete` to that of the last logit, taken a cycle later."""
+    dut = Results(classes=3, width=width)
     got, begun, ended = [], [], []
 
     async def watch(ctx):
@@ -36,7 +43,7 @@ def test_logits_class_and_cycles(stall):
 
     async def feed(ctx):
         rng = random.Random(0)
-        for frame, (logits, _) in enumerate(FRAMES):
+        for frame, (logits, _) in enumerate(frames_of(width)):
             while len(got) < frame:  # the frame before is out
                 await ctx.tick()
             await ctx.tick().repeat(3)
@@ -53,15 +60,16 @@ def test_logits_class_and_cycles(stall):
 
     simulate(dut, feed, drain, background=[watch])
     assert got == [
-        [*logits, label, end - begin]
-        for (logits, label), begin, end in zip(FRAMES, begun, ended[2::3], strict=True)
+        [*logits, label, end - 1 - begin]
+        for (logits, label), begin, end in zip(frames_of(width), begun, ended[2::3], strict=True)
     ]
 
 
+@pytest.mark.parametrize("width", [9, 29, 32])
 @pytest.mark.parametrize("stall", [0.0, 0.9])
-def test_cycles_of_a_frame_that_waited_count_from_the_last_logit_before(stall):
+def test_cycles_of_a_frame_that_waited_count_from_the_last_logit_before(stall, width):
     """The next frame is complete, and computed, while results of the one before wait."""
-    dut = Results(classes=3)
+    dut = Results(classes=3, width=width)
     got, ended = [], []
 
     async def watch(ctx):
@@ -74,7 +82,7 @@ def test_cycles_of_a_frame_that_waited_count_from_the_last_logit_before(stall):
 
     async def feed(ctx):
         ctx.set(dut.complete, 1)
-        for frame, (logits, _) in enumerate(FRAMES):
+        for frame, (logits, _) in enumerate(frames_of(width)):
             await ctx.tick().repeat(2)
             ctx.set(dut.complete, 0)  # the stem is done
             await ctx.tick().repeat(3)
@@ -86,8 +94,8 @@ def test_cycles_of_a_frame_that_waited_count_from_the_last_logit_before(stall):
             got.append(await receive(ctx, dut.o, 5, stall=stall, seed=frame))
 
     simulate(dut, feed, drain, background=[watch])
-    assert [frame[3] for frame in got] == [label for _, label in FRAMES]
+    assert [frame[3] for frame in got] == [label for _, label in frames_of(width)]
     lasts = ended[2::3]
     assert [frame[4] for frame in got] == [
-        end - begin for end, begin in zip(lasts, [0, *lasts[:-1]], strict=True)
+        end - begin for end, begin in zip(lasts, [1, *lasts[:-1]], strict=True)
     ]
