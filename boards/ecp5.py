@@ -18,14 +18,13 @@ from amaranth.lib import cdc
 from amaranth.lib.memory import Memory as BlockRam
 
 from bnnhw.boards.bench import Models
-from bnnhw.boards.numbers import Part
+from bnnhw.boards.numbers import NIBBLE, Part
 from bnnhw.boards.support import BoardSupport, input_pin
 from bnnhw.gateware.device import Device
 from bnnhw.gateware.memory import MemorySignature
 from bnnhw.gateware.parameters import WORD_WIDTH
 
 EBR_BITS, EBR_WIDTH = 16384, 32  # of a block RAM; its parity bits are not used
-NIBBLE = 4  # bits that a port's mask tells apart
 LFE5U_25F = Part("LFE5U-25F", "--25k", dict(lut=24288, ff=24288, ebr=56, dsp=28))
 # A 12F is a 25F by another name: all of it works, and the tools use it.
 LFE5U_12F = Part("LFE5U-12F", "--12k", LFE5U_25F.budget)

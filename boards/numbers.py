@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+BYTE, NIBBLE = 8, 4  # bits
+
 
 @dataclass(frozen=True)
 class Coefficient:
@@ -74,13 +76,18 @@ class Board:
     energy: Mapping[str, Coefficient] = field(default_factory=dict)
     most_pe: int = 1
 
-    def depth(self, words: int) -> int:
-        """Returns the words of a memory of block RAMs that has room for so many: a power of two."""
-        return int(max(1 << (words - 1).bit_length(), self.ebr_bits // self.ebr_width))
+    def depth(self, words: int, apart: int = BYTE) -> int:
+        """Returns the words of a memory of block RAMs that has room for so many: a power of two.
 
-    def rams(self, words: int, width: int) -> int:
+        apart : bits that are written apart; block RAMs have enables for bytes, so that fewer bits
+            have block RAMs of their own.
+        """
+        widest = self.ebr_width if apart >= BYTE else apart
+        return int(max(1 << (words - 1).bit_length(), self.ebr_bits // widest))
+
+    def rams(self, words: int, width: int, apart: int = BYTE) -> int:
         """Returns how many block RAMs that memory takes."""
-        return -(-self.depth(words) * width // self.ebr_bits)
+        return -(-self.depth(words, apart) * width // self.ebr_bits)
 
 
 @dataclass(frozen=True)

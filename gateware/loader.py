@@ -35,7 +35,7 @@ class WindowLoader(wiring.Component):
     retire : In(1)                      strobe: a row of the buffer is needed no more
     waits : In(1)                       the map is the image, which is still being received
     received : In(row)                  rows of the image in memory
-    row_end : Out(1)                    the word on request is its row's last
+    row_end : Out(1)                    the word on offer is fetched and its row's last
     ahead : Out(3)                      rows in the buffer
     request : Out(1)                    a word is wanted; up until `grant`
     grant : In(1)                       it is read; its data come so many cycles later
@@ -86,7 +86,7 @@ class WindowLoader(wiring.Component):
             with m.If(self.waits & (self.received[1:] < row) & ~offer.row_end):
                 m.d.sync += room.eq(0)
         m.d.comb += [
-            self.row_end.eq(offer.row_end),
+            self.row_end.eq(offer.row_end & offer.inside),
             self.request.eq(room & offer.inside),
             step.eq(offered & room & (~offer.inside | self.grant)),
         ]

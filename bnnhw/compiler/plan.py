@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from bnnhw.boards.numbers import Board, Memories
+from bnnhw.boards.numbers import NIBBLE, Board, Memories
 from bnnhw.compiler import layout
 from bnnhw.compiler.contract import check_contract
 from bnnhw.compiler.layout import groups
@@ -219,7 +219,7 @@ def _rams(program: Program, board: Board) -> int:
     rams += shape.pe * channel * board.rams(shape.weight_depth, GROUP)
     if not shape.own_stream:
         return rams + board.memory_ebr
-    memory = board.rams(program.end, WORD_WIDTH)
+    memory = board.rams(program.end, WORD_WIDTH, NIBBLE)
     return rams + memory + board.rams(program.stream_end, shape.word_width)
 
 
@@ -322,7 +322,10 @@ def make_plan(
     check_contract(network)
     able = [shape for shape in shapes(network, board) if pe in (None, shape.pe)]
     if not able:
-        raise UserError(f"pe={pe}: the engine cannot run this network so on {board.name}")
+        can = ", ".join(str(shape.pe) for shape in shapes(network, board) if not shape.resident)
+        raise UserError(
+            f"pe={pe}: the engine cannot run this network so on {board.name}; use {can}"
+        )
     resources: tuple[Resource, ...] = ()
     # Activations take a pass, and maps share memory, where they must.
     for shape, slopes, shared, strips in product(able, (True, False), (False, True), STRIPS):
@@ -349,7 +352,7 @@ def make_plan(
             ("weights", program.weights_at[0], program.weights_end - program.weights_at[0]),
             *((name, *at) for name, at in program.places.items() if name not in program.stream),
         ),
-        memory_words=board.depth(program.end) if own else board.memory_words,
+        memory_words=board.depth(program.end, NIBBLE) if own else board.memory_words,
         stream_map=tuple((name, *program.places[name]) for name in program.stream),
         stream_words=board.depth(program.stream_end) if own else 0,
     )

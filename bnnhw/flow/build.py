@@ -37,6 +37,7 @@ class Request:
     """What the user asked for.
 
     model : a path or a bundled name. clock_hz : None is the board's own.
+    pe : output channels in parallel; None: as many as fit.
     images : how many are proved. evaluate : how many of `data` the integers classify.
     """
 
@@ -51,6 +52,7 @@ class Request:
     residual_width: int | None = None
     resize: bool = False
     evaluate: int = 0
+    pe: int | None = None
 
 
 class Build:
@@ -121,7 +123,7 @@ class Build:
             raise
         self.out = request.out or Path("build") / f"{request.board}-{self.model.name}"
         self.work = self.out / "work"
-        self.plan = stages.make_plan(self.network, self.board)
+        self.plan = stages.make_plan(self.network, self.board, pe=request.pe)
         self.images = self._images()
 
     def _check_size(self) -> None:

@@ -133,12 +133,15 @@ def board(name: str) -> BoardSupport:
         raise UserError(str(fault)) from None
 
 
-def make_plan(network: IntegerNetwork, board: BoardSupport) -> Plan:
+def make_plan(network: IntegerNetwork, board: BoardSupport, *, pe: int | None = None) -> Plan:
     """Returns how a network lies on a board: program, memory map, boot image, engine parameters.
 
-    Raises DoesNotFit, a UserError with the table of all resources, if anything is too large.
+    pe : output channels in parallel, a power of two; None: as many as fit.
+
+    Raises UserError where the engine cannot run it so, DoesNotFit, one of these with the table
+    of all resources, if anything is too large.
     """
-    return planning.make_plan(network, board)
+    return planning.make_plan(network, board, pe=pe)
 
 
 def write_design(
