@@ -154,8 +154,8 @@ class EngineParameters(ArrayShape):
             raise ValueError(f"tokens={self.tokens}, pe={self.pe}: more than {GROUP} sums at once")
         if self.tokens < LANES and (self.gates or self.pointwise):
             raise ValueError(f"tokens={self.tokens}: gates and shortcut_shift need {LANES}")
-        if self.pe > 1 and (self.gates or self.pointwise):
-            raise ValueError(f"pe={self.pe}: gates and shortcut_shift need 1")
+        if self.pe > 1 and (self.gates or self.pointwise or self.spatial):
+            raise ValueError(f"pe={self.pe}: gates, shortcut_shift and spatial need 1")
         if self.tiles and self.passes:
             raise ValueError("tiles: not with passes")
         for name in ("positive", "shift_out"):

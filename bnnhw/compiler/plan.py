@@ -291,13 +291,15 @@ def shapes(network: IntegerNetwork, board: Board) -> Iterator[ArrayShape]:
 
 def _in_parallel(network: IntegerNetwork, pe: int) -> bool:
     """Whether the engine can make so many channels of each layer at once: the channels that a
-    shortcut adds must lie in memory as they leave the array, and gates and 8-bit shortcuts go to
-    one lane."""
+    shortcut adds must lie in memory as they leave the array, gates and 8-bit shortcuts go to one
+    lane, and a position's spatial factors must be in the window until its first channel is."""
     width = 16 if needs_passes(network) else network.spec.formats.residual_width
     per_word = ArrayShape(pe=pe).word_channels(layout.slot_width(width))
     for conv in network.convolutions:
         shape = conv.shape
         if conv.gate is not None or (conv.shortcut is not None and not conv.shortcut.binary):
+            return False
+        if conv.spatial is not None:
             return False
         if shape.shortcut_offset % pe or (
             averages(conv, network.spec.repair)

@@ -149,6 +149,7 @@ def test_the_image_lies_where_it_is_asked_to_but_after_what_comes_before_it(case
         ((16, 34), Repair(downsample="avgpool-duplicate"), 2),  # means end after 34
         ((18, 36), Repair(downsample="avgpool-duplicate"), 1),
         ((16, 32), Repair(downsample="conv1x1-8bit"), 1),
+        ((16, 32), Repair(scaling="spatial"), 1),
     ],
 )
 def test_channels_in_parallel_where_what_is_added_lies_as_it_leaves_the_array(widths, repair, most):

@@ -115,7 +115,7 @@ def test_software_and_gateware_agree():
         (dict(pe=8), "tokens=4, pe=8: more than 16 sums at once"),
         (dict(tokens=3), "tokens=3, pe=1: more than 16 sums at once"),
         (dict(tokens=2, shortcut_shift=3), "tokens=2: gates and shortcut_shift need 4"),
-        (dict(pe=2, passes=True, gates=True), "pe=2: gates and shortcut_shift need 1"),
+        (dict(pe=2, passes=True, gates=True), "pe=2: gates, shortcut_shift and spatial need 1"),
         (dict(spatial=True, passes=True, shift=14), r"spatial: shift=14 is not in \[6, 13\]"),
     ],
 )

@@ -90,7 +90,8 @@ def pe_of(batch: int) -> int:
 
 def _in_parallel(repair: Repair) -> bool:
     """Whether an engine of channels in parallel has these methods."""
-    return repair.squeeze_excitation == "none" and repair.downsample != "conv1x1-8bit"
+    lane = repair.squeeze_excitation == "none" and repair.downsample != "conv1x1-8bit"
+    return lane and repair.scaling != "spatial"
 
 
 def stem_of(batch: int) -> str:
