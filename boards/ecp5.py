@@ -181,7 +181,15 @@ class ECP5Board(BoardSupport):
             ebr_width=EBR_WIDTH,
             most_pe=8,
             synth_opts=("-nowidelut",),
-            nextpnr_opts=(part.option, "--package", package, "--speed", str(speed)),
+            nextpnr_opts=(
+                part.option,
+                "--package",
+                package,
+                "--speed",
+                str(speed),
+                "--router",
+                "router2",
+            ),  # fmt: skip
             pack_opts=("--compress", "--freq", "38.8"),
             **numbers,
         )
