@@ -23,9 +23,7 @@ def test_other_shape_is_an_error():
 class Plan:
     """Each step leaves one map of two words."""
 
-    stream_words = 0
-
-    def tensors(self, step, memory, stream):
+    def tensors(self, step, memory):
         return {f"step{step}.bits": memory[2 * step : 2 * step + 2]}
 
 
