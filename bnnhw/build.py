@@ -67,11 +67,12 @@ def list_boards(ctx: click.Context, option: click.Parameter, wanted: bool) -> No
 @click.option("--evaluate", type=click.IntRange(0), default=200, show_default=True,
               help="So many test images of --data are classified by the integers.")  # fmt: skip
 @click.option("--residual-width", type=click.IntRange(8, 16), help="Bits, instead of the model's.")
+@click.option("--pe", type=click.IntRange(1), help="Output channels in parallel, not the most.")
 @click.pass_context
 def main(
     ctx: click.Context, model: str, board: str, out: Path | None, seed: int, clock: float | None,
     stop_after: str | None, directory: str | None, resize: bool, images: int, evaluate: int,
-    residual_width: int | None,
+    residual_width: int | None, pe: int | None,
 ) -> None:  # fmt: skip
     """Build MODEL (a model.pt or a bundled model's name) for a board, and prove it."""
     console = Console(soft_wrap=True, emoji=False)
@@ -88,6 +89,7 @@ def main(
         residual_width,
         resize,
         evaluate,
+        pe,
     )
     build = Build(request, console)
     try:

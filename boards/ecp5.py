@@ -18,12 +18,13 @@ from amaranth.lib import cdc
 from amaranth.lib.memory import Memory as BlockRam
 
 from bnnhw.boards.bench import Models
-from bnnhw.boards.numbers import Part
+from bnnhw.boards.numbers import NIBBLE, Part
 from bnnhw.boards.support import BoardSupport, input_pin
 from bnnhw.gateware.device import Device
-from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
+from bnnhw.gateware.memory import MemorySignature
+from bnnhw.gateware.parameters import WORD_WIDTH
 
-EBR_BITS = 16384  # of a block RAM, as many words of one bit or half as many of two
+EBR_BITS, EBR_WIDTH = 16384, 32  # of a block RAM; its parity bits are not used
 LFE5U_25F = Part("LFE5U-25F", "--25k", dict(lut=24288, ff=24288, ebr=56, dsp=28))
 # A 12F is a 25F by another name: all of it works, and the tools use it.
 LFE5U_12F = Part("LFE5U-12F", "--12k", LFE5U_25F.budget)
@@ -67,31 +68,32 @@ def pll(clock_hz: float, crystal_hz: int) -> PLL:
 
 
 class Memory(Elaboratable):
-    """The large memory, of `words`.
+    """A large memory, of `words` of `width` bits, of which so many are written apart.
 
-    Of as many words as two block RAMs have bits, each bit of a word is in two of its own, so that
-    a write mask costs nothing; the address's upper bit chooses between them.
+    Where the words are at least as many as a block RAM has bits for each that is written apart, a
+    write mask costs nothing. Of more words than a block RAM has bits, upper address bits choose.
 
     Attributes
     ----------
     port : flipped MemorySignature    whose docstring has its members and their timing
     """
 
-    def __init__(self, words: int) -> None:
-        self.port: Any = MemorySignature().flip().create()
-        self._words = words
+    def __init__(self, words: int, width: int = WORD_WIDTH, apart: int = NIBBLE) -> None:
+        self.port: Any = MemorySignature(width).flip().create()
+        self._words, self._width, self._apart = words, width, apart
 
     def elaborate(self, platform: Platform) -> Module:
         m = Module()
         port = self.port
-        m.submodules.ram = ram = BlockRam(shape=WORD_WIDTH, depth=self._words, init=[])
-        read, write = ram.read_port(), ram.write_port(granularity=WORD_WIDTH // NIBBLES)
+        m.submodules.ram = ram = BlockRam(shape=self._width, depth=self._words, init=[])
+        read, write = ram.read_port(), ram.write_port(granularity=self._apart)
+        mask = port.write_mask[:: self._apart // NIBBLE]
         m.d.comb += [
             read.addr.eq(port.address),
             port.read_data.eq(read.data),
             write.addr.eq(port.address),
             write.data.eq(port.write_data),
-            write.en.eq(Mux(port.write, port.write_mask, 0)),
+            write.en.eq(Mux(port.write, mask, 0)),
         ]
         return m
 
@@ -160,7 +162,7 @@ class ECP5Board(BoardSupport):
     constraints: ClassVar[str] = "lpf"
     models: ClassVar[Models] = Models("ecp5.v")
     flash_clock: ClassVar[str | None] = "mclk.mclk"
-    flash_warm_up: ClassVar[bool] = True
+    flash_awake: ClassVar[bool] = True
 
     @classmethod
     def on(cls, part: Part, *, package: str, speed: int, memory_words: int, **numbers: Any) -> Self:
@@ -175,8 +177,19 @@ class ECP5Board(BoardSupport):
             energy=part.energy,
             memory_words=memory_words,
             memory_ebr=memory_words * WORD_WIDTH // EBR_BITS,
+            ebr_bits=EBR_BITS,
+            ebr_width=EBR_WIDTH,
+            most_pe=8,
             synth_opts=("-nowidelut",),
-            nextpnr_opts=(part.option, "--package", package, "--speed", str(speed)),
+            nextpnr_opts=(
+                part.option,
+                "--package",
+                package,
+                "--speed",
+                str(speed),
+                "--router",
+                "router2",
+            ),  # fmt: skip
             pack_opts=("--compress", "--freq", "38.8"),
             **numbers,
         )
@@ -187,13 +200,17 @@ class ECP5Board(BoardSupport):
     def clock(self, settings: Any) -> Clock:
         return Clock(settings)
 
-    def memory(self) -> Memory:
-        return Memory(self.memory_words)
+    def memory(self, words: int | None = None) -> Memory:
+        return Memory(self.memory_words if words is None else words)
+
+    def stream_memory(self, words: int, width: int, slot_width: int) -> Memory:
+        return Memory(words, width, slot_width)
 
     def clock_flash(self, m: Module, device: Device) -> None:
         """The pin belongs to the configuration: USRMCLK drives it.
 
-        The first few edges after the configuration are lost.
+        The first few edges after the configuration are lost. They are of the command that wakes
+        the flash, which has no need of it here: the configuration leaves it awake.
         """
         m.submodules.mclk = Instance(
             "USRMCLK", i_USRMCLKI=device.flash_clock, i_USRMCLKTS=~device.flash_select

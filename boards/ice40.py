@@ -11,9 +11,11 @@ from bnnhw.boards.bench import Models
 from bnnhw.boards.numbers import Coefficient, Part
 from bnnhw.boards.support import BoardSupport, input_pin
 from bnnhw.gateware.device import Device
-from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, MemorySignature
+from bnnhw.gateware.memory import NIBBLES, MemorySignature
+from bnnhw.gateware.parameters import WORD_WIDTH
 
 SPRAM_WORDS, SPRAM_WIDTH = 16384, 16
+EBR_BITS, EBR_WIDTH = 4096, 16  # of a block RAM
 
 
 _CURRENTS = "github.com/tinyvision-ai-inc/ice40_power, iCE40UP5K, core at 1.219 V"
@@ -186,9 +188,11 @@ class ICE40Board(BoardSupport):
             energy=part.energy,
             memory_words=SPRAM_WORDS,
             memory_ebr=0,
+            ebr_bits=EBR_BITS,
+            ebr_width=EBR_WIDTH,
             synth_opts=("-device", "u", "-dsp"),
             nextpnr_opts=(part.option, "--package", package.lower(), "--router", "router2"),
-            pack_opts=("-s",),  # else the flash is asleep after the configuration
+            pack_opts=(),
             **numbers,
         )
 
@@ -198,7 +202,7 @@ class ICE40Board(BoardSupport):
     def clock(self, settings: Any) -> Clock:
         return Clock(settings, at_pll=self.clock_at_pll)
 
-    def memory(self) -> Memory:
+    def memory(self, words: int | None = None) -> Memory:
         return Memory()
 
     def clock_flash(self, m: Module, device: Device) -> None:

@@ -11,9 +11,8 @@ from amaranth.lib import io, wiring
 from amaranth.lib.wiring import connect
 
 from bnnhw.boards.bench import Bench, Models
-from bnnhw.boards.numbers import Board, baud_divisor
+from bnnhw.boards.numbers import ONE_MEMORY, Board, Memories, baud_divisor
 from bnnhw.gateware.device import Device
-from bnnhw.gateware.wire import CHECK_START
 
 SILENCE_SECONDS = 0.15  # that spoil a frame
 Resource = tuple[str, int]  # name and number of one of a platform's resources
@@ -46,12 +45,12 @@ class BoardSupport(Board, ABC):
 
     platform : makes Amaranth's platform, with the board's resources. pins : which of them are used.
     models : of the family's primitives.
-    flash_clock : as in bnnhw.boards.bench. flash_warm_up : whether the first edges are lost.
+    flash_clock, flash_awake : as in bnnhw.boards.bench.
     """
 
     models: ClassVar[Models]
     flash_clock: ClassVar[str | None] = None
-    flash_warm_up: ClassVar[bool] = False
+    flash_awake: ClassVar[bool] = False
     platform: Callable[[], Platform]
     pins: Pins
 
@@ -71,8 +70,15 @@ class BoardSupport(Board, ABC):
         """
 
     @abstractmethod
-    def memory(self) -> Any:
-        """Returns the large memory, an Elaboratable with `port`, a flipped MemorySignature."""
+    def memory(self, words: int | None = None) -> Any:
+        """Returns the large memory, an Elaboratable with `port`, a flipped MemorySignature.
+
+        words : that it has at least, where it is made of block RAMs; None: as many as there are.
+        """
+
+    def stream_memory(self, words: int, width: int, slot_width: int) -> Any:
+        """Returns a memory for the residual stream alone, as `memory`; slots are written apart."""
+        raise NotImplementedError(f"{self.name}: has no block RAMs for a residual stream")
 
     @abstractmethod
     def clock_flash(self, m: Module, device: Device) -> None:
@@ -89,19 +95,21 @@ class BoardSupport(Board, ABC):
         ports |= {_port(led): name for name, led in pins.leds.items()}
         ports |= {_port(pin): "" for pin, _ in pins.held.values()}
         low = {name for name, led in pins.leds.items() if platform.lookup(*led).ios[0].invert}
-        return Bench(self.models, ports, frozenset(low), self.flash_clock)
+        return Bench(self.models, ports, frozenset(low), self.flash_clock, self.flash_awake)
 
     def made_hz(self, clock_hz: float | None = None) -> float:
         """Returns what the PLL makes of a clock, of the board's own if none is given."""
         return float(self.pll(self.clock_hz if clock_hz is None else clock_hz).output_hz)
 
-    def top(self, engine: wiring.Component, *, clock_hz: float, **sizes: int) -> "Top":
+    def top(
+        self, engine: wiring.Component, *, clock_hz: float, memories: Memories = ONE_MEMORY,
+        **sizes: int,
+    ) -> "Top":  # fmt: skip
         """Returns the whole design around an engine, at the clock the PLL makes of clock_hz.
 
-        sizes : frame_bytes, n_results, boot_length and, unless the gateware is to take any boot
-            image of these, check_start, as bnnhw.gateware.device has them.
+        sizes : frame_bytes, n_results and boot_length, as bnnhw.gateware.device has them.
         """
-        return Top(self, engine, clock_hz=clock_hz, **sizes)
+        return Top(self, engine, clock_hz=clock_hz, memories=memories, **sizes)
 
     def prepare(self, top: "Top") -> dict[str, str]:
         """Returns {file name: text} of a Top: its RTLIL (top.il) and its pins (top.`constraints`).
@@ -120,7 +128,8 @@ class Top(Elaboratable):
     board : BoardSupport
     engine : component    as bnnhw.gateware.device wants it
     clock_hz : float      wanted; `settings` has what the PLL makes of it
-    frame_bytes, n_results, boot_length, check_start : int    as there
+    memories : Memories   of the engine
+    frame_bytes, n_results, boot_length : int    as there
 
     Attributes
     ----------
@@ -134,12 +143,12 @@ class Top(Elaboratable):
         engine: wiring.Component,
         *,
         clock_hz: float,
+        memories: Memories,
         frame_bytes: int,
         n_results: int,
         boot_length: int,
-        check_start: int = CHECK_START,
     ) -> None:
-        self._board = board
+        self._board, self._memories = board, memories
         self.settings = board.pll(clock_hz)
         made = self.settings.output_hz
         self.baud, divisor = baud_divisor(made, board.max_baud)
@@ -150,9 +159,7 @@ class Top(Elaboratable):
             boot_offset=board.flash_offset,
             boot_length=boot_length,
             uart_divisor=divisor,
-            timeout_bits=int(self.baud * SILENCE_SECONDS).bit_length(),
-            check_start=check_start,
-            warm_up=board.flash_warm_up,
+            timeout_bits=int(made * SILENCE_SECONDS).bit_length(),
         )
 
     def elaborate(self, platform: Platform) -> Module:
@@ -161,8 +168,15 @@ class Top(Elaboratable):
         m.domains.sync = ClockDomain(reset_less=True)
         m.submodules.clock = self._board.clock(self.settings)
         m.submodules.device = device
-        m.submodules.memory = memory = self._board.memory()
+        has = self._memories
+        m.submodules.memory = memory = self._board.memory(has.words)
         connect(m, device.memory, memory.port)
+        if has.stream_words:
+            width = len(device.stream.write_data)
+            m.submodules.stream_memory = stream = self._board.stream_memory(
+                has.stream_words, width, has.slot_width
+            )
+            connect(m, device.stream, stream.port)
 
         uart, flash = (platform.request(*pin, dir="-") for pin in (pins.uart, pins.flash))
         m.d.comb += [

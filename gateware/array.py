@@ -1,4 +1,6 @@
-"""The array of processing elements: one output channel, four pixels, 144 synapses a cycle."""
+"""The array of processing elements: some output channels, four pixels, 144 synapses a cycle."""
+
+from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
@@ -85,60 +87,83 @@ class Dot(wiring.Component):
 
 
 class Array(wiring.Component):
-    """Four processing elements on a 4 x 4 window; they share the weights and accumulate.
+    """For each of `pe` channels four processing elements on a 4 x 4 window; they share the
+    channel's weights and accumulate.
 
-    `acc[lane]`, lane = 2 * row + column of the 2 x 2 output block, is half the accumulator.
-    Latency 5 cycles from the operands: `first` starts, `valid` ends a sum of several folds,
-    both given with the operands of cycle t; `acc` is there in t + 5, for one cycle.
+    `acc[channel][lane]`, lane = 2 * row + column of the 2 x 2 output block, is half the
+    accumulator. Latency 5 cycles from the operands, 6 with more channels than one: `first`, given
+    with the operands of cycle t, starts a sum of several folds; `acc` is there in t + latency.
     `outside` is given with the operands too, all zero where padding is not masked.
+    With more channels than one each two have registers of their own for the window, from which
+    wires are short.
 
     Members
     -------
     window : In(WINDOW)                 4 x 4 pixels of 16 bits [row][column]; in cycle t
-    weights : In(WEIGHTS)               3 x 3 taps of 16 bits [ky][kx]; in t
+    weights : In(pe x WEIGHTS)          3 x 3 taps of 16 bits [ky][kx]; in t
     outside : In(Outside)               rows and columns that are padding; in t
     first : In(1)                       the sum starts with these operands; in t
-    acc : Out(4 x signed acc_width)     registered; in t + 5
+    acc : Out(pe x 4 x signed acc_width)    registered; in t + latency
     """
 
-    def __init__(self, *, acc_width: int) -> None:
-        self.acc_width = acc_width
+    def __init__(self, *, acc_width: int, pe: int = 1) -> None:
+        self.acc_width, self.pe = acc_width, pe
+        sums = data.ArrayLayout(signed(acc_width), LANES)
         super().__init__(
             {
                 "window": In(WINDOW),
-                "weights": In(WEIGHTS),
+                "weights": In(data.ArrayLayout(WEIGHTS, pe)),
                 "outside": In(Outside),
                 "first": In(1),
-                "acc": Out(data.ArrayLayout(signed(acc_width), LANES)),
+                "acc": Out(data.ArrayLayout(sums, pe)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        outside = [self.outside]
+        outside, first = [self.outside], self.first
+        if self.pe > 1:
+            outside, first = [Signal(Outside, name="outside_0")], Signal(name="first_0")
+            m.d.sync += [outside[0].eq(self.outside), first.eq(self.first)]
         for delay in (1, 2):
             later = Signal(Outside, name=f"outside_{delay}")
             m.d.sync += later.eq(outside[-1])
             outside.append(later)
-        first = self.first
         for delay in range(4):
             previous, first = first, Signal(name=f"first_{delay + 1}")
             m.d.sync += first.eq(previous)
-        for lane in range(LANES):
-            row, column = divmod(lane, 2)
-            m.submodules[f"dot_{lane}"] = dot = Dot()
-            m.d.comb += [
-                dot.weights.eq(self.weights),
-                dot.centre.eq(outside[2].centre),
-                dot.short_rows.eq(outside[2].rows[row] | outside[2].rows[row + 2]),
-                dot.short_columns.eq(outside[2].columns[column] | outside[2].columns[column + 2]),
-            ]
-            for ky in range(3):
-                for kx in range(3):
-                    y, x = row + ky, column + kx
-                    m.d.comb += [
-                        dot.pixels[ky][kx].eq(self.window[y][x]),
-                        dot.clear[ky][kx].eq(outside[1].rows[y] | outside[1].columns[x]),
-                    ]
-            m.d.sync += self.acc[lane].eq(Mux(first, 0, self.acc[lane]) + dot.sum)
+        window = self.window
+        for channel in range(self.pe):
+            weights = self.weights[channel]
+            if self.pe > 1:
+                weights = Signal(WEIGHTS, name=f"weights_{channel}")
+                m.d.sync += weights.eq(self.weights[channel])
+                if channel % 2 == 0:
+                    window = Signal(WINDOW, name=f"window_{channel}", attrs={"keep": 1})
+                    m.d.sync += window.eq(self.window)
+            for lane in range(LANES):
+                total = self._lane(m, channel, lane, window, weights, outside)
+                acc = self.acc[channel][lane]
+                m.d.sync += acc.eq(Mux(first, 0, acc) + total)
         return m
+
+    def _lane(
+        self, m: Module, channel: int, lane: int, window: Any, weights: Any, outside: list[Any]
+    ) -> Any:
+        """Returns the sum of a channel's pixel."""
+        row, column = divmod(lane, 2)
+        m.submodules[f"dot_{channel}_{lane}"] = dot = Dot()
+        m.d.comb += [
+            dot.weights.eq(weights),
+            dot.centre.eq(outside[2].centre),
+            dot.short_rows.eq(outside[2].rows[row] | outside[2].rows[row + 2]),
+            dot.short_columns.eq(outside[2].columns[column] | outside[2].columns[column + 2]),
+        ]
+        for ky in range(3):
+            for kx in range(3):
+                y, x = row + ky, column + kx
+                m.d.comb += [
+                    dot.pixels[ky][kx].eq(window[y][x]),
+                    dot.clear[ky][kx].eq(outside[1].rows[y] | outside[1].columns[x]),
+                ]
+        return dot.sum

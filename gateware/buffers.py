@@ -1,22 +1,20 @@
 """Block RAM next to the array: the window of features and the weights with their parameters."""
 
-from typing import Any
-
-from amaranth import Cat, Module, ShapeLike, signed, unsigned
+from amaranth import Cat, Module, Value, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from bnnhw.gateware.array import WEIGHTS, WINDOW
-from bnnhw.gateware.memory import WORD_WIDTH
-from bnnhw.gateware.parameters import GROUP, LANES
+from bnnhw.gateware.parameters import GROUP, LANES, WINDOW_ROWS, WORD_WIDTH, EngineParameters
 
 # No address is read while it is written, so synthesis need not emulate what happens then.
 UNCHECKED = {"no_rw_check": 1}
-ROWS = 4  # rows of blocks in the window buffer: three in use, one being filled
 
 
-def ram(m: Module, name: str, *, shape: ShapeLike, depth: int) -> tuple[Any, Any]:
+def ram(
+    m: Module, name: str, *, shape: int, depth: int
+) -> tuple[memory.ReadPort, memory.WritePort]:
     """A block RAM submodule `name` with one read and one write port, never colliding."""
     m.submodules[name] = storage = memory.Memory(shape=shape, depth=depth, init=[], attrs=UNCHECKED)
     return storage.read_port(), storage.write_port()
@@ -40,7 +38,7 @@ class WindowBuffer(wiring.Component):
 
     def __init__(self, *, depth: int) -> None:
         self._depth = depth
-        column = unsigned(exact_log2(depth // ROWS))
+        column = unsigned(exact_log2(depth // WINDOW_ROWS))
         super().__init__(
             {
                 "rows": In(data.ArrayLayout(unsigned(2), 3)),
@@ -70,36 +68,61 @@ class WindowBuffer(wiring.Component):
         return m
 
 
+class WeightWord:
+    """A word on its way to the weight buffers."""
+
+    @staticmethod
+    def of(parameters: EngineParameters) -> data.StructLayout:
+        """Returns its layout: whether it is one, whose, where it belongs, its bits."""
+        entry = exact_log2(parameters.weight_depth)
+        members = dict(write=1, channel=range(parameters.pe), entry=entry, row=2, data=WORD_WIDTH)
+        return data.StructLayout(members)
+
+
 class WeightBuffer(wiring.Component):
-    """Weights of one step, an entry per output channel and fold, with the channel's parameters.
+    """Weights of one step for one of the channels in parallel, with the channels' parameters: an
+    entry for each that it takes its turn with, and fold.
 
     An entry is 192 bits, written as three words: word ky holds its row of three taps in bits 0
-    to 47 and a parameter (scale, bias, threshold) in 48 to 63. Latency 1. The weights and each
-    parameter have a read address of their own, for they are used in different pipeline stages.
+    to 47 and a parameter (scale, bias, threshold) in 48 to 63. With an activation a channel's
+    first entry has a fourth word: its slopes above and below zero and shift_out. Latency 1. The
+    weights and each parameter that is used in another pipeline stage have a read address.
+    Unless the weights of all steps are resident, of the buffer's halves those change places
+    where `half` is 1; writes go as if it were not, so that a step of no more entries than a
+    half has can be loaded while another is used.
 
     Members
     -------
     weight_entry : In(entry)            of the weights; `weights` has them in the next cycle
     weights : Out(WEIGHTS)              3 x 3 taps of 16 bits [ky][kx]
+    half : In(1)                        of the buffer, which is read; constant while a step runs
     scale_entry, bias_entry, threshold_entry : In(entry)    of each parameter
     scale, bias, threshold : Out(signed 16)    a cycle after its entry; 0 where there is none
+    slope_entry, last_entry : In(entry)    of both slopes, of shift_out
+    above, below, shift_out : Out(signed 16)    a cycle after its entry; 0 where there is none
     write : In(1)                       `write_data` is stored at the end of this cycle
     write_entry, write_row : In(entry), In(2)    which word; with `write`
     write_data : In(64)                 the word; with `write`
     """
 
-    def __init__(self, *, depth: int, thresholds: bool) -> None:
-        self._depth = depth
-        self._thresholds = thresholds
+    def __init__(self, parameters: EngineParameters) -> None:
+        self._depth = depth = parameters.weight_depth
+        self._parameters = parameters
         entry = unsigned(exact_log2(depth))
         super().__init__(
             {
+                "half": In(1),
                 "weight_entry": In(entry),
                 "weights": Out(WEIGHTS),
                 "scale_entry": In(entry),
                 "scale": Out(signed(16)),
                 "bias_entry": In(entry),
                 "bias": Out(signed(16)),
+                "slope_entry": In(entry),
+                "above": Out(signed(16)),
+                "below": Out(signed(16)),
+                "last_entry": In(entry),
+                "shift_out": Out(signed(16)),
                 "threshold_entry": In(entry),
                 "threshold": Out(signed(16)),
                 "write": In(1),
@@ -114,21 +137,34 @@ class WeightBuffer(wiring.Component):
         reads = [self._bank(m, f"tap_{ky}{kx}", ky, kx) for ky in range(3) for kx in range(3)]
         for index, read in enumerate(reads):
             m.d.comb += [
-                read.addr.eq(self.weight_entry),
+                read.addr.eq(self._place(self.weight_entry, self.half)),
                 self.weights[index // 3][index % 3].eq(read.data),
             ]
-        outputs = [(self.scale, self.scale_entry), (self.bias, self.bias_entry)]
-        if self._thresholds:
-            outputs.append((self.threshold, self.threshold_entry))
-        for row, (output, entry) in enumerate(outputs):
-            read = self._bank(m, f"parameter_{row}", row, 3)
-            m.d.comb += [read.addr.eq(entry), output.eq(read.data)]
+        p = self._parameters
+        for name, there, row, column, entry in (
+            ("scale", True, 0, 3, self.scale_entry),
+            ("bias", True, 1, 3, self.bias_entry),
+            ("threshold", p.thresholds, 2, 3, self.threshold_entry),
+            ("above", p.positive, 3, 0, self.slope_entry),
+            ("below", p.activation, 3, 1, self.slope_entry),
+            ("shift_out", p.shift_out, 3, 2, self.last_entry),
+        ):
+            if there:
+                read = self._bank(m, name, row, column)
+                place = self._place(entry, self.half)
+                m.d.comb += [read.addr.eq(place), getattr(self, name).eq(read.data)]
         return m
 
-    def _bank(self, m: Module, name: str, row: int, column: int) -> Any:
+    def _place(self, entry: Value, half: Value) -> Value:
+        """Where an entry lies."""
+        if self._parameters.resident:
+            return entry
+        return Cat(entry[:-1], entry[-1] ^ half)
+
+    def _bank(self, m: Module, name: str, row: int, column: int) -> memory.ReadPort:
         read, write = ram(m, name, shape=16, depth=self._depth)
         m.d.comb += [
-            write.addr.eq(self.write_entry),
+            write.addr.eq(self._place(self.write_entry, ~self.half)),
             write.data.eq(self.write_data.word_select(column, 16)),
             write.en.eq(self.write & (self.write_row == row)),
         ]

@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import cdc, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bnnhw.gateware.checks import check
 from bnnhw.gateware.flash import FlashReader
-from bnnhw.gateware.frames import Inbox, Outbox
+from bnnhw.gateware.frames import Frames
 from bnnhw.gateware.memory import MemorySignature
 from bnnhw.gateware.uart import Receiver, Transmitter
-from bnnhw.gateware.wire import CHECK_START, header_bytes
 
 
 class Device(wiring.Component):
@@ -21,17 +20,16 @@ class Device(wiring.Component):
     ----------
     engine : component       with memory, load, run, pixels, results, busy
     frame_bytes : int        bytes of an image
-    n_results : int          words of an answer: the logits, the class and the cycles
+    n_results : int          words of an answer
     boot_offset : int        address of the boot image in the flash
     boot_length : int        bytes of its payload
     uart_divisor : int       clock cycles a bit of the serial port
-    timeout_bits : int       2**timeout_bits bit times of silence end a frame
-    check_start : int        what the boot image's check sum starts from
-    warm_up : bool           as gateware.flash has it
+    timeout_bits : int       2**timeout_bits cycles of silence spoil a frame
 
     Members
     -------
     memory : Out(MemorySignature)     the engine's
+    stream : Out(MemorySignature)     another of it, if it has one
     rx : In(1)                        asynchronous; synchronised here
     tx : Out(1)                       registered; 1 when idle
     flash_select, flash_clock, flash_copi : Out(1)    as gateware.flash has them
@@ -40,17 +38,6 @@ class Device(wiring.Component):
     busy : Out(1)                     an image is being worked on; never before it has booted
     error : Out(1)                    the boot image is wrong, for good; the engine does not run
     """
-
-    memory: Out(MemorySignature())
-    rx: In(1, init=1)
-    tx: Out(1, init=1)
-    flash_select: Out(1)
-    flash_clock: Out(1)
-    flash_copi: Out(1)
-    flash_cipo: In(1)
-    ready: Out(1)
-    busy: Out(1)
-    error: Out(1)
 
     def __init__(
         self,
@@ -62,63 +49,55 @@ class Device(wiring.Component):
         boot_length: int,
         uart_divisor: int,
         timeout_bits: int,
-        check_start: int = CHECK_START,
-        warm_up: bool = False,
     ) -> None:
         self._engine = engine
-        self._flash = FlashReader(
-            offset=boot_offset,
-            header_bytes=header_bytes(frame_bytes, n_results - 2),
-            length=boot_length,
-            check_start=check_start,
-            warm_up=warm_up,
+        self._flash = FlashReader(offset=boot_offset, length=boot_length)
+        self._frames = Frames(
+            frame_bytes=frame_bytes, n_results=n_results, timeout_bits=timeout_bits
         )
-        self._inbox = Inbox(frame_bytes=frame_bytes)
-        self._timeout_bits = timeout_bits
-        self._outbox = Outbox()
         self._receiver = Receiver(uart_divisor)
         self._transmitter = Transmitter(uart_divisor)
-        super().__init__()
+        stream = dict(engine.signature.members).get("stream")
+        super().__init__(
+            ({} if stream is None else {"stream": stream})
+            | {
+                "memory": Out(MemorySignature()),
+                "rx": In(1, init=1),
+                "tx": Out(1, init=1),
+                "flash_select": Out(1),
+                "flash_clock": Out(1),
+                "flash_copi": Out(1),
+                "flash_cipo": In(1),
+                "ready": Out(1),
+                "busy": Out(1),
+                "error": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.engine = engine = self._engine
         m.submodules.flash = flash = self._flash
-        m.submodules.inbox = inbox = self._inbox
-        m.submodules.outbox = outbox = self._outbox
+        m.submodules.frames = frames = self._frames
         m.submodules.receiver = receiver = self._receiver
         m.submodules.transmitter = transmitter = self._transmitter
         m.submodules.rx_sync = cdc.FFSynchronizer(self.rx, receiver.line, init=1)
 
         connect(m, engine.memory, flipped(self.memory))
+        if "stream" in self.signature.members:
+            connect(m, engine.stream, flipped(self.stream))
         connect(m, flash.o, engine.load)
-        connect(m, flash.header, outbox.header)
-        connect(m, receiver.o, inbox.received)
-        connect(m, outbox.answer, transmitter.i)
-        silence = Signal(self._timeout_bits + 1)
-        with m.If(~inbox.waiting):
-            m.d.sync += silence.eq(0)
-        with m.Elif(transmitter.tick):
-            m.d.sync += silence.eq(silence + 1)
-        connect(m, inbox.pixels, engine.pixels)
-        connect(m, engine.results, outbox.results)
-        for name in ("taken", "spoiled", "tag", "identify", "status"):
-            m.d.comb += getattr(outbox, name).eq(getattr(inbox, name))
+        connect(m, receiver.o, frames.received)
+        connect(m, frames.answer, transmitter.i)
+        connect(m, frames.pixels, engine.pixels)
+        connect(m, engine.results, frames.results)
         booted = Signal()  # a register: it is far from most of what waits for it
         m.d.sync += booted.eq(flash.done & ~flash.error)
         check(m, platform, ~booted | ~flash.o.valid, "the boot image goes on while the engine runs")
         check(m, platform, booted | ~engine.busy, "the engine is busy before it runs")
         check(m, platform, ~(engine.run & flash.error), "the engine runs a wrong boot image")
         m.d.comb += [
-            inbox.shift.eq(receiver.shift),
-            inbox.bit.eq(receiver.line),
-            inbox.late.eq(silence[-1]),
-            outbox.index.eq(transmitter.index),
-            inbox.enable.eq(booted),
-            inbox.free.eq(outbox.free),
-            outbox.last.eq(flash.last),
-            outbox.flags.eq(Cat(booted, flash.error, engine.busy, engine.pixels.ready)),
-            flash.read.eq(outbox.read),
+            frames.enable.eq(booted),
             engine.run.eq(booted),
             self.tx.eq(transmitter.line),
             self.flash_select.eq(flash.select),

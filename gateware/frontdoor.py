@@ -4,8 +4,8 @@ from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from bnnhw.gateware.memory import NIBBLES, WORD_WIDTH, WriteRequest
-from bnnhw.gateware.parameters import LANES, EngineParameters
+from bnnhw.gateware.memory import NIBBLES, WriteRequest
+from bnnhw.gateware.parameters import LANES, WORD_WIDTH, EngineParameters
 from bnnhw.gateware.thermometer import Thermometer
 
 
@@ -25,7 +25,7 @@ class ByteWriter(wiring.Component):
     load : In(stream of 8 bits)         boot image; taken until `run`
     pixels : In(stream of 8 bits)       frames, row by row; taken with `run`, unless `complete`
     consume : In(1)                     strobe: the frame is needed no more
-    received : Out(9)                   rows of the frame in memory
+    received : Out(row)                 rows of the frame in memory
     complete : Out(1)                   all rows are
     memory : Out(WriteRequest)          held until its grant
     """
@@ -38,7 +38,7 @@ class ByteWriter(wiring.Component):
                 "load": In(stream.Signature(8)),
                 "pixels": In(stream.Signature(8)),
                 "consume": In(1),
-                "received": Out(9),
+                "received": Out(parameters.map_bits),
                 "complete": Out(1),
                 "memory": Out(WriteRequest()),
             }
@@ -48,41 +48,56 @@ class ByteWriter(wiring.Component):
         m = Module()
         p = self._parameters
         address, byte = self.memory.address, Signal(3)
-        column, row_end = Signal(8), Signal()
+        column, row_end = Signal(range(p.image_width)), Signal()
         held, full = Signal(8), Signal()  # one byte, so that the request waits for nothing
         stored, final = Signal(init=1), Signal()  # with this grant a byte, a word or pixel, is
-        source = Mux(self.run, self.pixels.payload, self.load.payload)
+        accepted, done, free = Signal(), Signal(), Signal()
+        run = Signal()  # and the boot image's last byte is written
+        wanted, granted = full, self.memory.grant
+        if not p.own_stream:  # the shared memory's requests must be early, its grants come late
+            wanted, granted = Signal(), Signal()
+            m.d.sync += granted.eq(wanted & self.memory.grant)
+            with m.If(wanted):
+                m.d.sync += wanted.eq(~self.memory.grant)
+            with m.Else():
+                m.d.sync += wanted.eq((full & ~done) | accepted)
+        source = Mux(run, self.pixels.payload, self.load.payload)
         m.d.comb += [
+            done.eq(granted & stored),
+            # The next byte may come with the last one's end, but not after the last pixel.
+            free.eq(~full | (done & ~(final & row_end) & (not p.own_stream))),
             self.load.ready.eq(~self.run & ~full),
-            self.pixels.ready.eq(self.run & ~full & ~self.complete),
-            self.memory.request.eq(full),
+            self.pixels.ready.eq(run & free & ~self.complete),
+            accepted.eq(
+                (self.load.valid & self.load.ready) | (self.pixels.valid & self.pixels.ready)
+            ),
+            self.memory.request.eq(wanted),
             self.memory.data.eq(held.replicate(WORD_WIDTH // 8)),
             self.memory.mask.eq(Cat((byte == i).replicate(2) for i in range(NIBBLES // 2))),
-            final.eq(stored & (byte == Mux(self.run, p.image_channels - 1, 7))),
+            final.eq(stored & (byte == Mux(run, p.image_channels - 1, 7))),
             row_end.eq(column == p.image_width - 1),
         ]
-        with m.If(self.memory.grant & stored):
+        with m.If(done):
             m.d.sync += [full.eq(0), byte.eq(byte + 1)]
-        loaded = self.load.valid & self.load.ready
-        with m.If(loaded | (self.pixels.valid & self.pixels.ready)):
+        with m.If(accepted):
             m.d.sync += [full.eq(1), held.eq(source)]
-        with m.If(self.memory.grant & final):
+        with m.If(granted & final):
             m.d.sync += byte.eq(0)
-            with m.If(self.run):
+            with m.If(run):
                 m.d.sync += column.eq(column + 1)
                 with m.If(row_end):
                     m.d.sync += [column.eq(0), self.received.eq(self.received + 1)]
                     m.d.sync += self.complete.eq(self.received == p.image_height - 1)
         advance, step = final, 1
         if p.levels:
-            advance, step = self._bits(m, held, stored, final, column, row_end)
-        with m.If(self.memory.grant & advance):
+            advance, step = self._bits(m, held, stored, final, column, row_end, granted, run)
+        with m.If(granted & advance):
             m.d.sync += address.eq(address + step)
         started = Signal()
-        m.d.sync += started.eq(self.run)
+        m.d.sync += [run.eq(self.run & ~full & ~granted | run), started.eq(run)]
         with m.If(self.consume):
             m.d.sync += [self.complete.eq(0), self.received.eq(0)]
-        with m.If(self.consume | (self.run & ~started)):
+        with m.If(self.consume | (run & ~started)):
             m.d.sync += [address.eq(self._image_base), byte.eq(0), column.eq(0)]
         return m
 
@@ -94,6 +109,8 @@ class ByteWriter(wiring.Component):
         final: Signal,
         column: Signal,
         row_end: Signal,
+        granted: Signal,
+        run: Signal,
     ) -> tuple[Value, Value]:
         """A byte's bits in place of it, a group a word; returns when and how far to go on."""
         p = self._parameters
@@ -101,18 +118,18 @@ class ByteWriter(wiring.Component):
         lane = Cat(column[0], self.received[0])
         m.submodules.thermometer = thermometer = Thermometer(levels=p.levels)
         m.d.comb += [thermometer.byte.eq(held), thermometer.group.eq(group)]
-        with m.If(self.run):
+        with m.If(run):
             m.d.comb += [
                 self.memory.data.eq(thermometer.bits.replicate(LANES)),
                 self.memory.mask.eq(Cat((lane == i).replicate(4) for i in range(LANES))),
                 stored.eq(group == p.byte_groups - 1),
             ]
-            with m.If(self.memory.grant):
+            with m.If(granted):
                 m.d.sync += group.eq(Mux(stored, 0, group + 1))
         # The next pixel is in the same block, in the row's first block again, or in the next.
         words = p.image_channels * p.byte_groups
         row_words = -(-p.image_width // 2) * words
-        last = self.run & final
+        last = run & final
         block_again, row_again = last & ~row_end & ~lane[0], last & row_end & ~lane[1]
         step = Mux(block_again, 1 - words, Mux(row_again, 1 - row_words, 1))
-        return self.run | final, step
+        return run | final, step

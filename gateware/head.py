@@ -4,15 +4,14 @@ from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from bnnhw.gateware.memory import ADDRESS_WIDTH
-from bnnhw.gateware.parameters import EngineParameters
+from bnnhw.gateware.parameters import ADDRESS_WIDTH, EngineParameters
 from bnnhw.gateware.program import WALK_WIDTH, Geometry
 
 
 class HeadWalker(wiring.Component):
     """For each four classes: all residual words, in memory order.
 
-    `taken` marks a granted word, whose data come in the cycle after; `last` that it
+    `taken` marks a granted word, whose data come in the second cycle after; `last` that it
     is the last of the map, `block_end` that it is the last of its block. The map is
     `words` + 1 words long. It is walked once for each `again`, given while not busy: from `base`,
     with `follows` from where the last walk ended, or with `back` too from where it began. Then
@@ -26,14 +25,15 @@ class HeadWalker(wiring.Component):
     words : In(14)                      words of the walk, less one; with `again`
     follows, back : In(1)               where the walk begins; with `again`
     next : In(1)                        another word is wanted
-    taken : Out(1)                      a word is granted; its data come in the next cycle
+    taken : Out(1)                      a word is granted; its data come two cycles later
     last, block_end : Out(1)            it is the walk's last, its block's last; with `taken`
     request, address : Out(1), Out(15)  of the memory; combinational from `next`
     grant : In(1)                       of the memory, in the cycle of `request`
     """
 
     def __init__(self, parameters: EngineParameters) -> None:
-        self._words_per_group = 16 // parameters.word_channels
+        self._parameters = parameters
+        self._words_per_group = 16 // parameters.per_word
         self._pointwise = parameters.pointwise
         super().__init__(
             {
@@ -55,12 +55,13 @@ class HeadWalker(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        p = self._parameters
         busy = Signal()
-        left = Signal(WALK_WIDTH)
-        word = Signal(6 + (self._words_per_group - 1).bit_length())
+        left = Signal((p.most_words - 1).bit_length())
+        word = Signal(p.group_bits + (self._words_per_group - 1).bit_length())
         block_last = Cat(
             Const(self._words_per_group - 1, (self._words_per_group - 1).bit_length()),
-            self.geometry.groups,
+            self.geometry.groups[: p.group_bits],
         )
         m.d.comb += [
             self.request.eq(busy & self.next),

@@ -1,27 +1,28 @@
 """Walks a binary convolution: which window, which weights, which channel in each cycle."""
 
-from amaranth import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from bnnhw.gateware.array import Outside
-from bnnhw.gateware.buffers import ROWS
 from bnnhw.gateware.lane import Token
-from bnnhw.gateware.parameters import GROUP, EngineParameters
+from bnnhw.gateware.parameters import GROUP, WINDOW_ROWS, EngineParameters
 from bnnhw.gateware.program import Geometry
 
 AROUND_CENTRE = 0b1101  # all rows, or columns, of a window but the upper left pixel's own
 
 
 class ConvolutionIssue(wiring.Component):
-    """For each block of pixels, for each output channel, for each fold: one array cycle.
+    """For each block of pixels, for each `pe` output channels, for each fold: one array cycle.
 
-    The residual stream needs a read and a write of the large memory per memory word of two
-    channels (8-bit slots) or one (16-bit). They keep out of each other's way because a
-    channel's cycles are padded to an even number where a word is one channel, and because two
-    idle cycles follow each group of 16 channels where the folds leave no free cycle: in those
-    the group's bits are written and one feature word is fetched.
+    The residual stream needs a read and a write of its memory for each word of two tokens'
+    channels (8-bit slots) or one's (16-bit). They keep out of each other's way because a
+    token's cycles are padded to an even number where a word is one token's. Where the features lie
+    in the same memory, two idle cycles follow each group of 16 channels if the folds leave no free
+    cycle: in those the group's bits are written and one feature word is fetched.
+
+    A channel stands for `pe` channels in what follows.
 
     `issue` marks a cycle in which the addresses are used; `first` and `token.valid` mark a
     channel's first and last fold. `retire` marks the end of a row of positions, of which the
@@ -35,6 +36,7 @@ class ConvolutionIssue(wiring.Component):
     -------
     start : In(1)                       strobe: the step begins
     geometry : In(Geometry)             of the step; constant while it runs
+    entry : In(entry)                   first of the step's in the weight buffer; from `start` on
     ahead : In(3)                       rows in the window buffer
     pointwise : In(1)                   the step has no window; constant while it runs
     hold : In(1)                        pointwise: no channel is issued in this cycle
@@ -51,11 +53,12 @@ class ConvolutionIssue(wiring.Component):
 
     def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
-        column = unsigned(exact_log2(parameters.window_depth // ROWS))
+        column = unsigned(exact_log2(parameters.window_depth // WINDOW_ROWS))
         super().__init__(
             {
                 "start": In(1),
                 "geometry": In(Geometry),
+                "entry": In(unsigned(exact_log2(parameters.weight_depth))),
                 "ahead": In(3),
                 "pointwise": In(1),
                 "hold": In(1),
@@ -75,9 +78,10 @@ class ConvolutionIssue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        g = self.geometry
-        row, column = Signal(8), Signal(8)
-        group, channel, fold = Signal(6), Signal(range(GROUP)), Signal(4)
+        p, g = self._parameters, self.geometry
+        each = GROUP // self._parameters.pe
+        row, column = Signal(p.map_bits), Signal(p.map_bits)
+        group, channel, fold = Signal(p.group_bits), Signal(range(each)), Signal(4)
         running, phase, pause = Signal(), Signal(), Signal(2)
         issue = Signal()
         m.d.comb += issue.eq(running & (pause == 0) & ~self.hold)
@@ -87,13 +91,13 @@ class ConvolutionIssue(wiring.Component):
         last_group, last_column, last_row = (Signal() for _ in range(3))
         # These change with a group's last channel, and are asked 16 cycles later at the earliest.
         m.d.sync += [
-            last_group.eq(group == g.groups),
-            last_column.eq(column == g.columns),
-            last_row.eq(row == g.rows),
+            last_group.eq(group == g.groups[: len(group)]),
+            last_column.eq(column == g.columns[: len(column)]),
+            last_row.eq(row == g.rows[: len(row)]),
         ]
         m.d.comb += [
             fold_end.eq(fold == g.folds),
-            group_end.eq(fold_end & (channel == GROUP - 1)),
+            group_end.eq(fold_end & (channel == each - 1)),
             position_end.eq(group_end & last_group),
             row_end.eq(position_end & last_column),
             self.quarter.eq(channel),
@@ -104,7 +108,8 @@ class ConvolutionIssue(wiring.Component):
         ]
         with m.If(self.start):
             m.d.sync += [self.busy.eq(1), row.eq(0)]
-        with m.If(self.busy & ~running & ((self.ahead >= 3) | self.pointwise) & phase):
+        starts = self.busy & ~running & ((self.ahead >= 3) | self.pointwise)
+        with m.If(starts & (phase | (p.own_stream and p.halves == 2))):
             m.d.sync += running.eq(1)
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
@@ -117,16 +122,20 @@ class ConvolutionIssue(wiring.Component):
             with m.If(position_end):
                 m.d.sync += [group.eq(0), column.eq(column + 1)]
             with m.If(row_end):
-                m.d.sync += [column.eq(0), row.eq(row + 1), running.eq(0)]
+                # With a fourth row in the buffer the next one's may follow at once.
+                m.d.sync += [column.eq(0), row.eq(row + 1), running.eq(self.ahead[2] & ~last_row)]
                 m.d.sync += self.busy.eq(~last_row)
         self._addresses(m, issue, fold_end, position_end, row_end, row[:2])
         self._borders(m, row, column)
 
-        per_word = self._parameters.word_channels
-        word = Cat(channel, group)[exact_log2(per_word) :]
+        word = Cat(channel, group)[exact_log2(p.step_channels(p.slot_width) // p.pe) :]
         m.d.comb += [
             self.token.valid.eq(issue & fold_end),
-            self.token.shortcut.eq(g.add & (word >= g.shortcut_first) & (word < g.shortcut_end)),
+            self.token.shortcut.eq(
+                g.add
+                & (word >= g.shortcut_first[: len(word)])
+                & (word < g.shortcut_end[: len(word) + 1])
+            ),
             self.token.odd.eq(channel[0]),
             self.token.group_end.eq(group_end),
             self.token.position_end.eq(position_end),
@@ -137,10 +146,11 @@ class ConvolutionIssue(wiring.Component):
     def _pause(self, group_end: Signal) -> Value:
         """Idle cycles after a channel."""
         folds = self.geometry.folds
-        if self._parameters.word_channels == 2:
-            return Mux(group_end & (folds == 0), 2, 0)
+        shared = not self._parameters.own_stream
+        if self._parameters.halves == 2:
+            return Mux(group_end & (folds == 0), 2, 0) if shared else Const(0)
         odd = ~folds[0]
-        return Mux(group_end & (folds <= 1), 2, 0) + odd
+        return Mux(group_end & (folds <= 1), 2, 0) + odd if shared else odd
 
     def _addresses(
         self,
@@ -158,6 +168,7 @@ class ConvolutionIssue(wiring.Component):
             step = Mux(advance, step, 1)
         base = Signal.like(self.columns[0])
         entry = Signal.like(self.weight_entry)
+        first = self.entry if self._parameters.resident else Const(0)
         current = Signal.like(base)
         after = Signal.like(base)
         m.d.comb += after.eq(base + step)
@@ -166,9 +177,12 @@ class ConvolutionIssue(wiring.Component):
             with m.If(fold_end):
                 m.d.sync += current.eq(base)
             with m.If(position_end):
-                m.d.sync += [entry.eq(0), current.eq(after), base.eq(after)]
+                m.d.sync += [entry.eq(first), current.eq(after), base.eq(after)]
             with m.If(row_end):
                 m.d.sync += [current.eq(0), base.eq(0)]
+        if self._parameters.resident:
+            with m.If(self.start):
+                m.d.sync += entry.eq(first)
         m.d.comb += self.weight_entry.eq(entry)
         for offset in range(3):
             m.d.comb += self.rows[offset].eq(slot + offset)
@@ -180,12 +194,13 @@ class ConvolutionIssue(wiring.Component):
 
     def _borders(self, m: Module, row: Signal, column: Signal) -> None:
         g = self.geometry
-        top, bottom, right = row == 0, row == g.rows, column == g.columns
+        top, bottom = row == 0, row == g.rows[: len(row)]
+        right = column == g.columns[: len(column)]
         odd_row, lowest = bottom & g.odd_rows, bottom
         if self._parameters.passes:
             top, lowest = top & ~g.above, bottom & ~g.below
         first, last = column == 0, right
-        if self._parameters.gaps:
+        if self._parameters.strips:
             first, last = first & ~g.more_left, last & ~g.more_right
         m.d.comb += [
             self.outside.rows.eq(Mux(g.mask, Cat(top, 0, odd_row, lowest), 0)),

@@ -1,12 +1,14 @@
 """Fills the window buffer with a feature map, row of blocks by row of blocks."""
 
+from typing import Any
+
 from amaranth import Cat, Module, Mux, Signal, Value, unsigned
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from bnnhw.gateware.buffers import ROWS
-from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
+from bnnhw.gateware.delay import Delay
+from bnnhw.gateware.parameters import GROUP, LANES, WINDOW_ROWS, EngineParameters
 from bnnhw.gateware.program import Geometry
 
 
@@ -15,7 +17,8 @@ class WindowLoader(wiring.Component):
 
     Blocks run over rows -1 .. rows and columns -1 .. columns of the map, of which a row -1 or
     `rows` is inside where the map goes on `above` or `below`. Those inside are
-    fetched: `request` stays up until `grant`, and the word is written a cycle later. Those
+    fetched: `request` stays up until `grant`, and the word is written two cycles later, or three
+    where the residual stream has a memory of its own: then it is handed on by a register. Those
     outside, and lanes outside an odd map, are written as zeros with minus-one padding and left
     alone with zero padding, where the array masks them. Factors are a word a block.
 
@@ -31,11 +34,11 @@ class WindowLoader(wiring.Component):
     geometry : In(Geometry)             of the step; constant while it runs
     retire : In(1)                      strobe: a row of the buffer is needed no more
     waits : In(1)                       the map is the image, which is still being received
-    received : In(9)                    rows of the image in memory
-    row_end : Out(1)                    the word on request is its row's last
+    received : In(row)                  rows of the image in memory
+    row_end : Out(1)                    the word on offer is fetched and its row's last
     ahead : Out(3)                      rows in the buffer
     request : Out(1)                    a word is wanted; up until `grant`
-    grant : In(1)                       the word is read; its data come in the next cycle
+    grant : In(1)                       it is read; its data come so many cycles later
     write : Out(1)                      those data go to the window buffer in this cycle
     write_row, write_column : Out(2), Out(column)    where to; with `write`
     write_lanes : Out(4)                lanes inside the map, the others count as 0; with `write`
@@ -43,14 +46,15 @@ class WindowLoader(wiring.Component):
 
     def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
-        column = unsigned(exact_log2(parameters.window_depth // ROWS))
+        self._late = parameters.own_stream
+        column = unsigned(exact_log2(parameters.window_depth // WINDOW_ROWS))
         super().__init__(
             {
                 "start": In(1),
                 "geometry": In(Geometry),
                 "retire": In(1),
                 "waits": In(1),
-                "received": In(9),
+                "received": In(parameters.map_bits),
                 "row_end": Out(1),
                 "ahead": Out(3),
                 "request": Out(1),
@@ -64,61 +68,89 @@ class WindowLoader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        g = self.geometry
-        busy, known, filled = Signal(), Signal(), Signal()
-        row, column, fold = Signal(9), Signal(9), Signal(4)  # row and column count the border
-        place = Signal.like(self.write_column)
-        inside, fold_end, row_end, last_row, room, step = (Signal() for _ in range(6))
-        # A word takes two cycles: in the first it becomes known where it lies.
-        within_rows, within_columns = Signal(), Signal()
         p = self._parameters
-        folds = Mux(g.spatial, 0, g.folds) if p.spatial else g.folds
-        left, right = (g.more_left, g.more_right) if p.gaps else (0, 0)
-        above, below = (g.above, g.below) if p.passes else (0, 0)
-        m.d.comb += [
-            within_rows.eq(((row != 0) | above) & ((row != g.rows + 2) | below)),
-            within_columns.eq((column != 0) & (column != g.columns + 2)),
-        ]
-        m.d.sync += [
-            known.eq(busy & ~step),
-            inside.eq(within_rows & (within_columns | left | right)),
-            fold_end.eq(fold == folds),
-            row_end.eq((fold == folds) & (column == g.columns + 2)),
-            last_row.eq(row == g.rows + 2),
-            room.eq((self.ahead < ROWS) & ~filled),
-        ]
+        # The words are found out one ahead of that on offer: the grant comes late in its cycle.
+        word = Signal(
+            data.StructLayout(
+                dict(
+                    inside=1, row_end=1, row=2, column=self.write_column.shape(),
+                    lanes=LANES,
+                )
+            )
+        )  # fmt: skip
+        offer, offered, more = Signal.like(word), Signal(), Signal()
+        room, step, stepped, handed, filled = (Signal() for _ in range(5))
+        row = self._words(m, word, more, ~offered | step)
+        m.d.sync += room.eq((self.ahead < WINDOW_ROWS) & ~stepped & ~handed & ~filled)
         if p.levels:
-            with m.If(self.waits & (self.received[1:] < row)):
+            with m.If(self.waits & (self.received[1:] < row) & ~offer.row_end):
                 m.d.sync += room.eq(0)
         m.d.comb += [
-            self.row_end.eq(row_end),
-            self.request.eq(known & room & inside),
-            step.eq(known & room & (~inside | self.grant)),
+            self.row_end.eq(offer.row_end & offer.inside),
+            self.request.eq(room & offer.inside),
+            step.eq(offered & room & (~offer.inside | self.grant)),
         ]
+        with m.If(more & (~offered | step)):
+            m.d.sync += [offer.eq(word), offered.eq(1)]
+        with m.Elif(step):
+            m.d.sync += [offered.eq(0), offer.inside.eq(0)]
+        with m.If(step & offer.row_end):
+            m.d.sync += room.eq(0)
+        # A row counts once its last word is written, two cycles after the grant, or three.
+        m.d.sync += [stepped.eq(step & offer.row_end), filled.eq(handed if self._late else stepped)]
+        if self._late:
+            m.d.sync += handed.eq(stepped)
         with m.If(self.start):
-            m.d.sync += [busy.eq(1), row.eq(0), self.ahead.eq(0)]
-        with m.If(step):
+            m.d.sync += self.ahead.eq(0)
+        with m.Else():
+            m.d.sync += self.ahead.eq(self.ahead + filled - self.retire)
+        m.submodules.later = later = Delay(word.shape(), 2 + self._late)
+        m.submodules.writes = writes = Delay(1, 2 + self._late)
+        m.d.comb += [
+            writes.i.eq(step & (offer.inside | p.minus_one)),
+            later.i.eq(offer),
+            self.write.eq(writes.o),
+            self.write_row.eq(later.o.row),
+            self.write_column.eq(later.o.column),
+            self.write_lanes.eq(later.o.lanes),
+        ]
+        return m
+
+    def _words(self, m: Module, word: Any, more: Signal, taken: Value) -> Signal:
+        """Counts through the words of a step, of which there are `more` while it is not done; one
+        is `taken`. Returns the row, counted with the border."""
+        p, g = self._parameters, self.geometry
+        row, column = Signal(p.map_bits), Signal(p.map_bits)  # counted with the border
+        fold = Signal(4)
+        rows, columns = (size[: p.map_bits] for size in (g.rows, g.columns))
+        place = Signal.like(self.write_column)
+        folds = Mux(g.spatial, 0, g.folds) if p.spatial else g.folds
+        left, right = (g.more_left, g.more_right) if p.strips else (0, 0)
+        above, below = (g.above, g.below) if p.passes else (0, 0)
+        fold_end, last_column = fold == folds, column == (columns + 2)[: p.map_bits]
+        last_row = row == (rows + 2)[: p.map_bits]
+        within_rows = ((row != 0) | above) & (~last_row | below)
+        within_columns = (column != 0) & ~last_column
+        bottom = (row == (rows + 1)[: p.map_bits]) & g.odd_rows
+        edge = (column == (columns + 1)[: p.map_bits]) & g.odd_columns
+        gone = Cat(bottom & (lane >> 1) | edge & (lane & 1) for lane in range(LANES))
+        counts = within_columns | ((column == 0) & left) | (last_column & right)
+        m.d.comb += [
+            word.inside.eq(within_rows & (within_columns | left | right)),
+            word.row_end.eq(fold_end & last_column),
+            word.row.eq(row),
+            word.column.eq(place),
+            word.lanes.eq(Mux(within_rows & counts, ~gone, 0)),
+        ]
+        with m.If(more & taken):
             m.d.sync += [fold.eq(fold + 1), place.eq(place + 1)]
             with m.If(fold_end):
                 m.d.sync += [fold.eq(0), column.eq(column + 1)]
-            with m.If(row_end):
-                m.d.sync += [column.eq(0), place.eq(0), row.eq(row + 1), room.eq(0)]
-                m.d.sync += busy.eq(~last_row)
-        # A row counts once its last word is written, a cycle after the grant.
-        m.d.sync += filled.eq(step & row_end)
-        with m.If(~self.start):
-            m.d.sync += self.ahead.eq(self.ahead + filled - self.retire)
-        m.d.sync += [
-            self.write.eq(step & (inside | p.minus_one)),
-            self.write_row.eq(row),
-            self.write_column.eq(place),
-        ]
-        bottom = (row == g.rows + 1) & g.odd_rows
-        edge = (column == g.columns + 1) & g.odd_columns
-        gone = Cat(bottom & (lane >> 1) | edge & (lane & 1) for lane in range(LANES))
-        counts = within_columns | ((column == 0) & left) | ((column != 0) & right)
-        m.d.sync += self.write_lanes.eq(Mux(within_rows & counts, ~gone, 0))
-        return m
+            with m.If(word.row_end):
+                m.d.sync += [column.eq(0), place.eq(0), row.eq(row + 1), more.eq(~last_row)]
+        with m.If(self.start):
+            m.d.sync += [more.eq(1), row.eq(0)]
+        return row
 
 
 def mask_lanes(word: Value, lanes: Value) -> Value:

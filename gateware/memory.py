@@ -1,59 +1,59 @@
-"""The port to the large memory: 64 bits wide, one access a cycle."""
+"""The port to a large memory, one access a cycle."""
 
 from amaranth import unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-ADDRESS_WIDTH = 15  # bits; a board with fewer words leaves the upper ones unconnected
-WORD_WIDTH = 64
+from bnnhw.gateware.parameters import ADDRESS_WIDTH, WORD_WIDTH
+
 NIBBLES = WORD_WIDTH // 4
 
 
 class MemorySignature(wiring.Signature):
     """One access a cycle, seen by the requester. Read data is valid in the cycle after.
 
-    Read data after a cycle with `write` set is undefined. On iCE40 the memory is four SPRAMs
-    side by side; bit 0 of the word is bit 0 of the first.
+    Read data after a cycle with `write` set is undefined. On iCE40 the memory of 64 bits is four
+    SPRAMs side by side; bit 0 of the word is bit 0 of the first.
 
     Members
     -------
     address : Out(15)                   of the word
-    write_data : Out(64)                with `write`
+    write_data : Out(width)             with `write`
     write_mask : Out(16)                a bit for each nibble, 1 writes it; with `write`
     write : Out(1)                      the access is a write
-    read_data : In(64)                  the word of the cycle before, unless that wrote
+    read_data : In(width)               the word of the cycle before, unless that wrote
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WORD_WIDTH) -> None:
         super().__init__(
             {
                 "address": Out(unsigned(ADDRESS_WIDTH)),
-                "write_data": Out(unsigned(WORD_WIDTH)),
-                "write_mask": Out(unsigned(NIBBLES)),
+                "write_data": Out(unsigned(width)),
+                "write_mask": Out(unsigned(width // 4)),
                 "write": Out(1),
-                "read_data": In(unsigned(WORD_WIDTH)),
+                "read_data": In(unsigned(width)),
             }
         )
 
 
 class FetchRequest(wiring.Signature):
-    """A word wanted from the memory; its data come the cycle after `grant`.
+    """A word wanted from the memory; its data come in the second cycle after `grant`.
 
     Members
     -------
     request : Out(1)                    a word is wanted
-    grant : In(1)                       it is read in this cycle
+    grant : In(1)                       it is read in the next cycle
     address : Out(15)                   of the word; with `request`
-    data : In(64)                       the word, in the cycle after `grant`
+    data : In(width)                    the word, in the second cycle after `grant`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WORD_WIDTH) -> None:
         super().__init__(
             {
                 "request": Out(1),
                 "grant": In(1),
                 "address": Out(unsigned(ADDRESS_WIDTH)),
-                "data": In(unsigned(WORD_WIDTH)),
+                "data": In(unsigned(width)),
             }
         )
 
@@ -65,17 +65,17 @@ class WriteRequest(wiring.Signature):
     -------
     request : Out(1)                    a word is to be written
     grant : In(1)                       it is written in this cycle
-    address, data : Out(15), Out(64)    of the word; with `request`
-    mask : Out(16)                      a bit for each nibble, 1 writes it; with `request`
+    address, data : Out(15), Out(width)    of the word; with `request`
+    mask : Out(width / 4)               a bit for each nibble, 1 writes it; with `request`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WORD_WIDTH) -> None:
         super().__init__(
             {
                 "request": Out(1),
                 "grant": In(1),
                 "address": Out(unsigned(ADDRESS_WIDTH)),
-                "data": Out(unsigned(WORD_WIDTH)),
-                "mask": Out(unsigned(NIBBLES)),
+                "data": Out(unsigned(width)),
+                "mask": Out(unsigned(width // 4)),
             }
         )

@@ -6,12 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.array import WINDOW
 from bnnhw.gateware.lane import Token
-from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
-from bnnhw.gateware.parameters import FACTOR_WIDTH, LANES
+from bnnhw.gateware.memory import FetchRequest
+from bnnhw.gateware.parameters import ADDRESS_WIDTH, FACTOR_WIDTH, LANES, WORD_WIDTH
 
 
 class OperandReader(wiring.Component):
-    """The operands of the token in cycle t, four lanes, in t + 1, when the lanes want them.
+    """The operands of the token in cycle t, of its channels four lanes each, in t + 2, when the
+    lanes want them.
 
     One word a token, in memory order from `base`; the request comes with the token and cannot
     wait.
@@ -21,15 +22,21 @@ class OperandReader(wiring.Component):
     load : In(1)                        strobe: `base` is taken
     base : In(15)                       word address of the first operand; with `load`
     token : In(Token)                   in cycle t
-    operand : Out(4 x signed 16)        in t + 1
+    operand : Out(pe x 4 x signed 16)   in t + 2
     memory : Out(FetchRequest)          granted in the cycle of its request
     """
 
-    load: In(1)
-    base: In(unsigned(ADDRESS_WIDTH))
-    token: In(Token)
-    operand: Out(data.ArrayLayout(signed(16), LANES))
-    memory: Out(FetchRequest())
+    def __init__(self, pe: int = 1) -> None:
+        lanes = data.ArrayLayout(signed(16), LANES)
+        super().__init__(
+            {
+                "load": In(1),
+                "base": In(unsigned(ADDRESS_WIDTH)),
+                "token": In(Token),
+                "operand": Out(data.ArrayLayout(lanes, pe)),
+                "memory": Out(FetchRequest(WORD_WIDTH * pe)),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -2,16 +2,78 @@
 
 from dataclasses import dataclass
 
+from amaranth.utils import exact_log2
+
 LANES = 4  # pixels in parallel: a block of 2 x 2
 GROUP = 16  # channels in a feature word: synapses per tap and cycle
 TAPS = 9
 FACTOR_WIDTH, FACTOR_FRACTION = 8, 6  # bits of a spatial factor, and of them after the point
-MACS = 4  # 8-bit multiply-accumulators of the stem and the head
+WORD_WIDTH = 64  # bits of a word of the memory
+ADDRESS_WIDTH = 15  # bits; a board with fewer words leaves the upper ones unconnected
+WINDOW_ROWS = 4  # rows of blocks in the window buffer: three in use, one being filled
 GATE_SHIFT = 8  # bits dropped of the sums of a gate's layers
 
 
-@dataclass(frozen=True)
-class EngineParameters:
+@dataclass(frozen=True, kw_only=True)
+class ArrayShape:
+    """How large an engine's array and its buffers are.
+
+    pe : output channels in parallel, a power of two; each is `LANES` processing elements with their
+        lanes, weights and parameters. With more than one the residual stream lies in a memory of
+        its own, whose words are pe times as wide.
+    window_depth, weight_depth : entries of the window and weight buffers.
+    tokens : multiply-accumulators of a channel, for the 8-bit layers: in so many tokens, pe
+        channels each, their sums are handed on.
+    resident : whether the weight buffers hold the weights of all steps, which are loaded once.
+    """
+
+    pe: int = 1
+    window_depth: int = 256
+    weight_depth: int = 256
+    tokens: int = LANES
+    resident: bool = False
+
+    @property
+    def step_depth(self) -> int:
+        """Entries of the weight buffers for a step, whose next one may be loaded meanwhile."""
+        return self.weight_depth if self.resident else self.weight_depth // 2
+
+    @property
+    def window_groups(self) -> int:
+        """Groups of 16 channels that a row of blocks in the window buffer has room for."""
+        return self.window_depth // WINDOW_ROWS
+
+    @property
+    def word_width(self) -> int:
+        """Bits of a word of the residual stream."""
+        return WORD_WIDTH * self.pe
+
+    @property
+    def own_stream(self) -> bool:
+        """Whether the residual stream lies in a memory of its own."""
+        return self.pe > 1
+
+    @property
+    def macs(self) -> int:
+        """8-bit multiply-accumulators of the stem and the head."""
+        return self.pe * self.tokens
+
+    @property
+    def array_latency(self) -> int:
+        """Cycles from the window and weights to the array's sums: one more to hand them on."""
+        return 5 + (self.pe > 1)
+
+    def word_channels(self, slot_width: int) -> int:
+        """Channels of a block in one word of the residual stream, in slots of 8 or 16 bits."""
+        return self.word_width // (LANES * slot_width)
+
+    def step_channels(self, slot_width: int) -> int:
+        """Channels that `shortcut_first` and `shortcut_end` of a step count."""
+        return self.pe if self.own_stream else self.word_channels(slot_width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineParameters(ArrayShape):
     """Shape of an engine.
 
     residual_width : bits of the residual stream; it is stored in slots of 8 or 16 bits.
@@ -22,18 +84,23 @@ class EngineParameters:
     odd_maps : whether any feature map has an odd height or width.
     image_height, image_width, image_channels : the 8-bit input.
     pre_shift : bits dropped from a stem accumulator. bias_shift : of the head's bias.
+    most_groups : groups of 16 channels that a map has at most. most_words : words of the residual
+        stream in the largest map that the multipliers walk.
     classes : logits per frame. sum_width : signed bits that hold any of them.
-    window_depth, weight_depth : entries of the window and weight buffers.
     passes : whether a layer may take several steps, between which its sums lie in memory as wide
         numbers, and steps may scale what lies there; it is then stored in slots of 16 bits.
+    activation : whether lanes multiply a second time, by a slope of each channel, before they
+        saturate; without `passes`. positive : whether slopes from zero up differ from 1.0.
+        shift_out : whether what is added then is a channel's own, not the rounding half alone.
+    tiles : whether a step may make some of its map's channels; without `passes`.
     in_place : whether a step may add single pixels that lie as those it writes; with `passes`.
-    averages : whether a step may add the mean of each block; with `passes`.
+    averages : whether a step may add the mean of each block.
     spatial : whether a step may scale by a factor for each pixel; with `passes`.
     shortcut_shift : bits dropped from sums of pointwise steps; with `passes`. None: there are none.
     levels : bits of a thermometer that are stored of each byte in its place, level l being
         256 * (l + 1) / (levels + 1), rounded; an even number. 0: the 8-bit stem.
-    gaps : where the image's bits are convolved in strips, words from the end of a strip's row to
-        the next: of features read, bits and residuals written. None: the whole image at once.
+    strip_gap : where the image's bits are convolved in strips, the words of features from the end
+        of a strip's row to the next. None: the whole image at once.
     gates : whether steps may make scales for a later step, from the map that it scales: layers of
         int8 weights, on the multiply-accumulators; with `passes`.
     """
@@ -51,8 +118,8 @@ class EngineParameters:
     pre_shift: int
     bias_shift: int
     classes: int
-    window_depth: int = 256
-    weight_depth: int = 256
+    most_groups: int = 64
+    most_words: int = 1 << 14
     passes: bool = False
     in_place: bool = False
     averages: bool = False
@@ -60,8 +127,12 @@ class EngineParameters:
     sum_width: int = 32
     shortcut_shift: int | None = None
     levels: int = 0
-    gaps: tuple[int, int, int] | None = None
+    strip_gap: int | None = None
     gates: bool = False
+    activation: bool = False
+    positive: bool = False
+    shift_out: bool = False
+    tiles: bool = False
 
     def __post_init__(self) -> None:
         if not 8 <= self.residual_width <= 16:
@@ -70,7 +141,27 @@ class EngineParameters:
             raise ValueError(
                 f"passes: residual_width + guard = {self.residual_width + self.guard}, not 15"
             )
-        for name in ("in_place", "averages", "spatial", "gates"):
+        if self.activation and self.passes:
+            raise ValueError("activation: not with passes")
+        if self.activation and (self.residual_width + self.guard > 15 or not 8 <= self.shift <= 13):
+            raise ValueError(
+                f"activation: residual_width + guard = {self.residual_width + self.guard}, not 15, "
+                f"or shift={self.shift} not in [8, 13]"
+            )
+        if self.pe not in (1, 2, 4, 8):
+            raise ValueError(f"pe={self.pe} is not 1, 2, 4 or 8")
+        if self.tokens not in (1, 2, LANES) or self.macs > GROUP:
+            raise ValueError(f"tokens={self.tokens}, pe={self.pe}: more than {GROUP} sums at once")
+        if self.tokens < LANES and (self.gates or self.pointwise):
+            raise ValueError(f"tokens={self.tokens}: gates and shortcut_shift need {LANES}")
+        if self.pe > 1 and (self.gates or self.pointwise or self.spatial):
+            raise ValueError(f"pe={self.pe}: gates, shortcut_shift and spatial need 1")
+        if self.tiles and self.passes:
+            raise ValueError("tiles: not with passes")
+        for name in ("positive", "shift_out"):
+            if getattr(self, name) and not self.activation:
+                raise ValueError(f"{name}: needs activation")
+        for name in ("in_place", "spatial", "gates"):
             if getattr(self, name) and not self.passes:
                 raise ValueError(f"{name}: needs passes")
         if self.spatial and not FACTOR_FRACTION <= self.shift <= 13:
@@ -81,8 +172,8 @@ class EngineParameters:
             raise ValueError("shortcut_shift: needs passes")
         if self.levels % 2 or not 0 <= self.levels < 256:
             raise ValueError(f"levels={self.levels} is not an even number below 256")
-        if self.gaps and not self.levels:
-            raise ValueError("gaps: need levels")
+        if self.strips and not self.levels:
+            raise ValueError("strip_gap: needs levels")
         for name in ("window_depth", "weight_depth"):
             depth = getattr(self, name)
             if depth < 16 or depth & (depth - 1):
@@ -97,6 +188,15 @@ class EngineParameters:
     def stream_width(self) -> int:
         """Signed bits of what is read from a slot."""
         return 16 if self.passes else self.residual_width
+
+    @property
+    def added_width(self) -> int:
+        """Signed bits of what lanes add: residuals, or wide numbers where there are means."""
+        return self.residual_width + self.guard if self._means_alone else self.stream_width
+
+    @property
+    def _means_alone(self) -> bool:
+        return self.averages and not self.passes
 
     @property
     def pointwise(self) -> bool:
@@ -119,6 +219,37 @@ class EngineParameters:
         return max(2, self.residual_width + self.guard - 8)
 
     @property
-    def word_channels(self) -> int:
-        """Channels of a block in one 64-bit word."""
-        return 64 // (LANES * self.slot_width)
+    def map_bits(self) -> int:
+        """Bits of a row or a column of a map, counted with a border."""
+        return (max(self.image_height, self.image_width) + 1).bit_length()
+
+    @property
+    def group_bits(self) -> int:
+        """Bits of a group's number."""
+        return max(1, (self.most_groups - 1).bit_length())
+
+    @property
+    def class_bits(self) -> int:
+        """Bits of a class, or of the outputs of a gate's layer in fours."""
+        most = max(self.classes, GROUP // LANES * self.most_groups if self.gates else 0)
+        return max(exact_log2(self.macs), (most - 1).bit_length())
+
+    @property
+    def strips(self) -> bool:
+        """Whether the image's bits are convolved in strips."""
+        return self.strip_gap is not None
+
+    @property
+    def group_words(self) -> int:
+        """Words of the residual stream that a block's 16 channels are."""
+        return GROUP // self.per_word
+
+    @property
+    def per_word(self) -> int:
+        """Channels of a block in one word of the residual stream."""
+        return self.word_channels(self.slot_width)
+
+    @property
+    def halves(self) -> int:
+        """Tokens whose channels are in one word of the residual stream."""
+        return WORD_WIDTH // (LANES * self.slot_width)

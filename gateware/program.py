@@ -1,14 +1,15 @@
-"""The engine's program: one descriptor of three 64-bit words a step, at the memory's start."""
+"""The engine's program, at the memory's start: the first step's Load, then five words a step."""
 
-from amaranth import unsigned
+from amaranth import signed, unsigned
 from amaranth.lib import data, enum
 
-from bnnhw.gateware.memory import ADDRESS_WIDTH
+from bnnhw.gateware.parameters import ADDRESS_WIDTH
 
-DESCRIPTOR_WORDS = 3
+DESCRIPTOR_WORDS = 5
 PERIOD_WIDTH = 8  # bits: as many channels as 16 folds have
 WALK_WIDTH = 14  # bits: as many words as a map that the multipliers walk may have
-LOAD_WIDTH = 10  # bits: as many words as the entries of the weight buffer have
+LOAD_WIDTH = 16  # bits: as many words as the entries of the weight buffers have
+ENTRY_WIDTH = 12  # bits: as many entries as the weight buffers that hold all weights have
 
 
 class Kind(enum.Enum, shape=2):  # type: ignore[call-arg]
@@ -76,38 +77,69 @@ class Geometry(data.Struct):
 
 class EntryRows(data.Struct):
     """Which of the three words of an entry of the weights are there: not the first where it is
-    skipped, not the last where it is."""
+    skipped, not the last where it is; the first alone, and none of slopes, of entries of bytes."""
 
     skip_first: 1
     skip_last: 1
+    first_only: 1
 
 
 class Sources(data.Struct):
-    """Word 1. Word addresses of what is read: `weights`, of which `weight_words` are loaded,
-    `features` (bits or factors; residuals in the head and pointwise) and `shortcut`, of which a
-    mean has `period` + 1 channels: the output's after these have them from the first on."""
+    """Word 1. Word addresses of what is read: `features` (bits or factors; residuals in the head
+    and pointwise) and `shortcut`, of which a mean has `period` + 1: the output's channels after
+    theirs have them from the first on.
+    """
 
-    weights: unsigned(ADDRESS_WIDTH)
-    weight_words: LOAD_WIDTH
     features: unsigned(ADDRESS_WIDTH)
     shortcut: unsigned(ADDRESS_WIDTH)
     period: PERIOD_WIDTH
-    _unused: 1
+    _unused: 26
 
 
 class Sinks(data.Struct):
     """Word 2. Word addresses of what is written: bits and residuals; `head_words` are feature words
     less one, in the head of the map, pointwise of a block. `operand` is read: what is scaled.
-    `upper` : factors are the upper bytes of their words. `rows` of each entry of the weights are
-    loaded; others keep what they hold."""
+    `upper` : factors are the upper bytes of their words."""
 
     bits: unsigned(ADDRESS_WIDTH)
     residual: unsigned(ADDRESS_WIDTH)
     head_words: WALK_WIDTH
     operand: unsigned(ADDRESS_WIDTH)
     upper: 1
+    _unused: 4
+
+
+class Walk(data.Struct):
+    """Word 3. How what is written goes on after a position, and after a row of positions: by so
+    many groups of 16 channels further than the next, or by fewer than none, back. Of single pixels
+    the one is back to the block's first, after its left columns, the other to the row's, after its
+    upper rows. A step may make a tile of a map's channels, then both are over the others; or a
+    strip of the map, then the second is over the rest of the row.
+
+    entry : first of the step's in the weight buffers, where these hold the weights of all steps.
+    """
+
+    position: signed(8)
+    row: signed(ADDRESS_WIDTH)
+    entry: ENTRY_WIDTH
+    _unused: 29
+
+
+class Load(data.Struct):
+    """Word 4. Of the next step's weights, which are loaded while this step runs if `ahead`, else
+    after it: `weights` is the first word's address, `words` their number. `rows` of each entry are
+    there; others keep what they hold. With an activation the first of each `folds` + 1 entries has
+    a fourth row. In the program's word 0: the first step's. Where the buffers hold the weights of
+    all steps, all are loaded once, from `entry` on, before the first frame.
+    """
+
+    weights: unsigned(ADDRESS_WIDTH)
+    words: LOAD_WIDTH
     rows: EntryRows
-    _unused: 2
+    folds: 4
+    ahead: 1
+    entry: ENTRY_WIDTH
+    _unused: 13
 
 
 class Descriptor(data.Struct):
@@ -116,3 +148,5 @@ class Descriptor(data.Struct):
     geometry: Geometry
     sources: Sources
     sinks: Sinks
+    walk: Walk
+    load: Load

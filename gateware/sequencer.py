@@ -1,33 +1,149 @@
-"""Runs the program: fetches a step's descriptor and weights, starts its unit, waits for it."""
+"""Runs the program: fetches steps' descriptors and weights, starts their units, waits for them."""
 
-from amaranth import Module, Mux, Signal, unsigned
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from bnnhw.gateware.memory import ADDRESS_WIDTH, FetchRequest
+from bnnhw.gateware.memory import FetchRequest
+from bnnhw.gateware.parameters import ADDRESS_WIDTH
 from bnnhw.gateware.program import (
     DESCRIPTOR_WORDS,
     LOAD_WIDTH,
-    EntryRows,
     Geometry,
     Kind,
+    Load,
     Sinks,
     Sources,
+    Walk,
 )
+
+WORDS_GEOMETRY, WORDS_SOURCES, WORDS_SINKS, WORDS_WALK, WORDS_LOAD = range(DESCRIPTOR_WORDS)
+
+
+HANDED = 2  # cycles in which a word is handed on to many buffers
+
+
+class WeightLoader(wiring.Component):
+    """Fetches a step's weights, as its Load says, and writes them to the weight buffer.
+
+    `start` takes `load`; while `allowed` words are asked for. `done` is high once all are
+    written, with many buffers HANDED cycles later, and before the first start. An entry has the
+    rows of its first channel, then the next one's, `pe` in all. With `slopes` those of the
+    first of each `folds` + 1 entries have four rows.
+
+    Members
+    -------
+    start : In(1)                       strobe: `load` is taken
+    load : In(Load)                     with `start`
+    allowed : In(1)                     words may be asked for
+    done : Out(1)                       all are written
+    fetch : Out(FetchRequest)           reads the words
+    write : Out(1)                      `fetch.data` is a word in this cycle
+    entry, row : Out(entry), Out(2)     where it is written to; with `write`
+    channel : Out(range(pe))            whose; with `write`
+
+    Entries are written from 0, or, if all are `resident`, from the load's `entry` on.
+    """
+
+    def __init__(
+        self, *, weight_depth: int, passes: bool = False, slopes: bool = False, pe: int = 1,
+        resident: bool = False,
+    ) -> None:  # fmt: skip
+        self._most = (3 + slopes) * weight_depth * pe
+        if self._most >= 1 << LOAD_WIDTH:
+            most = (1 << LOAD_WIDTH) - 1
+            raise ValueError(
+                f"weight_depth={weight_depth}: a step can load no more than {most} words"
+            )
+        self._passes, self._slopes, self._pe, self._resident = passes, slopes, pe, resident
+        super().__init__(
+            {
+                "start": In(1),
+                "load": In(Load),
+                "allowed": In(1),
+                "done": Out(1),
+                "fetch": Out(FetchRequest()),
+                "write": Out(1),
+                "entry": Out(unsigned(exact_log2(weight_depth))),
+                "row": Out(2),
+                "channel": Out(range(pe)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        left, wanted = Signal(range(self._most + 1)), Signal()  # wanted: left is not 0
+        asked, taken = Signal(), Signal()
+        handed = Signal(HANDED)  # words on their way to the buffers
+        m.d.comb += [
+            self.fetch.request.eq(wanted & self.allowed),
+            taken.eq(self.fetch.request & self.fetch.grant),
+            self.done.eq(~wanted & ~asked & ~self.write & (handed == 0)),
+        ]
+        m.d.sync += handed.eq(Cat(self.write, handed) if self._pe > 1 else 0)
+        m.d.sync += [asked.eq(taken), self.write.eq(asked)]
+        with m.If(taken):
+            m.d.sync += [self.fetch.address.eq(self.fetch.address + 1), left.eq(left - 1)]
+            with m.If(left == 1):
+                m.d.sync += wanted.eq(0)
+        self._rows(m)
+        with m.If(self.start):
+            m.d.sync += [
+                self.fetch.address.eq(self.load.weights),
+                left.eq(self.load.words),
+                wanted.eq(1),
+            ]
+        return m
+
+    def _rows(self, m: Module) -> None:
+        """Where the word that arrives is written."""
+        first: Any = 0
+        last: Any = 2
+        channel_end = self.channel == self._pe - 1
+        rows = Signal.like(self.load.rows)
+        if self._passes or self._pe > 1:
+            with m.If(self.start):
+                m.d.sync += rows.eq(self.load.rows)
+        if self._passes:
+            first, last = rows.skip_first, Mux(rows.skip_last, 1, 2)
+        if self._slopes:
+            fold, folds = Signal(4), Signal(4)
+            last = Mux(fold == 0, 3, 2)
+        if self._pe > 1:
+            last = Mux(rows.first_only, 0, last)
+        with m.If(self.write):
+            m.d.sync += self.row.eq(self.row + 1)
+            with m.If(self.row == last):
+                m.d.sync += [self.row.eq(first), self.channel.eq(self.channel + 1)]
+            with m.If((self.row == last) & channel_end):
+                m.d.sync += self.entry.eq(self.entry + 1)
+                if self._slopes:
+                    m.d.sync += fold.eq(Mux(fold == folds, 0, fold + 1))
+        with m.If(self.start):
+            m.d.sync += self.entry.eq(self.load.entry if self._resident else 0)
+            m.d.sync += self.row.eq(self.load.rows.skip_first)
+            m.d.sync += self.channel.eq(0)
+            if self._slopes:
+                m.d.sync += [fold.eq(0), folds.eq(self.load.folds)]
 
 
 class Sequencer(wiring.Component):
     """Steps through the program while `run` is high, over and over: one round a frame.
 
-    `load_sinks`, with the descriptor's third word in `sinks`, and `load_sources`, with `sources`,
-    are strobes for the units' address counters. `start_*` strobes follow once the weights are
-    in. The step ends when `idle`; `step_done` marks its last cycle, `frame_done` its frame's.
+    `load_sources`, with the descriptor's second word in `sources`, and `load_sinks`, with `sinks`,
+    are strobes for the units' address counters. A `start_*` strobe follows. The step ends when
+    `idle`; `step_done` marks a cycle in which all that it wrote is in memory, `frame_done` its
+    frame's last.
 
-    The fetch port reads consecutive words: the descriptor, the weights, and while a convolution
-    runs its features, of which the window loader asks `more`; `more_taken` is its grant. After a
-    word given with `skip`, `gap` words are left out. While the multipliers run, `lends`
-    is high and no word is asked for. With `image_bits` the stem is a convolution.
+    The fetch port reads the descriptor and, while a convolution runs, its features, of which the
+    window loader asks `more`; `more_taken` is its grant. After a word given with `skip`, `gap`
+    words are left out. In other cycles it reads the next step's weights, which go to the half of
+    the weight buffer that is not `half`. While the multipliers run no feature is asked for. With
+    `image_bits` the stem is a convolution. `slopes`, `passes`, `pe`: as
+    WeightLoader. Where all weights are `resident` a round without a frame loads them.
 
     Members
     -------
@@ -39,7 +155,6 @@ class Sequencer(wiring.Component):
     load_sources, load_sinks : Out(1)   strobes
     start_stem, start_conv, start_head, start_pointwise : Out(1)    strobes
     step : Out(8)                       number of the step
-    lends : Out(1)                      the fetch port is the multipliers'
     convolves : Out(1)                  the step is a convolution
     step_done, frame_done : Out(1)      strobes
     fetch : Out(FetchRequest)           reads program, weights and features
@@ -47,17 +162,21 @@ class Sequencer(wiring.Component):
     more_taken : Out(1)                 it is granted; combinational
     skip : In(1)                        `gap` words are left out after this one; with `more`
     write_weights : Out(1)              `fetch.data` goes to the weight buffer in this cycle
-    write_entry, write_row : Out(entry), Out(2)    where to; with `write_weights`
+    write_entry, write_row, write_channel : Out    where to; with `write_weights`
+    half : Out(1)                       of the weight buffer, which the step reads
+    ready : Out(1)                      frames may come; stays high
+    walk : Out(Walk)                    descriptor word 3; from START to the step's end
+    entry : Out(entry)                  of it
     """
 
     def __init__(
-        self, *, weight_depth: int, passes: bool = False, image_bits: bool = False, gap: int = 0
-    ) -> None:
-        if 3 * weight_depth >= 1 << LOAD_WIDTH:
-            raise ValueError(f"weight_depth={weight_depth}: a step can load no more than 256")
-        self._passes = passes
-        self._entry = unsigned(exact_log2(weight_depth))
-        self._image_bits, self._gap = image_bits, gap
+        self, *, weight_depth: int, passes: bool = False, slopes: bool = False, pe: int = 1,
+        resident: bool = False, image_bits: bool = False, gap: int = 0,
+    ) -> None:  # fmt: skip
+        self._loader = WeightLoader(
+            weight_depth=weight_depth, passes=passes, slopes=slopes, pe=pe, resident=resident
+        )
+        self._image_bits, self._gap, self._resident = image_bits, gap, resident
         super().__init__(
             {
                 "run": In(1),
@@ -73,7 +192,6 @@ class Sequencer(wiring.Component):
                 "start_head": Out(1),
                 "start_pointwise": Out(1),
                 "step": Out(8),
-                "lends": Out(1),
                 "convolves": Out(1),
                 "step_done": Out(1),
                 "frame_done": Out(1),
@@ -81,47 +199,69 @@ class Sequencer(wiring.Component):
                 "more": In(1),
                 "more_taken": Out(1),
                 "skip": In(1),
+                "half": Out(1),
+                "ready": Out(1),
+                "walk": Out(Walk),
+                "entry": Out(self._loader.entry.shape()),
                 "write_weights": Out(1),
-                "write_entry": Out(self._entry),
+                "write_entry": Out(self._loader.entry.shape()),
                 "write_row": Out(2),
+                "write_channel": Out(self._loader.channel.shape()),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        program = Signal(ADDRESS_WIDTH)
-        left, pending = Signal(LOAD_WIDTH), Signal(LOAD_WIDTH)
-        wanted = Signal()  # left is not 0
-        weights = Signal(ADDRESS_WIDTH)
-        rows = Signal(EntryRows)
-        arrived = Signal()
-        taken = Signal()
+        m.submodules.loader = loader = self._loader
+        address, program = Signal(ADDRESS_WIDTH), Signal(ADDRESS_WIDTH, init=1)
+        own, taken, asked, arrived = (Signal() for _ in range(4))
         m.d.comb += [
-            taken.eq(self.fetch.request & self.fetch.grant),
+            self.fetch.request.eq(own | loader.fetch.request),
+            self.fetch.address.eq(Mux(own, address, loader.fetch.address)),
+            loader.fetch.grant.eq(self.fetch.grant & ~own),
+            taken.eq(own & self.fetch.grant),
             self.sources.eq(self.fetch.data),
             self.sinks.eq(self.fetch.data),
+            self.entry.eq(self.walk.entry),
+            loader.load.eq(self.fetch.data),
+            self.write_weights.eq(loader.write),
+            self.write_entry.eq(loader.entry),
+            self.write_row.eq(loader.row),
+            self.write_channel.eq(loader.channel),
         ]
         with m.If(taken):
             step = Mux(self.skip, self._gap + 1, 1) if self._gap else 1
-            m.d.sync += [self.fetch.address.eq(self.fetch.address + step), left.eq(left - 1)]
-            with m.If(left == 1):
-                m.d.sync += wanted.eq(0)
-        m.d.sync += arrived.eq(taken)
+            m.d.sync += address.eq(address + step)
+        m.d.sync += [asked.eq(taken), arrived.eq(asked)]
 
+        # Words of a descriptor that are to be fetched, and the place of the next to arrive.
+        left, word = Signal(range(DESCRIPTOR_WORDS + 1)), Signal(range(DESCRIPTOR_WORDS))
+        booted, quiet, ahead = Signal(), Signal(), Signal()
+        primed = booted
+        if self._resident:
+            primed = Signal()
+        m.d.comb += self.ready.eq(primed if self._resident else self.run)
+        last_step = self.geometry.last
         kind, stem = self.geometry.kind, self.geometry.kind == Kind.STEM
         m.d.comb += self.convolves.eq((kind == Kind.CONV) | (stem & self._image_bits))
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [self.fetch.address.eq(program), left.eq(DESCRIPTOR_WORDS)]
-                m.d.sync += wanted.eq(1)
+                with m.If(booted):
+                    m.d.sync += [address.eq(program), left.eq(DESCRIPTOR_WORDS), word.eq(0)]
+                with m.Else():
+                    m.d.sync += [address.eq(0), left.eq(1), word.eq(WORDS_LOAD)]
                 with m.If(self.run):
                     m.next = "DESCRIPTOR"
             with m.State("DESCRIPTOR"):
-                m.d.comb += self.fetch.request.eq(wanted)
-                self._descriptor(m, arrived, left, pending, weights, wanted, rows)
-            with m.State("WEIGHTS"):
-                m.d.comb += [self.fetch.request.eq(wanted), self.write_weights.eq(arrived)]
-                self._weights(m, arrived, wanted, rows)
+                m.d.comb += own.eq(left != 0)
+                with m.If(taken):
+                    m.d.sync += left.eq(left - 1)
+                with m.If(arrived):
+                    self._descriptor(m, loader, word, ahead, primed)
+                    with m.If(word == WORDS_LOAD):
+                        m.next = "START"
+                        with m.If(~primed):
+                            m.next = "WEIGHTS"
             with m.State("START"):
                 m.d.comb += [
                     self.start_stem.eq(stem & ~self.convolves),
@@ -129,62 +269,52 @@ class Sequencer(wiring.Component):
                     self.start_head.eq(kind == Kind.HEAD),
                     self.start_pointwise.eq(kind == Kind.POINTWISE),
                 ]
+                m.d.sync += address.eq(self.features)
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += [self.fetch.request.eq(self.more), self.more_taken.eq(taken)]
-                m.d.comb += self.lends.eq(~self.convolves)
-                with m.If(self.idle):
-                    m.d.comb += [self.step_done.eq(1), self.frame_done.eq(self.geometry.last)]
-                    m.d.sync += [
-                        program.eq(program + DESCRIPTOR_WORDS),
-                        self.step.eq(self.step + 1),
-                    ]
-                    with m.If(self.geometry.last):
-                        m.d.sync += [program.eq(0), self.step.eq(0)]
+                m.d.comb += [
+                    own.eq(self.more),
+                    self.more_taken.eq(taken),
+                    loader.allowed.eq(ahead),
+                ]
+                # What was granted last is in the memory a cycle later.
+                m.d.sync += quiet.eq(self.idle & ~quiet)
+                with m.If(quiet):
+                    m.d.comb += [self.step_done.eq(1), self.frame_done.eq(last_step)]
+                    self._advance(m, program)
+                    m.next = "WEIGHTS"
+            with m.State("WEIGHTS"):
+                m.d.comb += loader.allowed.eq(1)
+                with m.If(loader.done):
+                    m.d.sync += [booted.eq(1), self.half.eq(~self.half & (not self._resident))]
+                    if self._resident:
+                        with m.If(booted & ~primed):
+                            self._advance(m, program)
+                            m.d.sync += primed.eq(last_step)
                     m.next = "IDLE"
         return m
 
-    def _descriptor(
-        self,
-        m: Module,
-        arrived: Signal,
-        left: Signal,
-        pending: Signal,
-        weights: Signal,
-        wanted: Signal,
-        rows: Signal,
-    ) -> None:
-        """A word arrives a cycle after it was counted: 2, 1, 0 are left after each."""
-        with m.If(arrived):
-            with m.Switch(left):
-                with m.Case(2):
-                    m.d.sync += self.geometry.eq(self.fetch.data)
-                with m.Case(1):
-                    m.d.comb += self.load_sources.eq(1)
-                    m.d.sync += [
-                        self.features.eq(self.sources.features),
-                        pending.eq(self.sources.weight_words),
-                        weights.eq(self.sources.weights),
-                    ]
-                with m.Case(0):
-                    m.d.comb += self.load_sinks.eq(1)
-                    m.d.sync += [
-                        self.fetch.address.eq(weights),
-                        left.eq(pending),
-                        wanted.eq(1),
-                        self.write_entry.eq(0),
-                        self.write_row.eq(self.sinks.rows.skip_first if self._passes else 0),
-                    ]
-                    if self._passes:
-                        m.d.sync += rows.eq(self.sinks.rows)
-                    m.next = "WEIGHTS"
+    def _advance(self, m: Module, program: Signal) -> None:
+        """On to the next step's descriptor, after the last one's to the first's."""
+        m.d.sync += [program.eq(program + DESCRIPTOR_WORDS), self.step.eq(self.step + 1)]
+        with m.If(self.geometry.last):
+            m.d.sync += [program.eq(1), self.step.eq(0)]
 
-    def _weights(self, m: Module, arrived: Signal, wanted: Signal, rows: Signal) -> None:
-        with m.If(arrived):
-            m.d.sync += self.write_row.eq(self.write_row + 1)
-            with m.If(self.write_row == Mux(rows.skip_last, 1, 2)):
-                m.d.sync += self.write_row.eq(rows.skip_first)
-                m.d.sync += self.write_entry.eq(self.write_entry + 1)
-            with m.If(~wanted):
-                m.d.sync += self.fetch.address.eq(self.features)
-                m.next = "START"
+    def _descriptor(
+        self, m: Module, loader: WeightLoader, word: Signal, ahead: Signal, primed: Signal
+    ) -> None:
+        """Takes the word that arrives."""
+        m.d.sync += word.eq(word + 1)
+        with m.Switch(word):
+            with m.Case(WORDS_GEOMETRY):
+                m.d.sync += self.geometry.eq(self.fetch.data)
+            with m.Case(WORDS_SOURCES):
+                m.d.comb += self.load_sources.eq(1)
+                m.d.sync += self.features.eq(self.sources.features)
+            with m.Case(WORDS_SINKS):
+                m.d.comb += self.load_sinks.eq(1)
+            with m.Case(WORDS_WALK):
+                m.d.sync += self.walk.eq(self.fetch.data)
+            with m.Case(WORDS_LOAD):
+                m.d.comb += loader.start.eq(~primed if self._resident else 1)
+                m.d.sync += ahead.eq(loader.load.ahead)

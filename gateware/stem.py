@@ -3,9 +3,9 @@
 from amaranth import Cat, Const, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
-from bnnhw.gateware.memory import ADDRESS_WIDTH
-from bnnhw.gateware.parameters import EngineParameters
+from bnnhw.gateware.parameters import ADDRESS_WIDTH, GROUP, EngineParameters
 from bnnhw.gateware.program import Geometry
 
 SIGNATURE = wiring.Signature(
@@ -33,8 +33,8 @@ SIGNATURE = wiring.Signature(
 class StemWalker(wiring.Component):
     """For each pixel, for each four channels, for each tap: one word, a byte per input channel.
 
-    A word of the image is one pixel. `word` and `padded` mark the cycle after a grant: a pixel's
-    bytes are there, or the tap lies outside and counts as zero. `next` asks for a tap while high;
+    A word of the image is one pixel. `taken` marks a tap: a pixel's bytes come in the second cycle
+    after, or, where `padded`, it lies outside and counts as zero. `next` asks for a tap while high;
     `last` accompanies the last tap of four channels. A pixel starts when the image row below it
     has been received: `received` rows, or all with `complete`.
 
@@ -45,7 +45,7 @@ class StemWalker(wiring.Component):
     base : In(15)                       word address of the image; with `start`
     received, complete : In(9), In(1)   rows of the image in memory; all are
     next : In(1)                        another tap is wanted
-    taken : Out(1)                      the tap is walked; its data come in the next cycle
+    taken : Out(1)                      the tap is walked; its data come two cycles later
     padded : Out(1)                     it lies outside; with `taken`
     last : Out(1)                       the last tap of four channels; with `taken`
     group_end, position_end, row_end : Out(1)    these four channels end it; with `last`
@@ -61,7 +61,9 @@ class StemWalker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         p, g = self._parameters, self.geometry
-        row, column, quad = Signal(8), Signal(8), Signal(8)
+        some = exact_log2(GROUP // p.macs)
+        row, column = Signal(p.map_bits), Signal(p.map_bits)
+        quad = Signal(some + p.group_bits)
         ky, kx = Signal(range(3)), Signal(range(3))
         corner, address = Signal(ADDRESS_WIDTH), Signal(ADDRESS_WIDTH)
         outside, allowed, quads_end = Signal(), Signal(), Signal()
@@ -69,10 +71,10 @@ class StemWalker(wiring.Component):
         # The counters change with a last tap only, and some cycles pass before the next is asked.
         m.d.sync += [
             top.eq(row == 0),
-            bottom.eq(row == g.rows),
+            bottom.eq(row == g.rows[: p.map_bits]),
             left.eq(column == 0),
-            right.eq(column == g.columns),
-            quads_end.eq(quad == Cat(Const(3, 2), g.groups)),
+            right.eq(column == g.columns[: p.map_bits]),
+            quads_end.eq(quad == Cat(Const((1 << some) - 1, some), g.groups[: p.group_bits])),
             received.eq(self.busy & (self.complete | (self.received > row + 1))),
         ]
         m.d.comb += [
@@ -85,7 +87,7 @@ class StemWalker(wiring.Component):
             self.taken.eq(allowed & (outside | self.grant)),
             self.padded.eq(outside),
             self.last.eq((ky == 2) & (kx == 2)),
-            self.group_end.eq(quad[:2] == 3),
+            self.group_end.eq(quad[:some].all() if some else 1),
             self.position_end.eq(quads_end),
             self.row_end.eq(quads_end & right),
         ]

@@ -1,28 +1,46 @@
 """What leaves the lanes: residual words and words of bits, with their addresses."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from bnnhw.gateware.lane import Token
-from bnnhw.gateware.memory import ADDRESS_WIDTH, NIBBLES, WriteRequest
-from bnnhw.gateware.parameters import GROUP, LANES, EngineParameters
+from bnnhw.gateware.memory import NIBBLES, WriteRequest
+from bnnhw.gateware.parameters import ADDRESS_WIDTH, GROUP, LANES, EngineParameters
+from bnnhw.gateware.program import Walk
+
+
+def further(address: Value, step: Value, beyond: Value, unit: int) -> Value:
+    """Returns the address `step` words and `beyond` times a unit of words on.
+
+    unit : a power of two. A step is less than it, or 0 or 1.
+    """
+    if unit == 1:  # the step is the carry
+        return (Cat(step, address) + Cat(step, beyond))[1:]
+    return address + Cat(step, Const(0, exact_log2(unit) - len(step)), beyond)
 
 
 class BlockAddress(wiring.Component):
     """Address of the next word of an output map, which is stored block by block.
 
-    Usually words follow each other. With `single` a position is one pixel, so that a block is
-    visited twice in each of two rows of positions: `lane` = 2 * row + column in the block.
-    `advance` marks a word written, `position_end` and `row_end` that it ends these. With `strip`
-    the map is wider than the rows of positions: `gap` words are left out after each. With `steps`
-    words follow each other `apart` words.
+    Usually words follow each other. After a position, or at the end of a row of positions, `walk`
+    says how far beyond the next word it goes on. With `single` a position is one pixel, so that a
+    block is visited twice in each of two rows of positions: `lane` = 2 * row + column in the block.
+    Then the walk applies after the upper rows and the left columns alone, and is back to where the
+    row, or the block, begins. `advance` marks a word written, `position_end` and `row_end` that it
+    ends these. With `steps` words follow each other `apart` words.
+
+    Parameters
+    ----------
+    unit : words of a group of 16 channels, in which the walk counts; a power of two
 
     Members
     -------
     load : In(1)                        strobe: `base` is taken
     base : In(15)                       word address of the map; with `load`
-    single, strip : In(1)               of the step; constant while it runs
+    single : In(1)                      of the step; constant while it runs
+    walk : In(Walk)                     of the step; constant while it runs
     advance : In(1)                     strobe: the word at `address` is written
     position_end, row_end : In(1)       that word ends these; with `advance`
     apart : In(2)                       words to the next, with `steps`; with `advance`
@@ -33,7 +51,7 @@ class BlockAddress(wiring.Component):
     load: In(1)
     base: In(unsigned(ADDRESS_WIDTH))
     single: In(1)
-    strip: In(1)
+    walk: In(Walk)
     advance: In(1)
     position_end: In(1)
     row_end: In(1)
@@ -41,36 +59,30 @@ class BlockAddress(wiring.Component):
     address: Out(unsigned(ADDRESS_WIDTH))
     lane: Out(range(LANES))
 
-    def __init__(self, *, gap: int = 0, steps: bool = False) -> None:
-        self._gap, self._steps = gap, steps
+    def __init__(self, *, unit: int = 1, steps: bool = False) -> None:
+        self._unit, self._steps = unit, steps
         super().__init__()
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        block, row = Signal.like(self.address), Signal.like(self.address)
-        after = Signal.like(self.address)
         right, lower = Signal(), Signal()
-        step = self.apart if self._steps else 1
-        if self._gap:
-            step = Mux(self.strip & self.row_end, self._gap + 1, step)
-        m.d.comb += [after.eq(self.address + step), self.lane.eq(Cat(right, lower))]
+        end, stays, beyond = Signal(), Signal(), Signal(signed(ADDRESS_WIDTH))
+        m.d.comb += [
+            self.lane.eq(Cat(right, lower)),
+            stays.eq(self.single & Mux(self.row_end, lower, right)),
+            end.eq(self.position_end & ~stays),
+        ]
+        with m.If(end):
+            m.d.comb += beyond.eq(Mux(self.row_end, self.walk.row, self.walk.position))
         with m.If(self.advance):
-            m.d.sync += self.address.eq(after)
+            step = self.apart if self._steps else Const(1)
+            m.d.sync += self.address.eq(further(self.address, step, beyond, self._unit))
             with m.If(self.single & self.position_end):
                 m.d.sync += right.eq(~right)
                 with m.If(self.row_end):
                     m.d.sync += [right.eq(0), lower.eq(~lower)]
-                    with m.If(lower):
-                        m.d.sync += [row.eq(after), block.eq(after)]
-                    with m.Else():
-                        m.d.sync += [self.address.eq(row), block.eq(row)]
-                with m.Elif(right):
-                    m.d.sync += block.eq(after)
-                with m.Else():
-                    m.d.sync += self.address.eq(block)
         with m.If(self.load):
-            m.d.sync += [self.address.eq(self.base), block.eq(self.base), row.eq(self.base)]
-            m.d.sync += [right.eq(0), lower.eq(0)]
+            m.d.sync += [self.address.eq(self.base), right.eq(0), lower.eq(0)]
         return m
 
 
@@ -83,63 +95,76 @@ class ResidualWriter(wiring.Component):
 
     Members
     -------
-    y : In(4 x slot)                    results
+    y : In(pe x 4 x slot)               results
     token : In(Token)                   of `y`
     fresh : In(1)                       the results are new in this cycle
-    enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
+    enable, single : In(1)              of the step; constant while it runs; `enable` writes
+    walk : In(Walk)                     of the step; constant while it runs
     load : In(1)                        strobe: `base` is taken
     base : In(15)                       word address of the map; with `load`
     apart : In(2)                       words to the next, with gates
-    memory : Out(WriteRequest)          combinational in the cycle of `fresh`, then held
+    memory : Out(WriteRequest)          combinational with `fresh`, or registered; then held
     """
 
     def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
+        lanes = data.ArrayLayout(unsigned(parameters.slot_width), LANES)
         super().__init__(
             {
-                "y": In(data.ArrayLayout(unsigned(parameters.slot_width), LANES)),
+                "y": In(data.ArrayLayout(lanes, parameters.pe)),
                 "token": In(Token),
                 "fresh": In(1),
                 "enable": In(1),
                 "single": In(1),
-                "strip": In(1),
+                "walk": In(Walk),
                 "load": In(1),
                 "base": In(unsigned(ADDRESS_WIDTH)),
                 "apart": In(2),
-                "memory": Out(WriteRequest()),
+                "memory": Out(WriteRequest(parameters.word_width)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         p = self._parameters
-        m.submodules.address = address = BlockAddress(gap=p.gaps[2] if p.gaps else 0, steps=p.gates)
+        m.submodules.address = address = BlockAddress(unit=p.group_words, steps=p.gates)
         waiting, complete = Signal(), Signal()
         now = self.y.as_value()
-        if self._parameters.word_channels == 2:
+        if p.halves == 2:
             even = Signal.like(now)
             with m.If(self.fresh & ~self.token.odd):
                 m.d.sync += even.eq(now)
-            m.d.comb += [complete.eq(self.token.odd), self.memory.data.eq(Cat(even, now))]
+            word = Cat(even, now)
+            m.d.comb += complete.eq(self.token.odd)
         else:
-            m.d.comb += [complete.eq(1), self.memory.data.eq(now)]
-        m.d.comb += self.memory.request.eq((self.fresh & complete & self.enable) | waiting)
-        m.d.sync += waiting.eq(self.memory.request & ~self.memory.grant)
+            word = now
+            m.d.comb += complete.eq(1)
+        offered, token = self.fresh & complete & self.enable, self.token
+        if p.own_stream:
+            token = Signal(Token)
+            with m.If(self.memory.grant):
+                m.d.sync += waiting.eq(0)
+            with m.If(offered):
+                m.d.sync += [waiting.eq(1), self.memory.data.eq(word), token.eq(self.token)]
+            m.d.comb += self.memory.request.eq(waiting)
+        else:
+            m.d.comb += [self.memory.data.eq(word), self.memory.request.eq(offered | waiting)]
+            m.d.sync += waiting.eq(self.memory.request & ~self.memory.grant)
 
-        nibbles = self._parameters.slot_width // 4
+        nibbles, all_nibbles = p.slot_width // 4, p.word_width // 4
         chosen = Cat((address.lane == lane).replicate(nibbles) for lane in range(LANES))
-        mask = chosen.replicate(NIBBLES // len(chosen))
+        mask = chosen.replicate(all_nibbles // len(chosen))
         m.d.comb += [
-            self.memory.mask.eq(Mux(self.single, mask, (1 << NIBBLES) - 1)),
+            self.memory.mask.eq(Mux(self.single, mask, (1 << all_nibbles) - 1)),
             self.memory.address.eq(address.address),
             address.load.eq(self.load),
             address.base.eq(self.base),
             address.single.eq(self.single),
-            address.strip.eq(self.strip),
+            address.walk.eq(self.walk),
             address.apart.eq(self.apart),
             address.advance.eq(self.memory.grant),
-            address.position_end.eq(self.token.position_end),
-            address.row_end.eq(self.token.row_end),
+            address.position_end.eq(token.position_end),
+            address.row_end.eq(token.row_end),
         ]
         return m
 
@@ -152,39 +177,43 @@ class BitWriter(wiring.Component):
 
     Members
     -------
-    bits : In(4)                        of the lanes
+    bits : In(pe x 4)                   of the lanes
     token : In(Token)                   of `bits`
     fresh : In(1)                       the bits are new in this cycle
-    enable, single, strip : In(1)       of the step; constant while it runs; `enable` writes
+    enable, single : In(1)              of the step; constant while it runs; `enable` writes
+    walk : In(Walk)                     of the step; constant while it runs
     load : In(1)                        strobe: `base` is taken
     base : In(15)                       word address of the map; with `load`
     memory : Out(WriteRequest)          from the cycle after the group's last bits, then held
     """
 
-    bits: In(LANES)
-    token: In(Token)
-    fresh: In(1)
-    enable: In(1)
-    single: In(1)
-    strip: In(1)
-    load: In(1)
-    base: In(unsigned(ADDRESS_WIDTH))
-    memory: Out(WriteRequest())
-
-    def __init__(self, *, gap: int = 0) -> None:
-        self._gap = gap
-        super().__init__()
+    def __init__(self, *, pe: int = 1) -> None:
+        self._pe = pe
+        super().__init__(
+            {
+                "bits": In(data.ArrayLayout(unsigned(LANES), pe)),
+                "token": In(Token),
+                "fresh": In(1),
+                "enable": In(1),
+                "single": In(1),
+                "walk": In(Walk),
+                "load": In(1),
+                "base": In(unsigned(ADDRESS_WIDTH)),
+                "memory": Out(WriteRequest()),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.address = address = BlockAddress(gap=self._gap)
+        m.submodules.address = address = BlockAddress()
         collected = Signal(data.ArrayLayout(unsigned(GROUP), LANES))
         position_end, row_end = Signal(), Signal()
         with m.If(self.memory.grant):
             m.d.sync += self.memory.request.eq(0)
         with m.If(self.fresh):
             for lane in range(LANES):
-                m.d.sync += collected[lane].eq(Cat(collected[lane][1:], self.bits[lane]))
+                new = Cat(self.bits[channel][lane] for channel in range(self._pe))
+                m.d.sync += collected[lane].eq(Cat(collected[lane][self._pe :], new))
             m.d.sync += [
                 position_end.eq(self.token.position_end),
                 row_end.eq(self.token.row_end),
@@ -199,7 +228,7 @@ class BitWriter(wiring.Component):
             address.load.eq(self.load),
             address.base.eq(self.base),
             address.single.eq(self.single),
-            address.strip.eq(self.strip),
+            address.walk.eq(self.walk),
             address.advance.eq(self.memory.grant),
             address.position_end.eq(position_end),
             address.row_end.eq(row_end),

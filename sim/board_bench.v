@@ -4,7 +4,8 @@
 
 module board_bench #(
     parameter FLASH_OFFSET = 0,
-    parameter FLASH_BYTES = 1
+    parameter FLASH_BYTES = 1,
+    parameter FLASH_AWAKE = 0
 ) (
     input clk /* verilator public_flat_rw */,
     input rx /* verilator public_flat_rw */,
@@ -22,7 +23,8 @@ module board_bench #(
 
   spi_flash #(
       .OFFSET(FLASH_OFFSET),
-      .BYTES (FLASH_BYTES)
+      .BYTES (FLASH_BYTES),
+      .AWAKE (FLASH_AWAKE)
   ) flash (
       .select_n(select_n),
       .clock(clock),

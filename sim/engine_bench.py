@@ -21,7 +21,8 @@ class Frame:
     logits : (classes,). label : the class the engine named. counted : its own cycle count.
     latency : cycles from the last input byte to the class. total : from the first byte.
     step_ends : [(step, cycles since the first byte)], in order.
-    snapshots : {step: file of the memory after it}, for `read_snapshot`.
+    snapshots, stream_snapshots : {step: file of the memory, of the residual stream's own, after
+        it}, for `read_snapshot`.
     """
 
     logits: np.ndarray
@@ -31,19 +32,22 @@ class Frame:
     total: int
     step_ends: list[tuple[int, int]]
     snapshots: dict[int, Path] = field(default_factory=dict)
+    stream_snapshots: dict[int, Path] = field(default_factory=dict)
 
 
 def read_snapshot(path: Path) -> np.ndarray:
-    """Returns the memory as uint64 (memory_words,), from a file that $writememh made."""
+    """Returns the memory as uint64, the lowest of a word's 64 bits first, from a file that
+    $writememh made."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith(("//", "@"))]
-    return np.frombuffer(bytes.fromhex("".join(lines)), ">u8").astype(np.uint64)
+    words = np.frombuffer(bytes.fromhex("".join(lines)), ">u8").reshape(len(lines), -1)
+    return words[:, ::-1].reshape(-1).astype(np.uint64)
 
 
 def run_engine(
     sources: Sequence[Path], *, boot: np.ndarray, images: np.ndarray, classes: int, folder: Path,
     environment: Mapping[str, str], byte_cycles: int = 1, snapshots: bool = True,
     load_stream: bool = False, stall: bool = False, cycle_limit: int = 2_000_000,
-    memory_words: int = MEMORY_WORDS,
+    memory_words: int = MEMORY_WORDS, stream_words: int = 0, stream_width: int = 64,
 ) -> list[Frame]:  # fmt: skip
     """Simulate images one after the other; returns a Frame for each.
 
@@ -51,10 +55,11 @@ def run_engine(
     word 0 (load_stream: sent as bytes). images : uint8 (N, H, W, C), a byte each byte_cycles
     cycles. folder : kept, so that the next run with the same engine need not compile.
     stall : hold streams back at random. memory_words : of the board, past which the address wraps.
+    stream_words, stream_width : of the residual stream's own memory, if the engine has one.
     Raises SimulationError if an image takes more than cycle_limit cycles.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("snapshot_*.hex"), folder / "seen.json"):
+    for old in (*folder.glob("s*_*_*.hex"), folder / "seen.json"):
         old.unlink(missing_ok=True)
     (folder / "boot.hex").write_text("\n".join(f"{int(word):016x}" for word in boot) + "\n")
     (folder / "pixels.bin").write_bytes(np.ascontiguousarray(images).tobytes())
@@ -65,8 +70,11 @@ def run_engine(
     simulate(
         sources=[HERE / "engine_bench.v", *sources], top="engine_bench",
         test_module="bnnhw.sim.engine_test", folder=folder, environment=environment,
-        parameters={"FRAME_BYTES": images[0].size, "RESULTS": classes + 2},
+        parameters={"FRAME_BYTES": images[0].size, "RESULTS": classes + 2,
+                    "STREAM_WIDTH": stream_width},
+        defines={"OWN_STREAM": 1} if stream_words else {},
         plusargs=[f"+boot_words={len(boot)}", f"+memory_words={memory_words}",
+                  f"+stream_words={stream_words}",
                   *["+load_stream"] * load_stream, *["+stall"] * stall],
         variables={"ENGINE_BENCH": json.dumps(settings)},
     )  # fmt: skip
@@ -78,7 +86,10 @@ def _frame(index: int, seen: Mapping[str, Any], folder: Path, snapshots: bool) -
     answer = seen["answers"][index]
     first = answer["first_pixel"]
     steps = [step for step in seen["steps"] if step["frame"] == index]
-    files = {step["step"]: folder / f"snapshot_{index}_{step['step']}.hex" for step in steps}
+    files, streams = (
+        {step["step"]: folder / f"{name}_{index}_{step['step']}.hex" for step in steps}
+        for name in ("snapshot", "stream")
+    )
     *logits, label, counted = answer["words"]
     classified = answer["at"][-2]
     return Frame(
@@ -89,4 +100,5 @@ def _frame(index: int, seen: Mapping[str, Any], folder: Path, snapshots: bool) -
         total=classified - first,
         step_ends=[(step["step"], step["at"] - first) for step in steps],
         snapshots=files if snapshots else {},
+        stream_snapshots=streams if snapshots else {},
     )

@@ -12,7 +12,8 @@
 
 module engine_bench #(
     parameter FRAME_BYTES = 3072,
-    parameter RESULTS = 12
+    parameter RESULTS = 12,
+    parameter STREAM_WIDTH = 64
 ) (
     input clk /* verilator public_flat_rw */,
     input [31:0] frames /* verilator public_flat_rw */,
@@ -45,6 +46,8 @@ module engine_bench #(
   reg [31:0] steps /* verilator public_flat_rw */ = 0;
   reg [7:0] last_step /* verilator public_flat_rw */ = 0;
   reg [31:0] step_at /* verilator public_flat_rw */ = 0;
+  reg [31:0] begun = 0;  // frames whose first step is done
+  reg [31:0] step_frame /* verilator public_flat_rw */ = 0;
   reg [31:0] results_seen /* verilator public_flat_rw */ = 0;
   reg signed [31:0] last_result /* verilator public_flat_rw */ = 0;
   reg [31:0] result_at /* verilator public_flat_rw */ = 0;
@@ -66,9 +69,8 @@ module engine_bench #(
   end
 
   wire load_ready, pixel_ready, result_valid, step_done, busy;
-  wire [1:0] result;  // bit 0 is the next of a word, bit 1 is set with the frame's last
-  reg [31:0] gathered = 0;
-  reg [4:0] bits = 0;
+  wire signed [31:0] result;
+  wire [31:0] of_frame = step == 0 ? begun : begun - 1;
   wire [7:0] step;
   wire load_valid = load_stream && loaded < 8 * boot_words;
   wire pixel_valid = pixel_held && pause == 0 && (!stall || noise[0] && noise[3]);
@@ -82,6 +84,13 @@ module engine_bench #(
       .memory__write_mask(write_mask),
       .memory__write(write),
       .memory__read_data(read_data),
+`ifdef OWN_STREAM
+      .stream__address(stream_address),
+      .stream__write_data(stream_write_data),
+      .stream__write_mask(stream_write_mask),
+      .stream__write(stream_write),
+      .stream__read_data(stream_read_data),
+`endif
       .load__payload(boot[loaded[31:3]][8*loaded[2:0]+:8]),
       .load__valid(load_valid),
       .load__ready(load_ready),
@@ -96,6 +105,33 @@ module engine_bench #(
       .step_done(step_done),
       .step(step)
   );
+
+`ifdef OWN_STREAM
+  reg [STREAM_WIDTH-1:0] stream[0:32767];
+  wire [14:0] stream_address;
+  wire [STREAM_WIDTH-1:0] stream_write_data;
+  wire [STREAM_WIDTH/4-1:0] stream_write_mask;
+  wire stream_write;
+  reg [STREAM_WIDTH-1:0] stream_read_data;
+  integer stream_words;
+  initial begin
+    if (!$value$plusargs("stream_words=%d", stream_words)) $fatal(1, "+stream_words: not given");
+    for (word = 0; word < stream_words; word = word + 1)
+      stream[word] = {STREAM_WIDTH / 32{32'hbad0_5eed ^ (32'd2654435761 * word)}};
+  end
+  wire [14:0] stream_at = stream_address % stream_words;
+  integer part;
+  always @(posedge clk) begin
+    stream_read_data <= stream_write ? {STREAM_WIDTH / 64{noise}} : stream[stream_at];
+    if (stream_write)
+      for (part = 0; part < STREAM_WIDTH / 4; part = part + 1)
+        if (stream_write_mask[part])
+          stream[stream_at][4*part+:4] <= stream_write_data[4*part+:4];
+  end
+  always @(posedge clk)
+    if (step_done && snapshots)
+      $writememh($sformatf("stream_%0d_%0d.hex", of_frame, step), stream, 0, stream_words - 1);
+`endif
 
   wire [14:0] at = address % memory_words;
   integer nibble;
@@ -123,12 +159,8 @@ module engine_bench #(
       pixel_held <= 1;
     end else if (pixel_valid && pixel_ready) pixel_held <= 0;
     if (result_valid && result_ready) begin
-      gathered <= {result[0], gathered[31:1]};
-      bits <= bits + 1;
-    end
-    if (result_valid && result_ready && bits == 31) begin
       results_seen <= results_seen + 1;
-      last_result <= {result[0], gathered[31:1]};
+      last_result <= result;
       result_at <= now;
       answered <= answered + 1;
       if (answered + 1 == RESULTS) begin
@@ -140,11 +172,13 @@ module engine_bench #(
     if (step_done) begin
       if (snapshots)
         $writememh(
-          $sformatf("snapshot_%0d_%0d.hex", frame, step), memory, 0, memory_words - 1
+          $sformatf("snapshot_%0d_%0d.hex", of_frame, step), memory, 0, memory_words - 1
         );
       steps <= steps + 1;
       last_step <= step;
       step_at <= now;
+      step_frame <= of_frame;
+      if (step == 0) begun <= begun + 1;
     end
   end
 endmodule

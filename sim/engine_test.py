@@ -12,6 +12,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import First, Timer
 
 PERIOD_NS = 10
+AFTERWARDS = 8  # cycles after the last answer in which its step may still end
 
 
 class SimulationStuck(AssertionError):
@@ -23,7 +24,7 @@ async def _steps(dut: Any, seen: list[dict[str, int]]) -> None:
         await dut.steps.value_change
         seen.append(
             {
-                "frame": int(dut.frame.value),
+                "frame": int(dut.step_frame.value),
                 "step": int(dut.last_step.value),
                 "at": int(dut.step_at.value),
             }
@@ -64,6 +65,7 @@ async def run_frames(dut: Any) -> None:
         await First(answering, Timer(limit * PERIOD_NS, unit="ns"))
         if answering.done() or len(answers) == known:
             break
+    await Timer(AFTERWARDS * PERIOD_NS, unit="ns")
     with open("seen.json", "w") as file:
         json.dump({"steps": steps, "answers": answers}, file)
     if not answering.done():

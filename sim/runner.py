@@ -153,13 +153,14 @@ def simulate(
     *, sources: Sequence[Path], top: str, test_module: str, folder: Path,
     environment: Mapping[str, str], parameters: Mapping[str, object] | None = None,
     plusargs: Sequence[str] = (), variables: Mapping[str, str] | None = None,
-    programs: Sequence[Path] = (),
+    programs: Sequence[Path] = (), defines: Mapping[str, object] | None = None,
 ) -> None:  # fmt: skip
     """Build `top` in folder/build, run the tests of `test_module` in `folder`.
 
     environment : the variables under which Verilator and make work.
-    parameters : of the top module, which a new build is made for. plusargs : of the simulation.
-    variables : added to the tests' environment. programs : C++ files that the sources call.
+    parameters, defines : of the top module, of the sources; a new build is made for them.
+    plusargs : of the simulation. variables : added to the tests' environment.
+    programs : C++ files that the sources call.
     Raises SimulationError, naming the log, if anything fails, and OSError on a full disk.
     """
     folder = folder.resolve()
@@ -169,7 +170,7 @@ def simulate(
         try:
             runner.build_kept(
                 folder, step, [source.resolve() for source in sources], programs, hdl_toplevel=top,
-                parameters=parameters or {}, timescale=("1ns", "1ns"),
+                parameters=parameters or {}, defines=defines or {}, timescale=("1ns", "1ns"),
             )  # fmt: skip
             step = folder / "simulation.log"
             runner.test(

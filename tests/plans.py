@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bnnhw.compiler.plan import DoesNotFit, Plan, Step
-from bnnhw.gateware.program import Geometry, Sinks, Sources
+from bnnhw.gateware.program import Geometry, Load, Sinks, Sources, Walk
 from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
@@ -28,9 +30,21 @@ def network_of(spec: NetworkSpec) -> IntegerNetwork:
 
 
 def words_of(step: Step) -> tuple:
-    """A step's descriptor, read as the engine does."""
-    kinds = zip((Geometry, Sources, Sinks), step.words, strict=True)
+    """A step's Geometry, Sources and Sinks, read as the engine does."""
+    kinds = zip((Geometry, Sources, Sinks), step.words[:3], strict=True)
     return tuple(kind.from_bits(word) for kind, word in kinds)
+
+
+def walk_of(step: Step) -> Any:
+    """A step's Walk."""
+    return Walk.from_bits(step.words[3])
+
+
+def loads_of(plan: Plan) -> list:
+    """The Load of each step, which the one before has, the first's the program."""
+    words = [int(plan.image[0]), *(step.words[4] for step in plan.steps)]
+    assert words.pop() == words[0]  # the last step loads the next frame's first
+    return [Load.from_bits(word) for word in words]
 
 
 def regions(plan: Plan) -> dict[str, range]:

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from bnnhw.compiler.layout import GROUP, groups, pack_entries
+from bnnhw.compiler.layout import GROUP, LANES, add_slopes, groups, in_parallel, pack_entries
 from bnnhw.errors import UserError
+from bnnhw.gateware.parameters import ArrayShape
 from bnnhw.network.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
 from bnnhw.network.spec import NumberFormats
 
-MACS = 4
+ONE = ArrayShape()  # a channel at a time
+HEAD_FOLDS = 16  # entries of a head for each that has room for slopes, which it has none of
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What lanes multiply by where there is no activation, and add.
+
+    one : a slope of 1.0. rounding : half a step. shift_out : whether it is in a memory.
+    """
+
+    one: int
+    rounding: int
+    shift_out: bool
+
+    def table(
+        self, part: Requantiser, act: IntegerActivation | None
+    ) -> tuple[Requantiser, np.ndarray]:
+        """The requantiser and the uint16 (channels, 4) of a convolution or the stem."""
+        size = len(part.bias)
+        table = np.zeros((GROUP * groups(size), 4), np.int64)
+        if act is not None:
+            columns = [act.positive, act.negative, act.shift_out]
+            table[:size, :3] = np.stack(columns, axis=1)
+            return part, table
+        table[:size, :2] = self.one
+        if self.shift_out:
+            return part, table
+        return replace(part, bias=part.bias - self.rounding), table
 
 
 def _parameters(part: Requantiser, channels: int) -> np.ndarray:
@@ -53,12 +84,23 @@ def binary_taps(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(bits).view("<u2")[..., 0]
 
 
-def convolution_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
-    """Words (3 * channels * folds,): entry c * folds + f is channel c, input group f."""
+def convolution_entries(
+    weights: np.ndarray, part: Requantiser, slopes: Slopes | None = None,
+    act: IntegerActivation | None = None, pe: int = 1,
+) -> np.ndarray:  # fmt: skip
+    """Words of channels * folds entries: entry c * folds + f is channel c, input group f; of
+    `pe` channels in parallel those of a fold are next to each other.
+
+    slopes : of an engine whose lanes multiply by them, act : those of this convolution.
+    """
     taps = binary_taps(weights)
     folds = taps.shape[1]
+    last = None
+    if slopes is not None:
+        part, last = slopes.table(part, act)
     table = np.repeat(_parameters(part, len(weights)), folds, axis=0)
-    return pack_entries(taps.reshape(-1, 9), table)
+    words = pack_entries(in_parallel(taps.reshape(-1, 9), folds, pe), in_parallel(table, folds, pe))
+    return words if last is None else add_slopes(words, last, folds, pe)
 
 
 def thermometer_weights(weights: np.ndarray, levels: int) -> np.ndarray:
@@ -73,13 +115,18 @@ def thermometer_weights(weights: np.ndarray, levels: int) -> np.ndarray:
 
 
 def scale_entries(
-    part: Requantiser, act: IntegerActivation | None, rows: range = range(3)
-) -> np.ndarray:
+    part: Requantiser, act: IntegerActivation | None, rows: range = range(3),
+    slopes: Slopes | None = None, pe: int = 1,
+) -> np.ndarray:  # fmt: skip
     """Words (rows * channels,) of a step without weights, an entry a channel; of entries' three
     words those that the step uses.
 
     The scale is the slope from zero up, the first tap that below.
     """
+    if slopes is not None:
+        part, table = slopes.table(part, None)
+        words = pack_entries(np.zeros((len(table), 9), np.int64), _parameters(part, len(part.bias)))
+        return add_slopes(words, table, 1, pe)
     channels = len(part.scale)
     taps = np.zeros((GROUP * groups(channels), 9), np.int64)
     if act is not None:
@@ -88,14 +135,17 @@ def scale_entries(
     return words[:, rows.start : rows.stop].reshape(-1)
 
 
-def _byte_entries(weights: np.ndarray) -> np.ndarray:
-    """int8 (outputs, inputs) to taps (quads * inputs, 9): four outputs' bytes in taps 0 and 1."""
+def _byte_entries(weights: np.ndarray, shape: ArrayShape = ONE) -> np.ndarray:
+    """int8 (outputs, inputs) to taps (walks * inputs * pe, 9): a walk's outputs' bytes in taps 0
+    and 1, output token * pe + channel in byte `token` of that channel's entry."""
     outputs, inputs = weights.shape
-    padded = np.zeros((-(-outputs // MACS) * MACS, inputs), np.int8)
+    padded = np.zeros((-(-outputs // shape.macs) * shape.macs, inputs), np.int8)
     padded[:outputs] = weights
-    quads = padded.reshape(-1, MACS, inputs).transpose(0, 2, 1).reshape(-1, MACS)
-    taps = np.zeros((len(quads), 9), np.uint16)
-    taps[:, :2] = np.ascontiguousarray(quads).view("<u2")
+    walks = padded.reshape(-1, shape.tokens, shape.pe, inputs).transpose(0, 3, 2, 1)
+    bytes_ = np.zeros((walks[..., 0].size, LANES), np.int8)
+    bytes_[:, : shape.tokens] = walks.reshape(-1, shape.tokens)
+    taps = np.zeros((len(bytes_), 9), np.uint16)
+    taps[:, :2] = bytes_.view("<u2")
     return taps
 
 
@@ -114,12 +164,18 @@ def pointwise_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
     return pack_entries(taps, table)
 
 
-def stem_entries(stem: IntegerStem) -> np.ndarray:
-    """Entry (quad * 9 + tap) * in_channels + channel; channel c's parameters are in entry c."""
-    out = len(stem.weights)
+def stem_entries(
+    stem: IntegerStem, slopes: Slopes | None = None, shape: ArrayShape = ONE
+) -> np.ndarray:
+    """Entry (walk * 9 + tap) * in_channels + channel; channel c's parameters are in entry c."""
+    out, part = len(stem.weights), stem.requantiser
     weights = np.zeros((GROUP * groups(out), stem.weights[0].size), np.int8)
     weights[:out] = stem.weights.reshape(out, -1)
-    return _entries(_byte_entries(weights), _parameters(stem.requantiser, out))
+    if slopes is None:
+        return _entries(_byte_entries(weights, shape), _parameters(part, out))
+    part, table = slopes.table(part, None)
+    words = _entries(_byte_entries(weights, shape), _parameters(part, out))
+    return add_slopes(words, table, 1, shape.pe)
 
 
 def layer_entries(weights: np.ndarray, part: Requantiser) -> np.ndarray:
@@ -141,15 +197,24 @@ def _entries(taps: np.ndarray, table: np.ndarray) -> np.ndarray:
     return pack_entries(all_taps, all_parameters)
 
 
-def head_entries(head: IntegerHead, depth: int) -> list[np.ndarray]:
-    """Words for each head step: as many fours of classes as fit `depth` entries.
+def head_entries(
+    head: IntegerHead, shape: ArrayShape = ONE, *, slopes: bool = False
+) -> list[np.ndarray]:
+    """Words for each head step: as many walks as fit half of the weight buffer's entries.
 
-    A four takes an entry per channel, padded ones too, and one for the bias.
+    A walk gives as many classes as there are multiply-accumulators. It takes an entry per channel,
+    padded ones too, and one for the bias. slopes : whether one of HEAD_FOLDS entries has a word
+    more. Of channels in parallel each entry has the first of its three words alone.
     """
     classes, channels = head.weights.shape
     weights = np.zeros((classes, GROUP * groups(channels) + 1), np.int8)
     weights[:, :channels] = head.weights
     weights[:, -1] = head.bias_mantissa
-    step = MACS * max(1, depth // weights.shape[1])
-    taps = [_byte_entries(weights[first : first + step]) for first in range(0, classes, step)]
-    return [pack_entries(part, np.zeros((len(part), 3), np.int64)) for part in taps]
+    step = shape.macs * max(1, shape.step_depth // weights.shape[1])
+    taps = [_byte_entries(weights[at : at + step], shape) for at in range(0, classes, step)]
+    words = [pack_entries(part, np.zeros((len(part), 3), np.int64)) for part in taps]
+    if shape.pe > 1:
+        return [part[::3] for part in words]
+    if slopes:
+        words = [add_slopes(part, np.zeros((0, 4)), HEAD_FOLDS) for part in words]
+    return words

@@ -1,11 +1,13 @@
-"""How tensors lie in the engine's memory, 64-bit words of four lanes or of weights.
+"""How tensors lie in the engine's memories, 64-bit words of four lanes or of weights.
 
 A map is stored block by block, row-major, a block being 2 x 2 pixels; lane = 2 * row + column
 in the block. Channels are padded to groups of 16.
 Bits:       a word per block and group: lane l in bits 16l.., its channel c in bit 16l + c % 16.
 Residuals:  8-bit slots: a word per block and two channels, [channel][lane];
             16-bit slots: a word per block and channel, [lane]. In an engine with passes a
-            residual is a wide number like the sums, guard bits below.
+            residual is a wide number like the sums, guard bits below. Where these have a memory of
+            their own, its words are as many of these, the first lowest.
+Entries:    of the weight buffers, those of channels in parallel one after the other.
 Factors:    a word per block, [lane] of 16 bits: one convolution's in the lower byte of each,
             another's in the upper.
 Numbers:    of a gate's layers, a word each, the number in every lane.
@@ -34,20 +36,15 @@ def slot_width(residual_width: int) -> int:
     return 8 if residual_width <= 8 else 16
 
 
-def word_channels(residual_width: int) -> int:
-    """Channels of a block in a residual word."""
-    return 64 // (LANES * slot_width(residual_width))
-
-
 def bit_words(height: int, width: int, channels: int) -> int:
     """Words that a map of bits takes."""
     rows, columns = blocks(height, width)
     return rows * columns * groups(channels)
 
 
-def residual_words(height: int, width: int, channels: int, residual_width: int) -> int:
-    """Words that a map of residuals takes."""
-    return bit_words(height, width, channels) * GROUP // word_channels(residual_width)
+def residual_words(height: int, width: int, channels: int, per_word: int) -> int:
+    """Words that a map of residuals takes, with so many channels in each."""
+    return bit_words(height, width, channels) * GROUP // per_word
 
 
 def pack_factors(factors: np.ndarray) -> np.ndarray:
@@ -100,3 +97,24 @@ def pack_entries(taps: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     """
     entries = np.concatenate([taps.reshape(-1, 3, 3), parameters.reshape(-1, 3, 1)], axis=2)
     return np.ascontiguousarray(entries.astype("<u2")).view("<u8").reshape(-1).astype(np.uint64)
+
+
+def in_parallel(entries: np.ndarray, folds: int, pe: int) -> np.ndarray:
+    """Entries (channels * folds, ...) in the order of an engine of `pe` channels in parallel: for
+    as many channels and for each fold one of each."""
+    split = entries.reshape(-1, pe, folds, *entries.shape[1:])
+    return np.moveaxis(split, 1, 2).reshape(entries.shape)
+
+
+def add_slopes(words: np.ndarray, slopes: np.ndarray, folds: int, pe: int = 1) -> np.ndarray:
+    """Entries' words (3N,) with a fourth word in the first of each `folds` entries of a channel.
+
+    slopes : uint16 (M, 4), a channel's slopes above and below zero, its shift_out and 0; entries
+    of no channel, after those of the first M, have 0. pe : channels in parallel.
+    """
+    entries = np.arange(len(words) // 3)
+    first = entries[entries // pe % folds == 0]
+    rows = np.zeros((len(first), 4), "<u2")
+    rows[: len(slopes)] = slopes
+    fourth = np.ascontiguousarray(rows).view("<u8")[:, 0].astype(np.uint64)
+    return np.insert(words, 3 * first + 3, fourth)

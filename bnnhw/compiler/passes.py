@@ -1,14 +1,15 @@
 """The passes of the engine that one binary convolution takes.
 
-A pass convolves, or takes an operand from memory, scales it, adds a map and leaves a map. Between
-passes numbers are wide, of 16 bits; they lie where the residual stream does, or, where the stream
-is still needed as it was, in the other place for residuals: the sums.
+A pass convolves, or takes an operand from memory, scales it, adds a map, multiplies by a slope and
+leaves a map. Between passes numbers are wide, of 16 bits; they lie where the residual stream does,
+or, where the stream is still needed as it was, in the other place for residuals: the sums.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from bnnhw.network.spec import Convolution, NumberFormats
 
 STREAM, SUMS = "stream", "sums"
 HIDDEN, GATES = "hidden", "gates"
+Channels = TypeVar("Channels", Requantiser, IntegerActivation)
 SIGNS = -1  # in place of a bit's number: the stream's signs, where they are no feature
 
 
@@ -42,7 +44,8 @@ class Pass:
         blocks).
     weights : int8 (O, 3, 3, I) of a conv, (O, I) pointwise or of a layer, else None. feature :
         which of the input's bits a conv takes.
-    part : scale, bias and threshold (O,) each. act : of a scale: its slopes.
+    part : scale, bias and threshold (O,) each. act : the slopes, of a scale in place of its
+        scales, of a conv after them.
     factors : uint8 (H, W), of a scale: a slope for each pixel in place of part.scale.
     operand, adds, keeps : STREAM, SUMS or none of them; of layers HIDDEN, and GATES, which become
         the next scale's slopes.
@@ -72,6 +75,14 @@ class Pass:
     wide_out: bool = False
     emits: int | None = None
 
+    def of_channels(self, some: slice) -> Pass:
+        """The same pass of some of its output channels."""
+        assert self.weights is not None
+        return replace(
+            self, weights=self.weights[some], part=_some(self.part, some),
+            act=None if self.act is None else _some(self.act, some),
+        )  # fmt: skip
+
     @property
     def folds(self) -> int:
         """Cycles of a channel: groups of its inputs; more reads than one take four."""
@@ -90,17 +101,29 @@ class Pass:
         return self.folds if self.factors is None else 1
 
 
-def needs_passes(network: IntegerNetwork) -> bool:
-    """Whether any convolution takes more than one pass that computes."""
+def _some(part: Channels, some: slice) -> Channels:
+    """The part with some of its channels."""
+    arrays = {field.name: getattr(part, field.name) for field in fields(part)}
+    return replace(part, **{name: a[some] for name, a in arrays.items() if a is not None})
+
+
+def needs_passes(network: IntegerNetwork, *, slopes: bool = True) -> bool:
+    """Whether any convolution takes more than one pass that computes.
+
+    slopes : whether the lanes have memories for the slopes of an activation after the addition.
+    """
     repair = network.spec.repair
     return repair.features > 1 or any(
-        conv.further or _adds_late(conv, repair) or conv.after for conv in network.convolutions
+        conv.further or _adds_late(conv, repair) or (conv.after is not None and not slopes)
+        for conv in network.convolutions
     )
 
 
 def _adds_late(conv: IntegerConvolution, repair: Repair) -> bool:
-    """Whether the stream is not added as it is, or not to the convolution's first sums."""
-    made = conv.shortcut is not None or averages(conv, repair)
+    """Whether the stream is not added as it lies, or not to the convolution's first sums."""
+    made = conv.shortcut is not None
+    if averages(conv, repair) and conv.shape.shortcut_stride != conv.shape.stride:
+        made = True  # means of a larger map than the convolution's
     return made or any(part is not None for part in (conv.before, conv.spatial, conv.gate))
 
 
@@ -167,37 +190,52 @@ def further_bits(part: Requantiser, place: str, features: int) -> Iterator[Pass]
 
 
 def convolution_passes(
-    conv: IntegerConvolution, formats: NumberFormats, *, moved: bool, features: int
-) -> Iterator[Pass]:
+    conv: IntegerConvolution, formats: NumberFormats, *, moved: bool, features: int,
+    mean: bool = False, slopes: bool = False,
+) -> Iterator[Pass]:  # fmt: skip
     """The passes after `move`, if that came first.
 
     moved : whether it did: the stream is of the output's shape already.
     features : how many bits the next convolution takes of each number; 0 if there is none.
+    mean : whether the stream that is added here is averaged. slopes : whether the lanes have those
+        of its activation.
     """
     if conv.requantiser is None:
         part = threshold_parameters(conv.shape.name, conv.threshold, formats)
         yield Pass("", "conv", part, conv.weights, strided=conv.shape.stride > 1, emits=0)
         return
-    *before, last = _sums(conv, conv.requantiser, moved, 1 << (formats.guard - 1))
-    yield from before
+    if slopes:
+        (last,) = _terms(conv, _shifted(conv), STREAM, moved, mean)
+        last = replace(last, act=conv.after, wide_out=False)
+    else:
+        rounding = 1 << (formats.guard - 1)
+        *before, last = _sums(conv, conv.requantiser, moved, rounding, mean)
+        yield from before
     place = STREAM if conv.shape.shortcut else SUMS
     keeps = place if conv.shape.shortcut or features > 1 else None
     yield replace(last, name="", keeps=keeps, emits=0 if features else None)
     yield from further_bits(conv.requantiser, place, features)
 
 
+def _shifted(conv: IntegerConvolution) -> Requantiser:
+    """The requantiser, whose bias has the activation's shift_in."""
+    part, act = conv.requantiser, conv.before or conv.after
+    assert part is not None
+    return part if act is None else replace(part, bias=part.bias + act.shift_in)
+
+
 def _sums(
-    conv: IntegerConvolution, last: Requantiser, moved: bool, rounding: int
+    conv: IntegerConvolution, last: Requantiser, moved: bool, rounding: int, mean: bool
 ) -> Iterator[Pass]:
     """Every term, then the spatial factors, the gate and the activation, which may come before it;
     its shift_in is in the bias before. rounding : half a step, after a gate."""
     shape, act, gated = conv.shape, conv.before or conv.after, conv.gate is not None
     late = gated and conv.after is not None
-    if act is not None and not late:
-        last = replace(last, bias=last.bias + act.shift_in)
+    if not late:
+        last = _shifted(conv)
     here = shape.shortcut and conv.before is None and not gated
     place = STREAM if here and conv.spatial is None else SUMS
-    yield from _terms(conv, last, place, moved)
+    yield from _terms(conv, last, place, moved, mean)
     if conv.spatial is not None:
         place = STREAM if here else SUMS
         yield Pass(
@@ -251,7 +289,9 @@ def _gated(conv: IntegerConvolution, last: Requantiser, bias: int | np.ndarray) 
     )  # fmt: skip
 
 
-def _terms(conv: IntegerConvolution, last: Requantiser, place: str, moved: bool) -> Iterator[Pass]:
+def _terms(
+    conv: IntegerConvolution, last: Requantiser, place: str, moved: bool, mean: bool
+) -> Iterator[Pass]:
     """Each adds to what the one before left at `place`; the last has the bias, unless spatial
     factors come first."""
     shape, scaled = conv.shape, conv.spatial is not None
@@ -270,5 +310,6 @@ def _terms(conv: IntegerConvolution, last: Requantiser, place: str, moved: bool)
             keeps=place,
             moves=moves and first,
             strided=shape.stride > 1,
+            mean=mean and moves and first,
             wide_out=not final or scaled or bool(conv.before or conv.after or conv.gate),
         )

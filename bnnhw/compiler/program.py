@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from bnnhw.compiler import layout
@@ -14,11 +15,12 @@ from bnnhw.compiler.cycles import (
     pointwise_cycles,
     stem_cycles,
 )
+from bnnhw.compiler.entries import ONE
 from bnnhw.compiler.layout import GROUP, groups
 from bnnhw.compiler.passes import GATES, SIGNS, STREAM, Pass
 from bnnhw.compiler.schedule import IMAGE, Schedule, Task
-from bnnhw.gateware.parameters import MACS
-from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Sinks, Sources
+from bnnhw.gateware.parameters import ArrayShape
+from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Load, Sinks, Sources, Walk
 from bnnhw.network.integer import IntegerNetwork
 
 
@@ -54,20 +56,24 @@ class Step:
 class Program:
     """The steps of a network; `places` has each map's first word and size.
 
+    shape : of the array; where the residual stream has a memory of its own, its places are there.
     image_base : the image lies there, or further up if what comes before it needs the room.
-    strips : as bnnhw.compiler.schedule.Schedule. shared : maps that are not needed at once may
-    share memory. contents : of the weight buffer, each once; `weights_at` has their first word for
-    each step. end : words in all.
+    strips, slopes : as bnnhw.compiler.schedule.Schedule. shared : maps that are not needed at once
+    may share memory. contents : of the weight buffer, each once; `weights_at` has their first word
+    for each step, `entries_at` their first entry in the weight buffers; `entries` is how many these
+    need. end, stream_end : words in all of the memory, of the stream's own.
     """
 
     def __init__(
-        self, network: IntegerNetwork, image_base: int = 0, strips: int = 1, *, shared: bool = False
-    ) -> None:
-        self.network = network
-        self.schedule = schedule = Schedule(network, strips, shared=shared)
-        self.width = schedule.width
-        self.per_word = layout.word_channels(self.width)
-        self.end = DESCRIPTOR_WORDS * len(schedule.tasks)
+        self, network: IntegerNetwork, image_base: int = 0, strips: int = 1, *,
+        shared: bool = False, slopes: bool = True, shape: ArrayShape = ONE,
+    ) -> None:  # fmt: skip
+        self.network, self.shape = network, shape
+        self.schedule = schedule = Schedule(
+            network, strips, shared=shared, slopes=slopes, shape=shape
+        )
+        self.width, self.per_word = schedule.width, schedule.per_word
+        self.end = 1 + DESCRIPTOR_WORDS * len(schedule.tasks)
         known: dict[tuple[bool, bytes], int] = {}  # those of gates are written
         self.contents, self.weights_at = [], []
         for task in schedule.tasks:
@@ -78,39 +84,102 @@ class Program:
                 self.end += len(task.contents)
             self.weights_at.append(known[key])
         self.weights_end = self.end
+        counts = [-(-task.entries // shape.pe) for task in schedule.tasks]
+        before = [0, *accumulate(counts)] if shape.resident else [0] * (len(counts) + 1)
+        self.entries_at, self.entries = before[:-1], max(before[-1], *counts)
         self.places: dict[str, tuple[int, int]] = {}
         sizes = {name: len(words) for name, words in schedule.factors.items()} | schedule.places
         times = needed(schedule.tasks) if shared else {}
+        streams = {task.residual for task in schedule.tasks} if shape.own_stream else set()
+        self.stream = {name: size for name, size in sizes.items() if name in streams}
+        others = {name: size for name, size in sizes.items() if name not in streams}
+        maps = self.end
+        if shape.resident:  # maps lie where the weights were, before these were loaded
+            constant = {name: others.pop(name) for name in schedule.factors}
+            self.end = self._lay(constant, {}, self.end, 0)
+            maps = 1 + DESCRIPTOR_WORDS * len(schedule.tasks)
+            if constant:
+                maps = self.end
+        self.end = max(self.end, self._lay(others, times, maps, image_base))
+        self.stream_end = self._lay(self.stream, times, 0, 0)
+
+    def _lay(
+        self, sizes: dict[str, int], times: dict[str, range], first: int, image_base: int
+    ) -> int:
+        """Gives each a place, from a first word on. Returns the end."""
+        end = first
         for name, size in sizes.items():
             if name not in times:  # the next image may come as soon as the stem is done
-                first = max(self.end, image_base) if name == IMAGE else self.end
-                self.places[name] = (first, size)
-                self.end = first + size
-        self.places |= share(sizes, times, self.end)
-        self.end = max(first + size for first, size in self.places.values())
+                at = max(end, image_base) if name == IMAGE else end
+                self.places[name] = (at, size)
+                end = at + size
+        lasting = {name: span for name, span in times.items() if name in sizes}
+        self.places |= share(sizes, lasting, end)
+        return max((sum(self.places[name]) for name in sizes), default=end)
 
     def steps(self) -> tuple[Step, ...]:
-        """Every step, encoded."""
+        """Every step, encoded. `load` has the word before them."""
         encoders = dict(stem=self._stem, head=self._head, layer=self._layer)
         kinds = [t.work.kind if t.work else t.layer.split(".")[0] for t in self.schedule.tasks]
-        return tuple(
+        steps = [
             encoders.get(kind, self._pass)(index, task)
             for index, (kind, task) in enumerate(zip(kinds, self.schedule.tasks, strict=True))
+        ]
+        if self.shape.resident:
+            return tuple(replace(step, cycles=replace(step.cycles, weights=0)) for step in steps)
+        return tuple(
+            replace(step, cycles=step.cycles.after(steps[index - 1].cycles))
+            if self.ahead(index)
+            else step
+            for index, step in enumerate(steps)
         )
 
     def address(self, place: str) -> int:
         """First word of a place; 0 for none."""
         return self.places[place][0] if place else 0
 
-    def _sources(self, index: int, task: Task, **others: int) -> dict[str, Any]:
-        return dict(
-            weights=self.weights_at[index], weight_words=len(task.contents),
-            features=self.address(task.features), **others,
+    def load(self, index: int) -> int:
+        """The Load word of a step, which is in the one before."""
+        tasks = self.schedule.tasks
+        task = tasks[index % len(tasks)]
+        rows = dict(
+            skip_first=task.entry_rows.start, skip_last=task.entry_rows.stop == 2,
+            first_only=task.entry_rows.stop == 1,
         )  # fmt: skip
+        fields = dict(
+            weights=self.weights_at[index % len(tasks)], words=len(task.contents), rows=rows,
+            folds=max(task.slope_folds, 1) - 1, ahead=self.ahead(index),
+            entry=self.entries_at[index % len(tasks)],
+        )  # fmt: skip
+        return int(Load.const(fields).as_value().value)
 
-    def _sinks(self, task: Task, **others: int) -> dict[str, Any]:
-        rows = dict(skip_first=task.entry_rows.start, skip_last=3 - task.entry_rows.stop)
-        return dict(rows=rows, **others)
+    def ahead(self, index: int) -> bool:
+        """Whether a step's weights may be loaded while the one before runs: each takes half of the
+        buffer, and the one before does not make them."""
+        tasks = self.schedule.tasks
+        before, task = tasks[index - 1], tasks[index % len(tasks)]
+        made = before.work is not None and before.work.keeps == GATES
+        return (
+            not made
+            and max(before.entries, task.entries) <= self.shape.weight_depth // 2 * self.shape.pe
+        )
+
+    def _walk(self, index: int) -> dict[str, Any]:
+        """How a step's outputs go on after a position and a row."""
+        task = self.schedule.tasks[index]
+        all_groups, columns = groups(task.size[2]), layout.blocks(*task.size[:2])[1]
+        position = row = 0
+        single = task.features == IMAGE and task.work is None
+        if single or (task.work is not None and task.work.strided):
+            position, row = -all_groups, -columns * all_groups
+        elif task.tile is not None:
+            position = row = all_groups - len(task.tile)
+        elif task.strip is not None:
+            row = (columns - task.strip[1]) * all_groups
+        return dict(position=position, row=row, entry=self.entries_at[index])
+
+    def _sources(self, task: Task, **others: int) -> dict[str, Any]:
+        return dict(features=self.address(task.features)) | others
 
     def _map(self, name: str, place: str, task: Task) -> tuple[str, Map]:
         return name, Map(self.address(place), *task.size)
@@ -120,10 +189,11 @@ class Program:
         words = _descriptor(
             dict(kind=Kind.STEM, single=1, keep=1, emit=1, columns=width - 1, rows=height - 1,
                  groups=groups(out) - 1),
-            self._sources(index, task),
-            self._sinks(task, bits=self.address(task.bits), residual=self.address(task.residual)),
+            self._sources(task),
+            dict(bits=self.address(task.bits), residual=self.address(task.residual)),
+            self._walk(index), self.load(index + 1),
         )  # fmt: skip
-        cycles = stem_cycles(height, width, task.inside[2], out, len(task.contents))
+        cycles = stem_cycles(height, width, task.inside[2], out, len(task.contents), self.shape)
         return Step(
             task.name, "stem", words, cycles, self._map("stem.bits", task.bits, task),
             self._map("stem.residual", task.residual, task),
@@ -133,35 +203,38 @@ class Program:
         work = task.work
         assert work is not None
         (height, width, inside), out = task.inside, groups(task.size[2])
+        out = out if task.tile is None else len(task.tile)
         rows, columns = len(task.rows), layout.blocks(height, width)[1]
         first, wide = task.strip or (0, columns)
         # A strip is read from the column, or the row, before it.
         before = first - 1 if task.strip else 0
         before += (task.rows.start - (task.rows.start > 0)) * columns
-        period = inside - 1 if work.mean else 0
+        period = inside // self.per_word - 1 if work.mean else 0
         adds = self._numbers(task.adds, work.adds, task)
-        sources = self._sources(index, task, shortcut=adds, period=period)
+        sources = self._sources(task, shortcut=adds, period=period)
         sources["features"] += before * work.fetches
         skipped = task.rows.start * columns + first
-        sinks = self._sinks(
-            task,
-            bits=self.address(task.bits) + skipped * out,
+        sinks = dict(
+            bits=self.address(task.bits) + skipped * groups(task.size[2]) + task.first_group,
             residual=self._numbers(task.residual, work.keeps, task),
             operand=self._numbers(task.operand, work.operand, task),
             upper=task.upper,
             head_words=GROUP * groups(inside) - 1,
         )
-        words = _descriptor(self._geometry(task, work), sources, sinks)
+        words = _descriptor(
+            self._geometry(task, work), sources, sinks, self._walk(index), self.load(index + 1)
+        )
         if work.kind == "pointwise":
             cycles = pointwise_cycles(rows * columns, inside, out, len(task.contents))
         else:
             cycles = convolution_cycles(
-                rows, wide, work.folds, out, reads=bool(task.adds), writes=bool(task.residual),
+                rows, wide, work.folds, out, reads=bool(task.adds) + bool(task.operand),
+                writes=bool(task.residual),
                 per_word=self.per_word, single=work.strided, weight_words=len(task.contents),
-                fetches=work.fetches,
+                fetches=work.fetches, shape=self.shape,
             )  # fmt: skip
         bits = residual = None
-        whole = first + wide == columns and not task.below
+        whole = first + wide == columns and not task.below and not task.beside
         if work.emits is not None and work.emits != SIGNS and whole:
             bits = self._map(f"{task.layer}.bits{work.emits or ''}", task.bits, task)
         if not work.name and work.keeps == STREAM and whole:
@@ -170,10 +243,13 @@ class Program:
 
     def _geometry(self, task: Task, work: Pass) -> dict[str, int]:
         (height, width, inside), out = task.inside, task.size[2]
+        if task.tile is not None:
+            out = GROUP * len(task.tile)
         columns = layout.blocks(height, width)[1]
         first, wide = task.strip or (0, columns)
         added = GROUP * groups(inside if work.moves else out)
         end = task.offset + (out if work.mean else added)
+        unit = self.shape.step_channels(layout.slot_width(self.width))
         kind = Kind.STEM if task.features == IMAGE else Kind.CONV
         if work.kind == "pointwise":
             kind = Kind.POINTWISE
@@ -184,7 +260,7 @@ class Program:
             rows=len(task.rows) - 1, odd_columns=width % 2 and first + wide == columns,
             odd_rows=height % 2 and not task.below,
             folds=work.folds - 1, groups=groups(out) - 1,
-            shortcut_first=task.offset // self.per_word, shortcut_end=end // self.per_word,
+            shortcut_first=task.offset // unit, shortcut_end=end // unit,
             in_place=work.in_place, wide_out=work.wide_out, scaled=work.kind == "scale",
             centre=work.centre, mean=work.mean, spatial=work.factors is not None,
             above=task.rows.start > 0, below=task.below, more_left=first > 0,
@@ -197,7 +273,8 @@ class Program:
             return self.address(place)
         columns = layout.blocks(*task.inside[:2])[1]
         skipped = task.rows.start * columns + (task.strip[0] if task.strip else 0)
-        return self.address(place) + skipped * groups(task.size[2]) * GROUP // self.per_word
+        before = skipped * groups(task.size[2]) + task.first_group
+        return self.address(place) + before * GROUP // self.per_word
 
     def _layer(self, index: int, task: Task) -> Step:
         """Gates go where the weight buffer's entries for the next scale are loaded from."""
@@ -208,27 +285,29 @@ class Program:
             works = [after.work for after in tasks[index:]]
             scale = index + next(at for at, w in enumerate(works) if w is not None and w.gated)
             first, apart = self.weights_at[scale], len(tasks[scale].entry_rows)
-        count = layout.residual_words(*task.inside, self.width)
-        quads = -(-len(work.weights) // MACS)
+        count = layout.residual_words(*task.inside, self.per_word)
+        quads = -(-len(work.weights) // self.shape.macs)
         words = _descriptor(
             dict(kind=Kind.HEAD, keep=1, mask=gates, wide_out=1, columns=quads - 1,
                  groups=groups(task.inside[2]) - 1, shortcut_first=apart),
-            self._sources(index, task),
-            self._sinks(task, residual=first, head_words=count - 1),
+            self._sources(task),
+            dict(residual=first, head_words=count - 1),
+            self._walk(index), self.load(index + 1),
         )  # fmt: skip
         numbers = (task.name, first, len(work.weights), apart)
         cycles = head_cycles(count, self.per_word, quads, len(task.contents))
         return Step(task.name, "layer", words, cycles, numbers=numbers)
 
     def _head(self, index: int, task: Task) -> Step:
-        count = layout.residual_words(*task.inside, self.width)
+        count = layout.residual_words(*task.inside, self.per_word)
         weight_words = len(task.contents)
-        quads = weight_words // 3 // (GROUP * groups(task.inside[2]) + 1)
+        quads = task.entries // ((GROUP * groups(task.inside[2]) + 1) * self.shape.pe)
         words = _descriptor(
             dict(kind=Kind.HEAD, last=index == len(self.schedule.tasks) - 1, columns=quads - 1,
                  groups=groups(task.inside[2]) - 1),
-            self._sources(index, task),
-            self._sinks(task, head_words=count - 1),
+            self._sources(task),
+            dict(head_words=count - 1),
+            self._walk(index), self.load(index + 1),
         )  # fmt: skip
         return Step(
             task.name, "head", words, head_cycles(count, self.per_word, quads, weight_words)
@@ -241,9 +320,9 @@ class Program:
 
 
 def _descriptor(
-    geometry: dict[str, Any], sources: dict[str, Any], sinks: dict[str, Any]
-) -> tuple[int, ...]:
-    return tuple(
-        kind.const(fields).as_value().value
-        for kind, fields in ((Geometry, geometry), (Sources, sources), (Sinks, sinks))
-    )
+    geometry: dict[str, Any], sources: dict[str, Any], sinks: dict[str, Any],
+    walk: dict[str, Any], load: int,
+) -> tuple[int, ...]:  # fmt: skip
+    kinds = ((Geometry, geometry), (Sources, sources), (Sinks, sinks), (Walk, walk))
+    words = (int(kind.const(fields).as_value().value) for kind, fields in kinds)
+    return (*words, load)

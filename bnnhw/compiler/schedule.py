@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bnnhw.compiler import allocation, entries, layout
+from bnnhw.compiler.entries import ONE
 from bnnhw.compiler.layout import GROUP
 from bnnhw.compiler.passes import (
     HIDDEN,
@@ -24,10 +25,9 @@ from bnnhw.compiler.passes import (
     signs,
     stem,
 )
+from bnnhw.gateware.parameters import ArrayShape
 from bnnhw.network.integer import IntegerConvolution, IntegerNetwork
 
-WEIGHT_DEPTH = 256
-WINDOW_GROUPS = 64  # groups of 16 channels in a row of blocks of the window buffer
 IMAGE = "image"
 Size = tuple[int, int, int]  # height, width, channels
 
@@ -40,7 +40,8 @@ class Task:
     inside, size : of the maps it reads and leaves. offset : output channel on which the first of
     a moved stream lands. contents : words for the weight buffer,
     `entry_rows` of each entry. rows : of blocks of its input; other tasks have the others.
-    upper : which bytes its factors are.
+    upper : which bytes its factors are. slope_folds : entries for each that has slopes; 0: none.
+    tile : groups of 16 channels that it makes, if it makes not all.
     strip : the first column of blocks and how many, if it makes not all of a map.
     """
 
@@ -59,12 +60,33 @@ class Task:
     entry_rows: range = range(3)
     rows: range = range(0)
     upper: bool = False
+    slope_folds: int = 0
+    tile: range | None = None
+
+    @property
+    def entries(self) -> int:
+        """Entries of the weight buffers that `contents` are for, of all channels in parallel."""
+        if not self.slope_folds:
+            return len(self.contents) // len(self.entry_rows)
+        return len(self.contents) * self.slope_folds // (3 * self.slope_folds + 1)
 
     @property
     def name(self) -> str:
         """The layer's, and what tells the pass, and all strips but the last, from its others."""
         name = f"{self.layer}.{self.work.name}" if self.work and self.work.name else self.layer
+        if self.beside and self.tile:
+            return f"{name}.channels{GROUP * self.tile.start}"
         return f"{name}.rows{self.rows.start}" if self.below else name
+
+    @property
+    def first_group(self) -> int:
+        """The first group of channels that it makes."""
+        return 0 if self.tile is None else self.tile.start
+
+    @property
+    def beside(self) -> bool:
+        """Whether the map has channels above its tile's."""
+        return self.tile is not None and self.tile.stop < layout.groups(self.size[2])
 
     @property
     def below(self) -> bool:
@@ -72,14 +94,14 @@ class Task:
         return bool(self.rows) and self.rows.stop < layout.blocks(*self.inside[:2])[0]
 
 
-def image_strips(network: IntegerNetwork) -> list[tuple[int, int]]:
+def image_strips(network: IntegerNetwork, shape: ArrayShape) -> list[tuple[int, int]]:
     """First column of blocks, and their number, of each strip in which a thermometer's bits are
     convolved: as wide as, with a column on either side, the window buffer holds. All are alike."""
     spec, levels = network.spec, network.stem.levels
     if levels is None:
         return []
     columns = layout.blocks(*spec.input[:2])[1]
-    room = max(1, WINDOW_GROUPS // image_groups(network) - 2)
+    room = max(1, shape.window_groups // image_groups(network) - 2)
     count = -(-columns // room)
     wide = -(-columns // count)
     return [(min(at * wide, columns - wide), wide) for at in range(count)]
@@ -91,10 +113,34 @@ def image_groups(network: IntegerNetwork) -> int:
     return 0 if levels is None else network.spec.input[2] * layout.groups(len(levels))
 
 
+def _slopes(network: IntegerNetwork) -> entries.Slopes:
+    """What lanes multiply by and add where no activation says so.
+
+    An RPReLU has a constant of its own for each channel, however it was trained.
+    """
+    formats = network.spec.formats
+    rounding = 1 << (formats.guard - 1)
+    acts = [conv.after for conv in network.convolutions if conv.after is not None]
+    plain = [network.stem.requantiser.bias]
+    plain += [
+        conv.requantiser.bias
+        for conv in network.convolutions
+        if conv.requantiser is not None and conv.after is None
+    ]
+    own = network.spec.repair.activation == "rprelu"
+    own |= any((act.shift_out != rounding).any() for act in acts)
+    low = any(bias.min() - rounding < -(1 << 15) for bias in plain)
+    one = 1 << (formats.scale_fraction - formats.guard)
+    return entries.Slopes(one, rounding, own or low)
+
+
 class Schedule:
-    """tasks : every step in order. places : size in words by name. `width` of slots in bits.
+    """shape : of the array. per_word : channels in a word of the residual stream.
+    tasks : every step in order. places : size in words by name. `width` of slots in bits.
     factors : words of spatial factors by name, constants in places of their own.
-    thresholds : whether any bit is compared with other than zero.
+    thresholds : whether any bit is compared with other than zero. slopes : what the lanes multiply
+    by where there is no activation; None: nothing, as where the argument `slopes` says that they
+    have no memories for them: then an activation is a pass.
 
     Bits and residuals each alternate between two places (bits one a threshold): a pass that
     changes the stream's shape writes to the other, and a layer writes its bits to the other.
@@ -104,13 +150,20 @@ class Schedule:
     size of map has places of its own.
     """
 
-    def __init__(self, network: IntegerNetwork, strips: int = 1, *, shared: bool = False) -> None:
+    def __init__(
+        self, network: IntegerNetwork, strips: int = 1, *, shared: bool = False,
+        slopes: bool = True, shape: ArrayShape = ONE,
+    ) -> None:  # fmt: skip
         self.network, self.spec, self._strips = network, network.spec, strips
+        self.shape = shape
         convolutions = (conv.requantiser for conv in network.convolutions)
         parts = [network.stem.requantiser, *(part for part in convolutions if part is not None)]
         self.thresholds = any(part.threshold.any() for part in parts)
-        self.passes = needs_passes(network)
+        self.passes = needs_passes(network, slopes=slopes)
+        acts = any(conv.after is not None for conv in network.convolutions)
+        self.slopes = _slopes(network) if acts and not self.passes else None
         self.width = 16 if self.passes else network.spec.formats.residual_width
+        self.per_word = shape.word_channels(layout.slot_width(self.width))
         self._bits, self._stream = 0, 0
         self.factors: dict[str, np.ndarray] = {}
         self._lower: dict[tuple[int, ...], str] = {}  # factors whose upper bytes are free, by size
@@ -132,14 +185,16 @@ class Schedule:
         size = (height, width, self.spec.stem_channels)
         if part.levels is None:
             yield Task(
-                "stem", None, self.spec.input, size, entries.stem_entries(part), IMAGE,
-                bits=self._bit_map(0, self._bits), residual=self._residuals(STREAM),
+                "stem", None, self.spec.input, size,
+                entries.stem_entries(part, self.slopes, self.shape), IMAGE,
+                bits=self._bit_map(0, self._bits),
+                residual=self._residuals(STREAM), slope_folds=int(self.slopes is not None),
             )  # fmt: skip
             return
         work = stem(part, part.levels)
         inside = (height, width, GROUP * image_groups(self.network))
         task = replace(self._task("stem", work, inside, size, self._bits), features=IMAGE)
-        *strips, last = image_strips(self.network)
+        *strips, last = image_strips(self.network, self.shape)
         for at, strip in enumerate(strips):
             yield replace(task, work=replace(work, name=f"strip{at}"), strip=strip)
         yield replace(task, strip=last) if strips else task
@@ -157,7 +212,10 @@ class Schedule:
                 adder = conv if conv.shape.shortcut or after is None else after
                 yield from self._moved(conv, adder, thresholds)
             features = self.spec.repair.features * bool(after)
-            passes = convolution_passes(conv, self.spec.formats, moved=moved, features=features)
+            passes = convolution_passes(
+                conv, self.spec.formats, moved=moved, features=features,
+                mean=averages(conv, self.spec.repair), slopes=self.slopes is not None,
+            )  # fmt: skip
             yield from self._in_strips(conv, list(passes))
             self._bits = 1 - self._bits
             if conv.requantiser is not None:
@@ -185,13 +243,34 @@ class Schedule:
         tasks = [self._shaped(conv, work) for work in works]
         first_stage = conv.shape.stride == 1 and tasks[0].inside[:2] == self.spec.input[:2]
         if not first_stage or all(work.keeps != SUMS for work in works):
-            yield from tasks
+            for task in tasks:
+                yield from self._tiled(task)
             return
         rows = tasks[0].rows.stop
         strip = -(-rows // self._strips)
         for first in range(0, rows, strip):
             some = range(first, min(first + strip, rows))
             yield from (replace(task, rows=some) for task in tasks)
+
+    def _tiled(self, task: Task) -> Iterator[Task]:
+        """Whole, or in tiles of channels whose weights fit half the weight buffer, so that one's
+        are loaded while another is made."""
+        work, half = task.work, self.shape.step_depth * self.shape.pe
+        whole = work is None or work.kind != "conv" or work.moves or work.strided or self.passes
+        if whole or task.entries <= half:
+            yield task
+            return
+        assert work is not None
+        out = layout.groups(task.size[2])
+        each = max(1, half // (GROUP * work.folds))
+        for first in range(0, out, each):
+            tile = range(first, min(first + each, out))
+            part = work.of_channels(slice(GROUP * tile.start, GROUP * tile.stop))
+            assert part.weights is not None
+            contents = entries.convolution_entries(
+                part.weights, part.part, self.slopes, part.act, self.shape.pe
+            )
+            yield replace(task, work=part, contents=contents, tile=tile if out > each else None)
 
     def _shaped(self, conv: IntegerConvolution, work: Pass) -> Task:
         """A pass of a convolution: all but the first to use its input stay at its output."""
@@ -231,9 +310,13 @@ class Schedule:
         elif work.weights is None:
             if self.passes:
                 entry_rows = range(int(work.factors is not None), 2 + self.thresholds)
-            contents = entries.scale_entries(work.part, work.act, entry_rows)
+            contents = entries.scale_entries(
+                work.part, work.act, entry_rows, self.slopes, self.shape.pe
+            )
         else:
-            contents = entries.convolution_entries(work.weights, work.part)
+            contents = entries.convolution_entries(
+                work.weights, work.part, self.slopes, work.act, self.shape.pe
+            )
         if work.factors is not None:
             features, upper = self._factors(layer, work.factors)
         return Task(
@@ -241,6 +324,7 @@ class Schedule:
             "" if work.emits is None else self._bit_map(work.emits, turn),
             self._residuals(work.keeps), offset, entry_rows=entry_rows, upper=upper,
             rows=range(layout.blocks(*inside[:2])[0]),
+            slope_folds=work.folds if self.slopes else 0,
         )  # fmt: skip
 
     def _factors(self, layer: str, factors: np.ndarray) -> tuple[str, bool]:
@@ -258,11 +342,16 @@ class Schedule:
         """As many steps as the head's weights need."""
         last = self.spec.convolutions()[-1]
         inside = (last.out_height, last.out_width, last.out_channels)
-        parts = entries.head_entries(self.network.head, WEIGHT_DEPTH)
+        slopes, alone = self.slopes is not None, self.shape.pe > 1
+        parts = entries.head_entries(self.network.head, self.shape, slopes=slopes)
         for index, contents in enumerate(parts):
             name = "head" if len(parts) == 1 else f"head.{index}"
             features = self._residuals(STREAM)
-            yield Task(name, None, inside, (1, 1, self.spec.classes), contents, features)
+            yield Task(
+                name, None, inside, (1, 1, self.spec.classes), contents, features,
+                entry_rows=range(1) if alone else range(3),
+                slope_folds=entries.HEAD_FOLDS * (slopes and not alone),
+            )  # fmt: skip
 
     def _places(self) -> dict[str, int]:
         height, width, _ = self.spec.input
@@ -282,4 +371,4 @@ class Schedule:
         height, width, channels = task.size
         if task.work is not None and task.work.keeps == SUMS:
             height = min(height, 2 * len(task.rows))
-        return layout.residual_words(height, width, channels, self.width)
+        return layout.residual_words(height, width, channels, self.per_word)

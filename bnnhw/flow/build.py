@@ -15,7 +15,6 @@ from bnnhw import datasets, golden
 from bnnhw.compiler.plan import DoesNotFit
 from bnnhw.errors import UserError
 from bnnhw.flow import report, stages, tools
-from bnnhw.flow.boot import logit_step
 from bnnhw.flow.design import clocking
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
@@ -38,6 +37,7 @@ class Request:
     """What the user asked for.
 
     model : a path or a bundled name. clock_hz : None is the board's own.
+    pe : output channels in parallel; None: as many as fit.
     images : how many are proved. evaluate : how many of `data` the integers classify.
     """
 
@@ -52,6 +52,7 @@ class Request:
     residual_width: int | None = None
     resize: bool = False
     evaluate: int = 0
+    pe: int | None = None
 
 
 class Build:
@@ -122,7 +123,7 @@ class Build:
             raise
         self.out = request.out or Path("build") / f"{request.board}-{self.model.name}"
         self.work = self.out / "work"
-        self.plan = stages.make_plan(self.network, self.board)
+        self.plan = stages.make_plan(self.network, self.board, pe=request.pe)
         self.images = self._images()
 
     def _check_size(self) -> None:
@@ -188,12 +189,7 @@ class Build:
     def write_verilog(self) -> None:
         """Write engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
         self.design = stages.write_design(
-            self.plan,
-            self.board,
-            self.work,
-            clock_hz=self.request.clock_hz,
-            name=self.model.name,
-            step=logit_step(self.model.checkpoint.folded(), self.network.spec),
+            self.plan, self.board, self.work, clock_hz=self.request.clock_hz
         )
 
     def prove(self) -> None:

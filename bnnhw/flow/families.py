@@ -95,7 +95,7 @@ ECP5 = Family(
     ),
     pins_of_cells=None,
     sites=dict(lut="TRELLIS_COMB", ff="TRELLIS_FF", ebr="DP16KD", dsp="MULT18X18D"),
-    pnr_seconds=600, placed="textcfg", bitstream="bit",
+    pnr_seconds=1800, placed="textcfg", bitstream="bit",
 )  # fmt: skip
 
 FAMILIES = dict(ice40=ICE40, ecp5=ECP5)

@@ -93,7 +93,8 @@ def compare(
     count = 0
     for step, _ in frame.step_ends:
         memory = read_snapshot(frame.snapshots[step])
-        for name, got in plan.tensors(step, memory).items():
+        stream = read_snapshot(frame.stream_snapshots[step]) if plan.stream_words else None
+        for name, got in plan.tensors(step, memory, stream).items():
             count += 1
             if wrong := first_difference(image, name, taps[name][row], got):
                 return count, wrong
@@ -139,7 +140,8 @@ class _Prover:
                 self.sources, boot=self.plan.image, images=images,
                 classes=self.network.spec.classes, folder=self.folder,
                 environment=self.environment, byte_cycles=byte_cycles, cycle_limit=limit,
-                memory_words=self.plan.memory_words,
+                memory_words=self.plan.memory_words, stream_words=self.plan.stream_words,
+                stream_width=self.plan.parameters.word_width,
             )  # fmt: skip
         except SimulationError as fault:
             raise UserError(f"proof: {fault}") from None
@@ -149,7 +151,7 @@ class _Prover:
             self.images = max(self.images, first + row + 1)
             if self.mismatch:
                 break
-        for old in self.folder.glob("snapshot_*.hex"):
+        for old in self.folder.glob("s*_*_*.hex"):
             old.unlink()
         return frames
 

@@ -133,24 +133,24 @@ def board(name: str) -> BoardSupport:
         raise UserError(str(fault)) from None
 
 
-def make_plan(network: IntegerNetwork, board: BoardSupport) -> Plan:
+def make_plan(network: IntegerNetwork, board: BoardSupport, *, pe: int | None = None) -> Plan:
     """Returns how a network lies on a board: program, memory map, boot image, engine parameters.
 
-    Raises DoesNotFit, a UserError with the table of all resources, if anything is too large.
+    pe : output channels in parallel, a power of two; None: as many as fit.
+
+    Raises UserError where the engine cannot run it so, DoesNotFit, one of these with the table
+    of all resources, if anything is too large.
     """
-    return planning.make_plan(network, board)
+    return planning.make_plan(network, board, pe=pe)
 
 
 def write_design(
-    plan: Plan, board: BoardSupport, folder: str | Path, *, clock_hz: float | None = None,
-    name: str = "", step: float = 0.0, bound: bool = True,
-) -> Design:  # fmt: skip
+    plan: Plan, board: BoardSupport, folder: str | Path, *, clock_hz: float | None = None
+) -> Design:
     """Generate the hardware of a plan into `folder`, which is made. Returns its Design.
 
     clock_hz : None is the board's own; else the nearest below that its PLL makes.
-    name, step : of the network and of a logit, for the host (bnnhw.flow.boot).
-    bound : whether the gateware takes this boot image only; without, plans that differ in their
-    weights alone have the same design.
+
     Files that would not change are left as they are. Raises UserError where the folder cannot be
     made, or where the PLL cannot make the clock.
     """
@@ -159,7 +159,7 @@ def write_design(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise UserError(f"{folder}: {fault.strerror}; give another directory") from None
-    engine = designing.write_files(plan, board, clock, folder, name=name, step=step, bound=bound)
+    engine = designing.write_files(plan, board, clock.hz, folder)
     return Design(plan, board, clock, folder, engine)
 
 

@@ -105,8 +105,8 @@ def read(path: Path) -> Graph:
 
 def from_model(model: Any) -> Graph:
     """Returns the graph of an onnx.ModelProto, all of whose weights are in it."""
-    _look_through(model)
     onnx, general = needed("onnx"), needed("qonnx.transformation.general")
+    _look_through(onnx, model)
     wrapper = needed("qonnx.core.modelwrapper").ModelWrapper
     folding = needed("qonnx.transformation.fold_constants")
     shapes = needed("qonnx.transformation.infer_shapes").InferShapes
@@ -195,8 +195,13 @@ def _take_outside(onnx: Any, model: Any, path: Path) -> None:
         del tensor.external_data[:]
 
 
-def _look_through(model: Any) -> None:
-    """Raises UserError unless all operations are known by name."""
+def _look_through(onnx: Any, model: Any) -> None:
+    """Raises UserError unless all operations are known by name and all weights are at hand."""
+    if model.graph.sparse_initializer:
+        raise UserError("sparse weights are not understood; export dense ones")
+    for tensor in _tensors(onnx, model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise UserError(f"{tensor.name}: its weights are in another file; give the file's path")
     if model.functions:
         raise UserError(
             f"function {model.functions[0].name}: functions are not understood; export with "
@@ -206,8 +211,8 @@ def _look_through(model: Any) -> None:
     made = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         known = QONNX_OPS if node.domain in DOMAINS[2:] else ONNX_OPS
-        nested = any(part.HasField("g") or part.graphs for part in node.attribute)
-        if node.domain not in DOMAINS or node.op_type not in known or nested:
+        odd = any(part.type not in _plain_kinds(onnx) for part in node.attribute)
+        if node.domain not in DOMAINS or node.op_type not in known or odd:
             before = [made[name] for name in node.input if name in made]
             after = [each for each in graph.node if {*each.input} & {*node.output}]
             raise UserError(
@@ -220,6 +225,13 @@ def _look_through(model: Any) -> None:
             f"has {len(_variables(graph))} inputs and {len(graph.output)} outputs; must have one "
             f"of each, images and logits"
         )
+
+
+def _plain_kinds(onnx: Any) -> tuple[int, ...]:
+    """What attributes may be: no graphs, and no tensors but one of its own."""
+    kinds = onnx.AttributeProto
+    return (kinds.FLOAT, kinds.INT, kinds.STRING, kinds.TENSOR, kinds.FLOATS, kinds.INTS,
+            kinds.STRINGS)  # fmt: skip
 
 
 def _named(node: Any) -> str:

@@ -58,7 +58,6 @@ MADE_UP = ECP5Board.on(
     flash_offset=0x200000,
     flash_bytes=0x400000,
     max_baud=1_000_000,
-    loader="made-up",
     load="load {folder}/top.bit {offset:#x}",
     platform=Platform,
     pins=BoardPins(
@@ -107,7 +106,9 @@ def test_a_second_ecp5_board_is_its_numbers_and_pins():
     oscillator = 50e6 * settings.feedback / settings.reference
     assert 400e6 <= oscillator <= 800e6 and 50e6 / settings.reference >= 10e6
     assert settings.output_hz == pytest.approx(48e6) == oscillator / settings.divide
-    assert MADE_UP.nextpnr_opts == ("--45k", "--package", "CABGA256", "--speed", "6")
+    assert MADE_UP.nextpnr_opts == (
+        "--45k", "--package", "CABGA256", "--speed", "6", "--router", "router2",
+    )  # fmt: skip
     for primitive in ("EHXPLLL", "DCCA", "USRMCLK"):
         assert files["top.il"].count(f"cell \\{primitive} ") == 1
     assert 'LOCATE COMP "uart_1__tx__io" SITE "D4";' in files["top.lpf"]

@@ -80,7 +80,7 @@ def test_an_engine_of_weights_for_several_terms_is_synthesised(tmp_path):
     """Yosys gave single bits the names of whole wires in this one, and stopped."""
     repair = Repair(double_residual=False, ensemble="weights-2")
     spec = NetworkSpec(depth=20, widths=(16, 32, 64), repair=repair)
-    plan = make_plan(lower(untrained(spec)), BOARD)
+    plan = make_plan(lower(untrained(spec)), BOARD, pe=1)
     write_design(plan, BOARD, tmp_path)
     cells = implement.synthesise(BOARD, tmp_path)
     assert all(cells[name] <= total for name, total in BOARD.budget.items())

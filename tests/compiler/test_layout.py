@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bnnhw.compiler import entries, layout
 from bnnhw.errors import UserError
+from bnnhw.gateware.parameters import ArrayShape
 from bnnhw.network.integer import IntegerActivation, IntegerHead, IntegerStem, Requantiser
 from bnnhw.network.spec import NumberFormats
 
@@ -69,8 +72,9 @@ def test_residuals_lie_by_block_channel_and_lane(size, residual_width):
     slot = 8 if residual_width == 8 else 16
     per_word = 64 // (4 * slot)
     assert layout.slot_width(residual_width) == slot
-    assert layout.word_channels(residual_width) == per_word
-    count = layout.residual_words(*size, residual_width)
+    assert ArrayShape().word_channels(slot) == per_word
+    assert [ArrayShape(pe=pe).word_channels(slot) for pe in (2, 8)] == [2 * per_word, 8 * per_word]
+    count = layout.residual_words(*size, per_word)
     assert count == blocks(height, width) * padded(channels) // per_word
     words = np.random.default_rng(1).integers(0, 2**64, count, dtype=np.uint64)
     values = layout.unpack_residuals(words, *size, residual_width)
@@ -205,7 +209,7 @@ def test_stem_entries_are_four_channels_bytes_by_tap_and_input(outputs, channels
 
 
 @pytest.mark.parametrize(
-    ("classes", "channels", "depth", "steps"),
+    ("classes", "channels", "half", "steps"),
     [
         (10, 16, 256, [3]),
         (4, 32, 33, [1]),
@@ -216,13 +220,15 @@ def test_stem_entries_are_four_channels_bytes_by_tap_and_input(outputs, channels
     ],
 )
 def test_head_entries_are_four_classes_bytes_by_channel_then_the_bias(
-    classes, channels, depth, steps
+    classes, channels, half, steps
 ):
     """`steps` has the fours of classes of each step: as many as there is room for, at least one."""
     rng = np.random.default_rng(classes)
     weights = rng.integers(-127, 128, (classes, channels)).astype(np.int8)
     mantissa = rng.integers(-127, 128, classes).astype(np.int8)
-    parts = entries.head_entries(IntegerHead(weights, mantissa, 3), depth)
+    parts = entries.head_entries(
+        IntegerHead(weights, mantissa, 3), ArrayShape(weight_depth=2 * half)
+    )
     each = padded(channels) + 1
     assert [len(words) for words in parts] == [3 * each * quads for quads in steps]
     taps = np.concatenate([table(words)[0] for words in parts])
@@ -274,3 +280,93 @@ def test_layer_entries_are_four_outputs_bytes_by_input(outputs, inputs):
         assert bytes_of(taps[quad * padded(inputs) + c]) == want, (quad, c)
     for out in range(outputs):
         assert parameters[out, :2].tolist() == [part.scale[out], part.bias[out]]
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+@pytest.mark.parametrize("shift_out", [False, True])
+def test_channels_have_slopes_after_their_first_entry(folds, shift_out):
+    rng = np.random.default_rng(folds)
+    weights = rng.choice([-1, 1], (6, 3, 3, 16 * folds)).astype(np.int8)
+    part = Requantiser(*rng.integers(-100, 100, (3, 6)).astype(np.int32))
+    act = IntegerActivation(*rng.integers(0, 900, (4, 6)).astype(np.int32))
+    slopes = entries.Slopes(one=256, rounding=8, shift_out=shift_out)
+    for used in (act, None):
+        words = entries.convolution_entries(weights, part, slopes, used)
+        channels = words.reshape(16, 3 * folds + 1)
+        plain = replace(part, bias=part.bias - 8 * (used is None and not shift_out))
+        entry = np.delete(channels, 3, axis=1).reshape(-1)
+        assert entry.tolist() == entries.convolution_entries(weights, plain).tolist()
+        got = np.ascontiguousarray(channels[:, 3]).view("<u2").reshape(16, 4)
+        want = np.zeros((16, 4), int)
+        columns = (256, 256, 0) if used is None else (act.positive, act.negative, act.shift_out)
+        for index, column in enumerate(columns):
+            want[:6, index] = column
+        assert got.tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("pe", [1, 2, 4, 8])
+@pytest.mark.parametrize("folds", [1, 3])
+def test_entries_of_channels_in_parallel_are_next_to_each_other(pe, folds):
+    channels = 16
+    taps = np.arange(channels * folds)[:, None].repeat(9, 1)
+    got = layout.in_parallel(taps, folds, pe)
+    want = [
+        (first + channel) * folds + fold
+        for first in range(0, channels, pe)
+        for fold in range(folds)
+        for channel in range(pe)
+    ]
+    assert got.tolist() == [[number] * 9 for number in want]
+    words = layout.pack_entries(got, 0 * got[:, :3])
+    slopes = np.arange(4 * channels).reshape(channels, 4)
+    added, at = layout.add_slopes(words, slopes, folds, pe).tolist(), 0
+    for index, number in enumerate(want):
+        assert added[at : at + 3] == [number * 0x0001_0001_0001] * 3
+        at += 3
+        if index // pe % folds == 0:  # of a channel's first entry
+            row = slopes[number // folds].tolist()
+            assert added[at] == sum(slope << 16 * place for place, slope in enumerate(row))
+            at += 1
+    assert at == len(added)
+
+
+@pytest.mark.parametrize(("pe", "tokens"), [(1, 2), (2, 4), (4, 4), (8, 2), (8, 1)])
+@pytest.mark.parametrize(("classes", "resident"), [(10, True), (40, False), (70, False)])
+def test_head_entries_of_channels_in_parallel(pe, tokens, classes, resident):
+    """Class token * pe + channel of a walk is byte `token` of the channel's first word."""
+    rng = np.random.default_rng(classes)
+    shape = ArrayShape(pe=pe, tokens=tokens, weight_depth=128, resident=resident)
+    weights = rng.integers(-127, 128, (classes, 16)).astype(np.int8)
+    mantissa = rng.integers(-127, 128, classes).astype(np.int8)
+    parts = entries.head_entries(IntegerHead(weights, mantissa, 3), shape)
+    rows = 3 if pe == 1 else 1
+    each, most = pe * tokens, 7 if resident else 3  # walks of 17 entries in 128, in 64
+    walks = -(-classes // each)
+    steps = [min(most, walks - at) for at in range(0, walks, most)]
+    assert [len(part) for part in parts] == [rows * 17 * pe * count for count in steps]
+    words = np.concatenate(parts)[::rows].reshape(-1, 17, pe)
+    for walk, c, channel in np.ndindex(words.shape):
+        column = mantissa if c == 16 else weights[:, c]
+        outs = [walk * each + token * pe + channel for token in range(tokens)]
+        want = [int(column[out]) if out < classes else 0 for out in outs]
+        word = int(words[walk, c, channel])
+        got = [signed(word >> 8 * byte & 255, 8) for byte in range(4)]
+        assert got == want + [0] * (4 - tokens) and not word >> 32
+
+
+@pytest.mark.parametrize(("pe", "tokens"), [(2, 4), (8, 2)])
+def test_stem_entries_of_channels_in_parallel(pe, tokens):
+    rng = np.random.default_rng(pe)
+    weights = rng.integers(-127, 128, (18, 3, 3, 2)).astype(np.int8)
+    part = requantiser(rng, 18)
+    shape = ArrayShape(pe=pe, tokens=tokens)
+    taps, parameters = table(entries.stem_entries(IntegerStem(weights, 4, part), None, shape))
+    each = pe * tokens
+    flat = np.zeros((32, 18), int)
+    flat[:18] = weights.reshape(18, -1)
+    for walk, at, channel in np.ndindex(32 // each, 18, pe):
+        want = [flat[walk * each + token * pe + channel, at] for token in range(tokens)]
+        got = bytes_of(taps[(walk * 18 + at) * pe + channel])
+        assert got == want + [0] * (4 - tokens)
+    for out in range(18):
+        assert parameters[out].tolist() == [part.scale[out], part.bias[out], part.threshold[out]]

@@ -146,7 +146,8 @@ def test_spatial_factors_come_before_the_shortcut_and_activations():
         (dict(), [False, False]),
         (dict(double_residual=False), [True, False]),
         (dict(downsample="conv1x1-binary"), [True, False]),
-        (dict(downsample="avgpool-duplicate"), [True, False]),
+        (dict(downsample="avgpool-duplicate"), [False, False]),
+        (dict(downsample="avgpool-duplicate", double_residual=False), [True, False]),
         (dict(activation="prelu"), [False, False]),
         (dict(scaling="spatial"), [True, False]),
         (dict(activation="prelu", activation_position="before-add"), [True, False]),
@@ -166,29 +167,41 @@ def test_a_binary_shortcut_is_a_convolution_of_the_middle_tap():
     assert work.feature == SIGNS and work.keeps == STREAM and work.adds is None
 
 
-@pytest.mark.parametrize("double", [True, False])
-def test_means_are_wide_until_the_convolution_with_the_shortcut(double):
-    repair = dict(downsample="avgpool-duplicate", double_residual=double)
-    tasks = Schedule(network_of(**repair)).tasks
+def test_means_are_added_where_the_convolution_has_the_shortcuts_stride():
+    spec = dict(downsample="avgpool-duplicate", feature_binarizer="rsign", ensemble="weights-2")
+    tasks = Schedule(network_of(**spec)).tasks
+    first, last = (task.work for task in tasks if task.layer == "stage1.0.conv1")
+    assert (first.mean, first.moves, first.adds, first.keeps) == (True, True, STREAM, STREAM)
+    assert (last.mean, last.moves, last.in_place) == (False, False, True)
+    assert sum(task.work is not None and task.work.mean for task in tasks) == 1
+
+
+def test_means_are_wide_until_the_convolution_with_the_shortcut():
+    tasks = Schedule(network_of(downsample="avgpool-duplicate", double_residual=False)).tasks
     at = [task.name for task in tasks].index("stage1.0.conv1.shortcut")
-    shortcut, *convs = (task.work for task in tasks[at : at + 3])
+    shortcut, other, adder = (task.work for task in tasks[at : at + 3])
     assert (shortcut.mean, shortcut.strided, shortcut.adds, shortcut.keeps) == (
         True, True, STREAM, STREAM,
     )  # fmt: skip
     assert shortcut.wide_out and not shortcut.operand
-    adder, other = convs if double else convs[::-1]
     assert (adder.adds, adder.wide_out, adder.moves) == (STREAM, False, False)
-    assert not other.mean and not adder.mean and adder.in_place == double
+    assert not other.mean and not adder.mean and not adder.in_place
     assert tasks[at].residual != tasks[at].adds
 
 
 def test_what_needs_passes():
     assert not needs_passes(network_of())
     assert not needs_passes(network_of(feature_binarizer="rsign", scaling="channel-mean"))
-    for repair in (dict(ensemble="features-2"), dict(activation="maxout"),
-                   dict(binary_sets="adabin"), dict(downsample="conv1x1-binary"),
-                   dict(downsample="avgpool-duplicate"), dict(scaling="spatial")):  # fmt: skip
+    averages = dict(downsample="avgpool-duplicate")
+    for repair in (dict(ensemble="features-2"), dict(binary_sets="adabin"),
+                   dict(downsample="conv1x1-binary"), dict(scaling="spatial"),
+                   dict(activation="prelu", activation_position="before-add"),
+                   averages | dict(double_residual=False)):  # fmt: skip
         assert needs_passes(network_of(**repair)), repair
+    for repair in (averages, dict(activation="maxout"), averages | dict(activation="rprelu")):
+        assert not needs_passes(network_of(**repair)), repair
+    assert needs_passes(network_of(activation="maxout"), slopes=False)
+    assert not needs_passes(network_of(**averages), slopes=False)
     stage = replace(SPEC, depth=4, widths=(4,), repair=Repair(downsample="avgpool-duplicate"))
     assert not needs_passes(random_network(stage))  # nothing is moved
 
@@ -266,3 +279,21 @@ def test_what_lies_beside_single_pixels_is_cleared_before_it_is_added_up():
     assert names("stage1.0.conv2") == ["term0", "hidden", "gate", ""]
     assert "edges" not in names("stage1.0.conv1", scaling="spatial")
     assert "edges" in names("stage1.0.conv1", activation="prelu")
+
+
+def test_lanes_with_slopes_activate_in_the_pass_that_convolves():
+    network = network_of(activation="rprelu", downsample="avgpool-duplicate")
+    conv = network.convolutions[1]
+    (only,) = convolution_passes(
+        conv, network.spec.formats, moved=False, features=1, slopes=True
+    )  # fmt: skip
+    assert (only.name, only.kind, only.act, only.wide_out) == ("", "conv", conv.after, False)
+    assert (only.part.bias == conv.requantiser.bias + conv.after.shift_in).all()
+    schedule = Schedule(network)
+    assert not schedule.passes and schedule.width == 8 and schedule.slopes is not None
+    assert [task.name for task in schedule.tasks] == [
+        "stem", *(conv.shape.name for conv in network.convolutions), "head",
+    ]  # fmt: skip
+    passes = Schedule(network, slopes=False)
+    assert passes.passes and passes.slopes is None
+    assert sum(task.work is not None and task.work.kind == "scale" for task in passes.tasks) == 4

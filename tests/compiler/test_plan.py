@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.boards.ulx3s import BOARD as LARGER
 from bnnhw.compiler import entries, layout
-from bnnhw.compiler.plan import DoesNotFit, make_plan
+from bnnhw.compiler.plan import DoesNotFit, make_plan, shapes
+from bnnhw.errors import UserError
 from bnnhw.network.spec import NetworkSpec, Repair
-from tests.plans import SPECS, names_of, network_of, regions, size_of, words_of
+from tests.plans import SPECS, loads_of, names_of, network_of, regions, size_of, words_of
 
 
 def test_regions_follow_each_other_inside_the_memory(case):
@@ -45,24 +47,28 @@ def test_the_boot_image_is_the_program_and_the_weights(case):
     assert plan.image.dtype == np.uint64
     assert len(plan.image) == places["weights"].stop
     for index, step in enumerate(plan.steps):
-        assert plan.image[3 * index : 3 * index + 3].tolist() == list(step.words)
+        assert plan.image[1 + 5 * index :][:5].tolist() == list(step.words)
     parts = {conv.shape.name: conv for conv in network.convolutions}
-    heads = entries.head_entries(network.head, plan.parameters.weight_depth)
+    heads = entries.head_entries(network.head, plan.parameters)
     at = places["weights"].start
     found = set()
-    for step in plan.steps:
-        sources = words_of(step)[1]
-        got = plan.image[sources.weights :][: sources.weight_words]
+    done: dict[str, int] = {}  # channels of a convolution that earlier tiles have
+    for step, load in zip(plan.steps, loads_of(plan), strict=True):
+        got = plan.image[load.weights :][: load.words]
         if got.tobytes() not in found:  # what steps have in common is there once
-            assert sources.weights == at
-            at += sources.weight_words
+            assert load.weights == at
+            at += load.words
             found.add(got.tobytes())
         if step.kind == "conv":
-            conv = parts[step.name]
+            conv = parts[step.name.partition(".channels")[0]]
             part = conv.requantiser or entries.threshold_parameters(
                 step.name, conv.threshold, network.spec.formats
             )
-            want = entries.convolution_entries(conv.weights, part)
+            first = done.get(conv.shape.name, 0)
+            done[conv.shape.name] = first + 16 * (words_of(step)[0].groups + 1)
+            want = entries.convolution_entries(conv.weights, part).reshape(-1, 3)
+            folds = words_of(step)[0].folds + 1
+            want = want[first * folds : done[conv.shape.name] * folds].reshape(-1)
         elif step.kind == "stem":
             want = entries.stem_entries(network.stem)
         elif step.kind == "head":
@@ -80,6 +86,7 @@ def test_tensors_finds_the_maps_in_memory(case):
     for index, step in enumerate(plan.steps):
         tensors = plan.tensors(index, memory)
         names = [f"{step.name}.{kind}" for kind in ("residual", "bits") if getattr(step, kind)]
+        assert not names or ".channels" not in step.name  # there by the last tile
         assert list(tensors) == names
         for kind in ("residual", "bits"):
             if (place := getattr(step, kind)) is not None:
@@ -103,7 +110,7 @@ def test_parameters_follow_the_network():
         try:
             width = make_plan(network_of(spec), board).parameters.acc_width
         except DoesNotFit as error:
-            assert names_of(error) == {"weight buffer"} and folds == 9
+            assert names_of(error) == {"weight buffer"} and folds == 9  # the stem's weights
             continue
         assert -(1 << (width - 1)) <= -72 * folds and 72 * folds < 1 << (width - 1)
 
@@ -130,3 +137,24 @@ def test_the_image_lies_where_it_is_asked_to_but_after_what_comes_before_it(case
         assert regions(moved)[name] == range(place.start + shift, place.stop + shift)
     assert moved.parameters == plan.parameters and len(moved.image) == len(plan.image)
     assert make_plan(network, BOARD, image_base=plan.image_base - 1).image_base == plan.image_base
+
+
+@pytest.mark.parametrize(
+    ("widths", "repair", "most"),
+    [
+        ((16, 32), Repair(), 8),
+        ((16, 24), Repair(), 4),  # moved by 4
+        ((16, 36), Repair(), 2),  # by 10
+        ((16, 32), Repair(downsample="avgpool-duplicate"), 8),
+        ((16, 34), Repair(downsample="avgpool-duplicate"), 2),  # means end after 34
+        ((18, 36), Repair(downsample="avgpool-duplicate"), 1),
+        ((16, 32), Repair(downsample="conv1x1-8bit"), 1),
+        ((16, 32), Repair(scaling="spatial"), 1),
+    ],
+)
+def test_channels_in_parallel_where_what_is_added_lies_as_it_leaves_the_array(widths, repair, most):
+    network = network_of(NetworkSpec(depth=6, widths=widths, input=(8, 8, 1), repair=repair))
+    able = {shape.pe for shape in shapes(network, LARGER)}
+    assert able == {pe for pe in (1, 2, 4, 8) if pe <= most}
+    with pytest.raises(UserError, match="pe=16: the engine cannot run this network so on ulx3s"):
+        make_plan(network, LARGER, pe=16)

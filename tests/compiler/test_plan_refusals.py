@@ -59,7 +59,7 @@ def test_what_is_too_wide_names_every_resource():
     error = refused(NetworkSpec(depth=20, widths=(64, 128, 256)))
     assert names_of(error) == {"memory", "weight buffer", "window buffer"}
     used = {part.name.split(" (")[0]: part.used for part in error.resources}
-    assert used["weight buffer"] == 256 * 256 // 16
+    assert used["weight buffer"] == 256 * 128 // 16
     assert used["window buffer"] == max((16 + 2) * 4, (8 + 2) * 8, (4 + 2) * 16)
     assert isinstance(error, UserError)
 
@@ -69,7 +69,7 @@ def test_what_is_too_wide_names_every_resource():
     [
         (NetworkSpec(depth=4, widths=(16,), input=(126, 60, 1)), BOARD, "memory"),
         (NetworkSpec(4, (16,), (92, 92, 1)), LARGER, "last map, or one with gates"),
-        (NetworkSpec(depth=4, widths=(80,), input=(4, 4, 1)), BOARD, "weight buffer"),
+        (NetworkSpec(depth=6, widths=(64, 80), input=(4, 4, 1)), BOARD, "weight buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 126, 1)), BOARD, "window buffer"),
         (NetworkSpec(depth=4, widths=(16,), input=(4, 4, 8)), BOARD, "weight buffer"),
         (SPECS["digits"], replace(BOARD, budget=BOARD.budget | dict(ebr=26)), "block RAM"),
@@ -94,7 +94,7 @@ def test_a_logit_that_may_overflow_is_refused():
 
 def test_the_greatest_window_and_weight_buffers_fit():
     window = NetworkSpec(depth=4, widths=(16,), input=(4, 124, 1))
-    weights = NetworkSpec(depth=4, widths=(64,), input=(4, 4, 1))
+    weights = NetworkSpec(depth=6, widths=(32, 128), input=(4, 4, 1))
     for spec, name, size in ((window, "window", 64), (weights, "weight", 256)):
         resources = make_plan(network_of(spec), BOARD).resources
         part = next(part for part in resources if part.name.startswith(f"{name} buffer"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.boards.ulx3s import BOARD as LARGER
 from bnnhw.compiler import plan
 from bnnhw.compiler.traffic import traffic
 from bnnhw.network.repair import BASELINE
@@ -19,10 +20,10 @@ def test_traffic_of_single_residuals():
     counted = traffic(plan.make_plan(random_network(DIGITS), BOARD))
     entries_ = 4 * 9 + 16 + 16 + 32 + 32 + 2 * 32 + 64 + 2 * 64 + 4 * 64 + 3 * (64 + 1)
     assert counted["reads"] == dict(
-        program=3 * 10,
+        program=5 * 13,
         weights=3 * entries_,
         image=(3 * 8 - 2) * (3 * 8 - 2) * 4,
-        features=16 + 16 + 16 + 16 + 4 * 2 + 4 + 4 * 2 + 1 * 4,
+        features=16 + 16 + 16 + 16 + 4 * 2 + 4 + 4 * 2 + 2 * 4,  # the last in two tiles
         residuals=16 * 8 + 16 * 8 + 4 * 16 + 4 * 16 + 1 * 32 + 3 * 32,
     )
     assert counted["writes"] == dict(
@@ -39,15 +40,17 @@ def test_traffic_of_passes_is_of_wide_words_and_operands():
     scaled = 16 * 16 + 4 * 32 + 1 * 64  # an activation reads and writes a block's every channel
     for way in ("reads", "writes"):
         assert wide[way]["residuals"] == 2 * narrow[way]["residuals"] + scaled
-    assert wide["reads"]["features"] == narrow["reads"]["features"] + 16 + 4 + 1
-    assert wide["reads"]["program"] == 3 * 13
+    tile = 4  # words that the last convolution's second tile reads again, without passes
+    assert wide["reads"]["features"] == narrow["reads"]["features"] - tile + 16 + 4 + 1
+    assert wide["reads"]["program"] == 5 * 15
 
 
 def test_traffic_of_spatial_factors_is_a_word_a_block():
     narrow = traffic(plan.make_plan(random_network(DIGITS), BOARD))
     spec = replace(DIGITS, repair=replace(BASELINE, scaling="spatial"))
     scaled = traffic(plan.make_plan(random_network(spec), BOARD))
-    assert scaled["reads"]["features"] == narrow["reads"]["features"] + 2 * (16 + 4 + 1)
+    tile = 4  # as above
+    assert scaled["reads"]["features"] == narrow["reads"]["features"] - tile + 2 * (16 + 4 + 1)
 
 
 def test_traffic_of_8_bit_shortcuts_is_a_block_for_each_four_outputs():
@@ -82,3 +85,16 @@ def test_traffic_of_gates_is_their_layers_maps_numbers_and_weights():
                      for way in ("reads", "writes"))  # fmt: skip
     assert reads == layers + scaled
     assert writes == scaled + 4 + 8 + 16 + 16 + 32 + 64
+
+
+def test_traffic_of_channels_in_parallel():
+    """Of the stream's own memory words are eight times as many channels of 8 bits; five steps of
+    ten convolutions, none of them in tiles, and of weights nothing: they are resident."""
+    network = random_network(DIGITS)
+    one, eight = (traffic(plan.make_plan(network, LARGER, pe=pe)) for pe in (1, 8))
+    assert "weights" not in eight["reads"] or not eight["reads"]["weights"]
+    assert eight["reads"]["image"] * 4 == one["reads"]["image"]  # 16 sums in place of 4
+    assert eight["writes"]["features"] == one["writes"]["features"]
+    assert eight["writes"]["residuals"] * 8 == one["writes"]["residuals"]
+    head = 1 * 64 // 2  # words of the head's map, three times, or once for all of its classes
+    assert (eight["reads"]["residuals"] - head // 8) * 8 == one["reads"]["residuals"] - 3 * head

@@ -34,8 +34,7 @@ class Tools:
         self.calls, self.counted = [], []
         self.mismatch, self.luts, self.fault = None, 4000, None
 
-    def write_files(self, plan, board, clock, folder, *, name, step, bound):
-        assert not bound
+    def write_files(self, plan, board, clock_hz, folder):
         self.calls.append("design")
         (folder / "top.il").write_text(repr(plan.parameters))
         (folder / f"top.{board.constraints}").write_text("")

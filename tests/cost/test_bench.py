@@ -21,11 +21,11 @@ def test_a_network_that_is_not_bit_exact_has_no_cost(fakes, tmp_path):
 
 
 def test_a_plan_that_does_not_fit_says_by_how_much(fakes, tmp_path):
-    wide = case(tmp_path, widths=(16, 32, 128))
+    wide = case(tmp_path, widths=(16, 32, 512))
     bench.perform(wide)
     row = wide.row()
     assert row["status"] == "does not fit" and not fakes.calls
-    assert row["over"]["weight buffer (entries of a layer)"] == 128 * 128 // 16 - 256
+    assert row["over"]["weight buffer (entries of a layer)"] == 512 * 32 // 16 - 256
     assert "needs 1024, has 256" in row["reason"]
 
 

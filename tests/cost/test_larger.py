@@ -70,13 +70,13 @@ def test_the_larger_board_is_measured_as_any_other(fakes, tmp_path):
 
 
 def test_nothing_is_measured_on_the_larger_board_in_vain(fakes, tmp_path):
-    base, wide = case(tmp_path), case(tmp_path, widths=(16, 32, 128))
+    base, wide = case(tmp_path), case(tmp_path, widths=(16, 32, 512))
     asked = [base, wide]
     for mine in asked:
         bench.perform(mine)
     assert further(base, asked) == []
     assert further(wide, asked) == [there := replace(wide, board=LARGER)]
-    bench.perform(there)  # which has no larger weight buffer, and is the largest
+    bench.perform(there)  # which runs as few folds, and is the largest
     assert there.row()["status"] == "does not fit" and further(there, [*asked, there]) == []
 
 

@@ -23,7 +23,9 @@ def test_other_shape_is_an_error():
 class Plan:
     """Each step leaves one map of two words."""
 
-    def tensors(self, step, memory):
+    stream_words = 0
+
+    def tensors(self, step, memory, stream):
         return {f"step{step}.bits": memory[2 * step : 2 * step + 2]}
 
 

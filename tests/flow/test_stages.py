@@ -48,7 +48,7 @@ def test_names_are_imported_when_they_are_asked_for():
 
 
 def test_what_a_stage_cannot_do_is_named(tmp_path):
-    with pytest.raises(bnnhw.UserError, match="icebreaker, ulx3s"):
+    with pytest.raises(bnnhw.UserError, match="icebreaker, upduino_v3"):
         bnnhw.board("icebreakr")
     with pytest.raises(bnnhw.UserError, match="nowhere.pt"):
         bnnhw.load(tmp_path / "nowhere.pt")

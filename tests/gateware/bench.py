@@ -25,7 +25,7 @@ def engine_parameters(residual_width=8, **changes):
         residual_width=residual_width, guard=formats.guard,
         shift=formats.scale_fraction - formats.guard, acc_width=10, thresholds=True,
         minus_one=False, odd_maps=True, image_height=4, image_width=4, image_channels=1,
-        pre_shift=0, bias_shift=0, classes=2,
+        pre_shift=0, bias_shift=0, classes=2, tokens=min(4, 16 // changes.get("pe", 1)),
     )  # fmt: skip
     return EngineParameters(**settings | changes)
 
@@ -92,42 +92,59 @@ class Memory(wiring.Component):
     """The large memory as one unit sees it: a cycle is granted only while `allow`.
 
     Fetches are granted whether they are requested or not, as in the engine. What is on
-    `fetch.data` in other cycles than those after a granted request is junk. `words` is what is
-    in it at the start, junk after that; `contents` reads it back.
+    `fetch.data` in other cycles than the second after a granted request is junk. `words` is what is
+    in it at the start, junk after that; `contents` reads it back. `width` : bits of
+    a word.
     """
 
-    allow: In(1)
-    fetch: In(FetchRequest())
-    write: In(WriteRequest())
-
-    def __init__(self, words=(), *, depth=256):
-        super().__init__()
+    def __init__(self, words=(), *, depth=256, width=WORD_WIDTH):
+        super().__init__(
+            {"allow": In(1), "fetch": In(FetchRequest(width)), "write": In(WriteRequest(width))}
+        )
+        self.junk = JUNK * (((1 << width) - 1) // ((1 << WORD_WIDTH) - 1))
+        self.width = width
         init = [*map(int, words)]
         assert len(init) <= depth
-        init += [JUNK] * (depth - len(init))
+        init += [self.junk] * (depth - len(init))
         self.depth = depth
-        self.storage = memory.Memory(shape=WORD_WIDTH, depth=depth, init=init)
+        self.storage = memory.Memory(shape=width, depth=depth, init=init)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.storage = self.storage
         read, write = self.storage.read_port(), self.storage.write_port(granularity=4)
-        fetched = Signal()
+        asked, fetched, word = Signal(), Signal(), Signal(self.width)
         m.d.comb += [
             self.fetch.grant.eq(self.allow),
             self.write.grant.eq(self.write.request & self.allow),
             read.addr.eq(self.fetch.address),
-            self.fetch.data.eq(Mux(fetched, read.data, JUNK)),
+            self.fetch.data.eq(Mux(fetched, word, self.junk)),
             write.addr.eq(self.write.address),
             write.data.eq(self.write.data),
             write.en.eq(Mux(self.write.grant, self.write.mask, 0)),
         ]
-        m.d.sync += fetched.eq(self.fetch.request & self.fetch.grant)
+        m.d.sync += [
+            asked.eq(self.fetch.request & self.fetch.grant),
+            fetched.eq(asked),
+            word.eq(read.data),
+        ]
         return m
 
     def contents(self, ctx):
         """All words, a list of int."""
         return [ctx.get(self.storage.data[index]) for index in range(self.depth)]
+
+
+def wide(words, pe):
+    """Words of 64 bits in the words of a memory of `pe` times as many, the first lowest."""
+    rows = zip(*[iter(words)] * pe, strict=True)
+    return [sum(int(word) << WORD_WIDTH * at for at, word in enumerate(row)) for row in rows]
+
+
+def narrow(words, pe):
+    """Wide words in words of 64 bits."""
+    mask = (1 << WORD_WIDTH) - 1
+    return [word >> WORD_WIDTH * at & mask for word in words for at in range(pe)]
 
 
 def whole(bits):

@@ -6,8 +6,9 @@ from amaranth.lib import memory
 from amaranth.lib.wiring import connect
 
 from bnnhw.gateware.dense import Dense
+from bnnhw.gateware.macs import MacBank, MacFormat
 from bnnhw.gateware.program import Kind
-from tests.gateware.bench import JUNK, Memory, flip_at_random, simulate
+from tests.gateware.bench import JUNK, Memory, flip_at_random, simulate, wide
 
 BASE = 40
 
@@ -17,21 +18,33 @@ def bytes_of(weights):
     return sum((int(weight) & 255) << 8 * index for index, weight in enumerate(weights))
 
 
+def gathered(entries, pe):
+    """Entries of channels in parallel, one of each channel after the other, in one each."""
+    rows = zip(*[iter(entries)] * pe, strict=True)
+    return [[weight for entry in row for weight in entry] for row in rows]
+
+
 class Bench:
     """A Dense with its memory and a weight buffer of one cycle's latency.
 
-    `weights` is a list of entries, each the weights of four outputs, pointwise of two inputs.
+    `weights` is a list of entries, each the weights of four outputs, pointwise of two inputs; with
+    channels in parallel those of one are next to each other, those of its tokens in four bytes.
     """
 
     def __init__(self, parameters, words, weights, *, depth=256):
         self.dut = Dense(parameters)
-        self.memory = Memory(words, depth=depth)
+        words = wide(words, parameters.pe)
+        self.memory = Memory(words, depth=depth, width=parameters.word_width)
         self.module = m = Module()
         m.submodules.dut, m.submodules.memory = self.dut, self.memory
+        for channel in range(parameters.pe):
+            macs = MacBank(MacFormat.of(parameters), parameters.tokens)
+            m.submodules[f"macs_{channel}"] = macs
+            connect(m, self.dut.macs[channel], macs.macs)
         m.submodules.weights = self.weights = memory.Memory(
             shape=len(self.dut.weights.as_value()),
             depth=parameters.weight_depth,
-            init=[*map(bytes_of, weights)],
+            init=[*map(bytes_of, gathered(weights, parameters.pe))],
         )
         read = self.weights.read_port()
         m.d.comb += [read.addr.eq(self.dut.weight_entry), self.dut.weights.eq(read.data)]
@@ -81,18 +94,24 @@ def stem_geometry(height, width, out):
     return dict(kind=Kind.STEM, single=1, columns=width - 1, rows=height - 1, groups=out // 16 - 1)
 
 
-def head_entries(weights, mantissa):
-    """For each four classes an entry for each channel and one for the bias."""
-    classes, channels = weights.shape
-    padded = np.zeros((-(-classes // 4) * 4, channels + 1), int)
+def head_entries(weights, mantissa, pe=1, tokens=4):
+    """For each walk's classes an entry for each channel and one for the bias; class
+    token * pe + channel is byte `token` of that channel's."""
+    (classes, channels), each = weights.shape, pe * tokens
+    padded = np.zeros((-(-classes // each) * each, channels + 1), int)
     padded[:classes, :channels], padded[:classes, channels] = weights, mantissa
-    return [padded[first : first + 4, c] for first in range(0, len(padded), 4)
-            for c in range(channels + 1)]  # fmt: skip
+    return [
+        [*padded[first + channel : first + each : pe, c], *[0] * (4 - tokens)]
+        for first in range(0, len(padded), each)
+        for c in range(channels + 1)
+        for channel in range(pe)
+    ]
 
 
-def head_geometry(channels, classes):
+def head_geometry(channels, classes, at_once=4):
     """Of a step with all classes."""
-    return dict(kind=Kind.HEAD, last=1, groups=channels // 16 - 1, columns=-(-classes // 4) - 1)
+    walks = -(-classes // at_once)
+    return dict(kind=Kind.HEAD, last=1, groups=channels // 16 - 1, columns=walks - 1)
 
 
 def head_case(rng, height, width, channels, classes, residual_width):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnnhw.gateware.dense import MacBank
+from bnnhw.gateware.macs import MacBank, MacFormat
 from tests.gateware.bench import engine_parameters, play, residual_words, simulate
 from tests.gateware.dense_bench import (
     Bench,
@@ -17,27 +17,34 @@ from tests.gateware.dense_bench import (
 from tests.gateware.streams import receive
 
 
-@pytest.mark.parametrize("x_width", [10, 14])
-def test_mac_bank_adds_products_until_cleared(x_width):
-    rng = np.random.default_rng(x_width)
+def mac_cycles(rng, port, x_width, lengths):
+    """Settings by cycle of sums of these lengths, and when which sums must be there."""
     limit = 1 << (x_width - 1)
-    dut = MacBank(x_width=x_width)
     cycles, expected = [], []
-    for length in (1, 5, 60):
+    for length in lengths:
         x = rng.integers(-limit, limit, length) * (rng.random(length) < 0.8)
         weights = rng.integers(-128, 128, (length, 4))
         x[-1], weights[-1] = -limit, [-128, 127, -1, 1]
         for value, row in zip(x.tolist(), weights.tolist(), strict=True):
-            cycles.append([(dut.clear, 0), (dut.x, value), (dut.weights, row)])
-        cycles.append([(dut.x, 0), (dut.weights, [99] * 4)])
-        cycles.append([(dut.clear, 1)])
+            cycles.append([(port.clear, 0), (port.x, value), (port.weights, row)])
+        cycles.append([(port.x, 0), (port.weights, [99] * 4)])
+        cycles.append([(port.clear, 1)])
         expected.append((len(cycles) - 1, (x @ weights).tolist()))
+    return cycles, expected
+
+
+@pytest.mark.parametrize("bias_shift", [8, 12])
+def test_mac_bank_adds_products_until_cleared(bias_shift):
+    form = MacFormat.of(engine_parameters(bias_shift=bias_shift))
+    assert form.x_width == max(10, bias_shift + 2)
+    dut = MacBank(form)
+    rng = np.random.default_rng(bias_shift)
+    cycles, expected = mac_cycles(rng, dut.macs, form.x_width, (1, 5, 60))
     samples = []
 
     async def bench(ctx):
-        samples.extend(
-            await play(ctx, cycles, lambda ctx: [ctx.get(dut.sums[index]) for index in range(4)])
-        )
+        probe = [dut.macs.sums[index] for index in range(4)]
+        samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(total) for total in probe]))
 
     simulate(dut, bench)
     assert [(at, samples[at]) for at, _ in expected] == expected
@@ -66,7 +73,7 @@ def test_a_stem_follows_a_head_and_a_head_a_stem():
             valid = ctx.get(dut.token.valid)
             await ctx.tick()
             if valid:
-                halves.append(ctx.get(dut.half))
+                halves.append(ctx.get(dut.halves[0]))
 
     async def head(ctx):
         await bench.start(

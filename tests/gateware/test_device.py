@@ -8,8 +8,8 @@ from amaranth.back import rtlil
 from amaranth.hdl import Fragment
 
 from bnnhw.gateware.device import Device
-from bnnhw.gateware.wire import Flags, Identity, boot_image
-from bnnhw.host.protocol import Answer, Decoder, Header, Status, ask_identity, infer
+from bnnhw.gateware.flash import boot_image
+from bnnhw.gateware.frames import COMMAND, GOOD
 from tests.flow.fakes import FakeEngine
 from tests.gateware.bench import simulate
 from tests.gateware.test_flash import model
@@ -18,8 +18,6 @@ from tests.gateware.test_uart import put_byte
 DIVISOR, FRAME, CLASSES = 4, 6, 2
 RESULTS = CLASSES + 2
 PAYLOAD = struct.pack("<2Q", 0x1122334455660007, 5)
-IDENTITY = Identity(height=2, width=3, channels=1, classes=CLASSES, clock_hz=1, baud=1)
-BOOT = boot_image(IDENTITY, PAYLOAD, bytes(FRAME), [0, 7, 1])
 
 
 def make(engine=None):
@@ -32,7 +30,6 @@ def make(engine=None):
         boot_length=len(PAYLOAD),
         uart_divisor=DIVISOR,
         timeout_bits=12,
-        check_start=BOOT.check_start,
     )
 
 
@@ -76,52 +73,36 @@ async def get(ctx, line):
     return value
 
 
-def listener(dut, decoder, messages, until):
-    async def listen(ctx):
-        while len(messages) < until:
-            messages.extend(decoder.feed(bytes([await get(ctx, dut.tx)])))
-
-    return listen
-
-
 def test_boots_and_answers():
     dut, image = make(), random.Random(1).randbytes(FRAME)
-    messages = []
+    answer = bytearray()
 
     async def host(ctx):
         await ctx.tick().until(dut.ready)
-        for value in infer(image, 3):
+        for value in bytes([COMMAND]) + image:
             await put_byte(ctx, dut.rx, DIVISOR, value)
         assert ctx.get(dut.busy) and not ctx.get(dut.ready) and not ctx.get(dut.error)
 
-    listen = listener(dut, Decoder(CLASSES), messages, 2)
-    simulate(dut, host, listen, background=surroundings(dut, BOOT.content))
-    *logits, label, cycles = (sum(image) + 7 * index for index in range(RESULTS))
-    answer = Answer(3, False, tuple(logits), label, cycles)
-    assert answer in messages
-    assert any(isinstance(m, Status) and Flags.ROOM in m.flags for m in messages)
+    async def listen(ctx):
+        while len(answer) < 1 + 4 * RESULTS:
+            answer.append(await get(ctx, dut.tx))
+
+    simulate(dut, host, listen, background=surroundings(dut, boot_image(PAYLOAD)))
+    results = [sum(image) + 7 * index for index in range(RESULTS)]
+    assert bytes(answer) == struct.pack(f"<B{RESULTS}i", GOOD, *results)
 
 
-@pytest.mark.parametrize("damaged", [True, False])
-def test_a_wrong_image_is_an_error_and_nothing_runs(damaged):
-    """The host is told, and sees in the header what there is."""
-    other = boot_image(IDENTITY, PAYLOAD, bytes(FRAME), [0, 8, 1])
-    content = bytearray(BOOT.content if damaged else other.content)
-    content[-6] ^= damaged
-    dut, messages = make(), []
+def test_a_wrong_image_is_an_error_and_nothing_runs():
+    dut, image = make(), bytearray(boot_image(PAYLOAD))
+    image[9] ^= 1
 
     async def host(ctx):
         await ctx.tick().until(dut.error)
-        for value in infer(bytes(FRAME)) + ask_identity():
+        for value in bytes([COMMAND]) + bytes(FRAME):
             await put_byte(ctx, dut.rx, DIVISOR, value)
-            assert not ctx.get(dut.busy) and not ctx.get(dut.ready)
+            assert not ctx.get(dut.busy) and not ctx.get(dut.ready) and ctx.get(dut.tx)
 
-    listen = listener(dut, Decoder(CLASSES), messages, 2)
-    simulate(dut, host, listen, background=surroundings(dut, bytes(content)))
-    status, header = messages
-    assert Flags.REFUSED in status.flags and Flags.RUNNING not in status.flags
-    found = (BOOT if damaged else other).identity
-    assert isinstance(header, Header) and header.identity == found
+    simulate(dut, host, background=surroundings(dut, bytes(image)))
 
 
 class Hasty(FakeEngine):

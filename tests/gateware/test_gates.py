@@ -57,7 +57,7 @@ def test_a_gates_layer_gives_saturated_sums_as_tokens(
         while ctx.get(dut.busy) or token is not None:
             assert not ctx.get(dut.logits.valid)
             if token is not None:
-                halves.append(ctx.get(dut.half))
+                halves.append(ctx.get(dut.halves[0]))
                 ends.append(token.position_end)
             token = ctx.get(dut.token)
             token = token if token.valid else None
@@ -96,7 +96,7 @@ def test_a_gates_layer_saturates_at_both_ends():
         valid = 0
         while ctx.get(dut.busy) or valid:
             if valid:
-                halves.append(ctx.get(dut.half))
+                halves.append(ctx.get(dut.halves[0]))
             valid = ctx.get(dut.token.valid)
             await ctx.tick()
 

@@ -1,13 +1,18 @@
 """Requantisation in the lanes against the golden's, on both sides of every edge."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from bnnhw.gateware.lane import Lanes, Requantiser
+from bnnhw.gateware.macs import MacFormat
 from bnnhw.golden import operations
 from bnnhw.network import integer
+from bnnhw.network.spec import NumberFormats
 from tests.gateware.bench import FORMATS, engine_parameters, play, simulate
+from tests.gateware.test_dense import mac_cycles
 
 
 def golden_results(formats, half, scale, residual, bias, threshold):
@@ -56,7 +61,7 @@ def test_requantiser_equals_the_golden(width, half_width):
     y, _ = golden_results(formats, half[:, None], scale, residual[:, None], bias, bias * 0)
     shift = formats.scale_fraction - formats.guard
     dut = Requantiser(half_width=half_width, residual_width=width, guard=formats.guard, shift=shift)
-    cycles = [[] for _ in range(len(half) + 2)]
+    cycles = [[] for _ in range(len(half) + 3)]
     for at in range(len(half)):
         cycles[at] += [(dut.half, int(half[at])), (dut.scale, int(scale[at]))]
         cycles[at + 1] += [(dut.residual, int(residual[at])), (dut.bias, int(bias[at]))]
@@ -68,7 +73,7 @@ def test_requantiser_equals_the_golden(width, half_width):
     simulate(dut, bench)
     least, greatest = integer.saturation(width)
     assert {least, least + 1, -1, 0, greatest - 1, greatest} <= set(y[:, 0].tolist())
-    assert samples[2:] == y[:, 0].tolist()
+    assert samples[3:] == y[:, 0].tolist()
 
 
 @pytest.mark.parametrize("width", FORMATS)
@@ -87,11 +92,11 @@ def test_requantiser_takes_and_gives_wide_numbers(width):
     dut = Requantiser(
         half_width=16, residual_width=width, guard=formats.guard, shift=shift, passes=True
     )
-    cycles = [[] for _ in range(202)]
+    cycles = [[] for _ in range(203)]
     for at in range(200):
         cycles[at] += [(dut.half, int(half[at])), (dut.scale, int(scale[at]))]
         cycles[at + 1] += [(dut.residual, int(residual[at])), (dut.bias, int(bias[at]))]
-        cycles[at + 2] += [(dut.wide_out, int(wide_out[at])), (dut.blank, int(blank[at]))]
+        cycles[at + 3] += [(dut.wide_out, int(wide_out[at])), (dut.blank, int(blank[at]))]
     samples = []
 
     async def bench(ctx):
@@ -100,7 +105,7 @@ def test_requantiser_takes_and_gives_wide_numbers(width):
     simulate(dut, bench)
     assert {-32768, 32767, low << formats.guard, high << formats.guard} <= set(y.tolist())
     kept = np.where(wide_out, -1, -1 << formats.guard)  # guard bits mean nothing elsewhere
-    assert (np.array(samples[2:]) & kept).tolist() == y.tolist()
+    assert (np.array(samples[3:]) & kept).tolist() == y.tolist()
 
 
 @pytest.mark.parametrize("scaled", [0, 1])
@@ -118,7 +123,7 @@ def test_lanes_scale_operands_by_their_sign(scaled):
                        np.zeros(60, int), np.zeros(60, int))[0][:, 0]
         for lane in range(4)
     ], axis=1)  # fmt: skip
-    cycles = [[(dut.scaled, scaled), (dut.token, {"valid": at < 60})] for at in range(64)]
+    cycles = [[(dut.scaled, scaled), (dut.token, {"valid": at < 60})] for at in range(65)]
     for at in range(60):
         cycles[at] += [
             (dut.operand, operand[at].tolist()), (dut.first_half, int(half[at, 0])),
@@ -132,7 +137,7 @@ def test_lanes_scale_operands_by_their_sign(scaled):
         samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(y) for y in probe]))
 
     simulate(dut, bench)
-    assert samples[3:63] == (expected << formats.guard).tolist()
+    assert samples[4:64] == (expected << formats.guard).tolist()
 
 
 @pytest.mark.parametrize("shift", [8, 13])
@@ -147,7 +152,7 @@ def test_lanes_scale_operands_by_factors_of_pixels(shift):
     expected = np.clip(operand * factors >> 6, -32768, 32767)
     cycles = [
         [(dut.scaled, 1), (dut.spatial, 1), (dut.wide_out, 1), (dut.token, {"valid": at < 60})]
-        for at in range(64)
+        for at in range(65)
     ]
     for at in range(60):
         cycles[at] += [
@@ -161,7 +166,7 @@ def test_lanes_scale_operands_by_factors_of_pixels(shift):
         samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(y) for y in probe]))
 
     simulate(dut, bench)
-    assert samples[3:63] == expected.tolist()
+    assert samples[4:64] == expected.tolist()
 
 
 def token(rng, *, edge):
@@ -239,7 +244,7 @@ def test_lanes(width, single, odd_maps, thresholds, passes):
             (dut.bias, int(bias[index])),
             (dut.residual, (residuals[index] << parameters.slot_fraction).tolist()),
         ]  # fmt: skip
-        cycles[cycle + 3] += [(dut.threshold, int(threshold[index]))]
+        cycles[cycle + 4] += [(dut.threshold, int(threshold[index]))]
     samples = []
 
     def probe(ctx):
@@ -251,17 +256,17 @@ def test_lanes(width, single, odd_maps, thresholds, passes):
         samples.extend(await play(ctx, cycles, probe))
 
     simulate(dut, bench)
-    assert [cycle for cycle, sample in enumerate(samples) if sample[0]] == (at + 3).tolist()
+    assert [cycle for cycle, sample in enumerate(samples) if sample[0]] == (at + 4).tolist()
     for index, cycle in enumerate(at.tolist()):
-        _, values, got_bits, y_token = samples[cycle + 3]
+        _, values, got_bits, y_token = samples[cycle + 4]
         want, want_bits = expected_lanes(
             y[index], bits[index], tokens[index], threshold[index], single=single
         )
         assert values == want, index
         assert got_bits == sum(bit << lane for lane, bit in enumerate(want_bits)), index
         assert y_token == dut.y_token.shape().const(tokens[index]).as_value().value
-        until = at[index + 1] + 3 if index + 1 < count else len(samples)
-        for held in samples[cycle + 4 : until]:  # no result in between
+        until = at[index + 1] + 4 if index + 1 < count else len(samples)
+        for held in samples[cycle + 5 : until]:  # no result in between
             assert held[1] == values and held[3] == y_token
 
 
@@ -279,7 +284,7 @@ def test_lanes_limit_what_a_gates_layer_gives(shift, fraction):
     expected = np.clip((half * scale >> shift) + bias, 0, top)
     assert {0, top} <= set(expected.tolist())
     same = [(dut.single, 1), (dut.positive, 1), (dut.fraction, fraction), (dut.wide_out, 1)]
-    cycles = [[*same, (dut.token, {"valid": at < 80})] for at in range(84)]
+    cycles = [[*same, (dut.token, {"valid": at < 80})] for at in range(85)]
     for at in range(80):
         cycles[at] += [
             (dut.first_half, int(half[at])), (dut.scale, int(scale[at])),
@@ -293,4 +298,126 @@ def test_lanes_limit_what_a_gates_layer_gives(shift, fraction):
         samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(y) for y in probe]))
 
     simulate(dut, bench)
-    assert samples[3:83] == [[y] * 4 for y in expected.tolist()]
+    assert samples[4:84] == [[y] * 4 for y in expected.tolist()]
+
+
+def activation_case(formats, count, seed):
+    """half, residual (n, 4) and the other operands (n,) of an activation, with its results."""
+    rng = np.random.default_rng(seed)
+    low, high = integer.saturation(formats.residual_width)
+    half, residual = rng.integers(-512, 512, (count, 4)), rng.integers(low, high + 1, (count, 4))
+    scale, bias = rng.integers(-4096, 4096, count), rng.integers(-4096, 4096, count)
+    above, below = rng.integers(0, 1024, (2, count))
+    last, threshold = rng.integers(-300, 300, count), rng.integers(low, high + 2, count)
+    half[:4], scale[:4], residual[:4] = 511, (32767, -32768, 1, 0), (high, low, -1, 0)
+    above[4:8] = below[4:8] = 0, 32767, 32767, 1
+    residual[5:7], bias[5:7] = ((high,), (low,)), (32767, -32768)
+    part = integer.IntegerActivation(
+        *(np.array(v, np.int32) for v in (0 * above, above, below, last))
+    )
+    v = torch.tensor((half * scale[:, None] >> (formats.scale_fraction - formats.guard))
+                     + (residual << formats.guard) + bias[:, None])  # fmt: skip
+    y = operations.activate(v.to(torch.int32)[None, :, :, None], part, formats)
+    y = operations.residual(y, formats)[0, :, :, 0].numpy()
+    return half, residual, scale, bias, above, below, last, threshold, y
+
+
+def activated_lanes(positive, shift_out, width=8, **changes):
+    parameters = engine_parameters(
+        activation=True, positive=positive, shift_out=shift_out, shift=8, guard=4, acc_width=11,
+        **changes,
+    )  # fmt: skip
+    return Lanes(replace(parameters, residual_width=width))
+
+
+@pytest.mark.parametrize("width", [8, 11])
+@pytest.mark.parametrize(("positive", "shift_out"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize("averages", [False, True])
+def test_lanes_multiply_by_slopes_before_they_saturate(width, positive, shift_out, averages):
+    formats = NumberFormats(width, 4, scale_fraction=12, guard=4)
+    count = 200
+    dut = activated_lanes(positive, shift_out, width, averages=averages)
+    case = activation_case(formats, count, seed=width)
+    half, residual, scale, bias, above, below, last, threshold, y = case
+    if not positive:
+        above[:] = 256
+    if not shift_out:
+        last[:] = 8
+    t = np.clip((half * scale[:, None] >> 8) + (residual << 4) + bias[:, None], -32768, 32767)
+    slope = np.where(t >= 0, above[:, None], below[:, None])
+    limits = integer.saturation(width)
+    want = np.clip(((t * slope >> 8) + last[:, None]) >> 4, *limits)
+    if positive and shift_out:
+        assert want.tolist() == y.tolist()  # the golden's
+    assert {*limits} <= {*want.ravel().tolist()}
+    cycles = [[(dut.token, {"valid": at < count})] for at in range(count + 7)]
+    up = 4 if averages else 0
+    for at in range(count):
+        cycles[at] += [
+            (dut.first_half, int(half[at, 0])), (dut.other_halves, half[at, 1:].tolist()),
+            (dut.scale, int(scale[at])),
+        ]  # fmt: skip
+        cycles[at + 1] += [
+            (dut.bias, int(bias[at])), (dut.residual, (residual[at] << up).tolist()),
+        ]  # fmt: skip
+        cycles[at + 3] += [(dut.above, int(above[at])), (dut.below, int(below[at]))]
+        cycles[at + 4] += [(dut.shift_out, int(last[at]))]
+        cycles[at + 6] += [(dut.threshold, int(threshold[at]))]
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.y[lane] for lane in range(4)]
+        read = [*probe, dut.bits]
+        samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(signal) for signal in read]))
+
+    simulate(dut, bench)
+    bits = ((want >= threshold[:, None]) << np.arange(4)).sum(1)
+    assert samples[6 : 6 + count] == np.column_stack([want, bits]).tolist()
+
+
+@pytest.mark.parametrize("shift_out", [False, True])
+def test_single_lanes_leave_the_others_what_lane_0_has(shift_out):
+    """What the other lanes' constants would make of nothing does not show."""
+    dut = activated_lanes(True, shift_out)
+    settings = [
+        (dut.single, 1), (dut.first_half, 100), (dut.other_halves, [500, -500, 1]),
+        (dut.scale, 256), (dut.bias, 0), (dut.above, 256), (dut.below, 256),
+        (dut.shift_out, 16 * 60), (dut.token, {"valid": 1}),
+    ]  # fmt: skip
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.y[lane] for lane in range(4)]
+        samples.extend(
+            await play(ctx, [settings, *[[]] * 7], lambda ctx: [ctx.get(y) for y in probe])
+        )
+
+    simulate(dut, bench)
+    assert samples[-1] == [66 if shift_out else 6] * 4
+
+
+def test_the_second_multipliers_accumulate_while_lanes_wait():
+    """Sums are a MacBank's, whatever the first multipliers give; then lanes go on as before."""
+    rng = np.random.default_rng(4)
+    dut = activated_lanes(True, True, bias_shift=12)
+    form = MacFormat.of(engine_parameters(bias_shift=12))
+    cycles, expected = mac_cycles(rng, dut.macs, form.x_width, (1, 5, 60, 3))
+    cycles = [[], [], [], [(dut.macs.clear, 1)], *cycles]
+    for settings in cycles:
+        settings += [
+            (dut.accumulate, 1), (dut.first_half, int(rng.integers(-512, 512))),
+            (dut.other_halves, rng.integers(-512, 512, 3).tolist()),
+            (dut.scale, int(rng.integers(-32768, 32768))),
+            (dut.bias, int(rng.integers(-32768, 32768))),
+            (dut.residual, rng.integers(-128, 128, 4).tolist()),
+            (dut.above, int(rng.integers(0, 32768))), (dut.below, int(rng.integers(0, 32768))),
+            (dut.shift_out, int(rng.integers(-32768, 32768))),
+        ]  # fmt: skip
+    samples = []
+
+    async def bench(ctx):
+        probe = [dut.macs.sums[index] for index in range(4)]
+        samples.extend(await play(ctx, cycles, lambda ctx: [ctx.get(total) for total in probe]))
+
+    simulate(dut, bench)
+    assert [(at, samples[at + 4]) for at, _ in expected] == expected

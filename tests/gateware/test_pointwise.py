@@ -58,7 +58,7 @@ def test_pointwise_sums_wait_for_the_issue(rows, columns, inputs, out, shift, wi
         ctx.set(dut.issued, 1)
         await ctx.tick()
         ctx.set(dut.issued, 0)
-        got.append(ctx.get(dut.half))
+        got.append(ctx.get(dut.halves[0]))
         ctx.set(dut.quarter, (channel + 1) % 4)
         await ctx.tick().repeat(1 if channel % 4 != 3 else pause.randrange(1, 9))
 

@@ -23,6 +23,7 @@ METHODS = (  # whose engines together have every component
     Repair(activation="prelu", scaling="spatial"),
     Repair(squeeze_excitation="se", downsample="conv1x1-8bit"),
     Repair(stem="thermometer", ensemble="group-2"),
+    Repair(activation="maxout"),
 )
 
 

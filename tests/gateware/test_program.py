@@ -1,13 +1,23 @@
 """The words of a program, the parameters of an engine, and what software knows of both."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
-from bnnhw.compiler import entries, layout
+from bnnhw.compiler import layout
 from bnnhw.gateware import parameters
 from bnnhw.gateware.memory import WORD_WIDTH
-from bnnhw.gateware.program import DESCRIPTOR_WORDS, Descriptor, Geometry, Kind, Sinks, Sources
+from bnnhw.gateware.program import (
+    DESCRIPTOR_WORDS,
+    Descriptor,
+    Geometry,
+    Kind,
+    Load,
+    Sinks,
+    Sources,
+    Walk,
+)
 from tests.gateware.bench import engine_parameters
 
 # Name, lowest bit and bits of every field: boot images hold them.
@@ -22,12 +32,16 @@ FIELDS = {
         ("spatial", 61, 1), ("more_left", 62, 1), ("more_right", 63, 1),
     ],
     Sources: [
-        ("weights", 0, 15), ("weight_words", 15, 10), ("features", 25, 15), ("shortcut", 40, 15),
-        ("period", 55, 8),
+        ("features", 0, 15), ("shortcut", 15, 15), ("period", 30, 8),
     ],
     Sinks: [
         ("bits", 0, 15), ("residual", 15, 15), ("head_words", 30, 14), ("operand", 44, 15),
-        ("upper", 59, 1), ("rows", 60, 2),
+        ("upper", 59, 1),
+    ],
+    Walk: [("position", 0, 8), ("row", 8, 15), ("entry", 23, 12)],
+    Load: [
+        ("weights", 0, 15), ("words", 15, 16), ("rows", 31, 3), ("folds", 34, 4), ("ahead", 38, 1),
+        ("entry", 39, 12),
     ],
 }  # fmt: skip
 
@@ -50,20 +64,27 @@ def test_fields_are_where_boot_images_have_them(kind):
     assert {name for name, _ in kind.as_shape()} - {"_unused"} == known
 
 
-def test_a_descriptor_is_its_three_words():
+def test_a_descriptor_is_its_five_words():
     assert Descriptor.as_shape().size == DESCRIPTOR_WORDS * WORD_WIDTH
-    value = word(Descriptor, geometry={"last": 1}, sources={"weights": 5}, sinks={"bits": 7})
-    assert value == (1 << 2) | (5 << 64) | (7 << 128)
+    value = word(
+        Descriptor,
+        geometry={"last": 1},
+        sources={"features": 5},
+        sinks={"bits": 7},
+        walk={"position": -1},
+        load={"weights": 9},
+    )
+    assert value == (1 << 2) | (5 << 64) | (7 << 128) | (255 << 192) | (9 << 256)
 
 
 def test_software_and_gateware_agree():
     assert parameters.GROUP == layout.GROUP
     assert parameters.LANES == layout.LANES
-    assert parameters.MACS == entries.MACS
-    for width in range(8, 17):
-        engine = replace(engine_parameters(8), residual_width=width)
+    for width, pe in product(range(8, 17), (1, 2, 4, 8)):
+        engine = replace(engine_parameters(8, pe=pe), residual_width=width)
         assert engine.slot_width == layout.slot_width(width)
-        assert engine.word_channels == layout.word_channels(width)
+        assert engine.word_width == WORD_WIDTH * pe == engine.per_word * 4 * engine.slot_width
+        assert layout.residual_words(4, 6, 20, engine.per_word) * engine.per_word == 6 * 32
 
 
 @pytest.mark.parametrize(
@@ -77,13 +98,24 @@ def test_software_and_gateware_agree():
         (dict(window_depth=48), "window_depth=48 is not a power of two from 16"),
         (dict(weight_depth=100), "weight_depth=100 is not a power of two from 16"),
         (dict(passes=True, residual_width=12), r"passes: residual_width \+ guard = 16, not 15"),
-        (dict(averages=True), "averages: needs passes"),
+        (dict(activation=True, passes=True), "activation: not with passes"),
+        (dict(activation=True, residual_width=12), r"residual_width \+ guard = 16, not 15"),
+        (dict(activation=True, shift=7), r"or shift=7 not in \[8, 13\]"),
+        (dict(positive=True), "positive: needs activation"),
+        (dict(tiles=True, passes=True), "tiles: not with passes"),
+        (dict(shift_out=True), "shift_out: needs activation"),
         (dict(in_place=True), "in_place: needs passes"),
         (dict(spatial=True), "spatial: needs passes"),
         (dict(shortcut_shift=3), "shortcut_shift: needs passes"),
         (dict(levels=7), "levels=7 is not an even number below 256"),
         (dict(levels=256), "levels=256 is not an even number below 256"),
-        (dict(gaps=(1, 2, 3)), "gaps: need levels"),
+        (dict(strip_gap=3), "strip_gap: needs levels"),
+        (dict(pe=3), "pe=3 is not 1, 2, 4 or 8"),
+        (dict(pe=16), "pe=16 is not 1, 2, 4 or 8"),
+        (dict(pe=8), "tokens=4, pe=8: more than 16 sums at once"),
+        (dict(tokens=3), "tokens=3, pe=1: more than 16 sums at once"),
+        (dict(tokens=2, shortcut_shift=3), "tokens=2: gates and shortcut_shift need 4"),
+        (dict(pe=2, passes=True, gates=True), "pe=2: gates, shortcut_shift and spatial need 1"),
         (dict(spatial=True, passes=True, shift=14), r"spatial: shift=14 is not in \[6, 13\]"),
     ],
 )

@@ -65,7 +65,7 @@ def test_stem_waits_for_rows_and_sums_taps(
         token = None
         while ctx.get(dut.busy) or token is not None:
             if token is not None:
-                got.append((token, ctx.get(dut.half)))
+                got.append((token, ctx.get(dut.halves[0])))
             value = ctx.get(dut.token)
             token = (value.odd, value.group_end, value.position_end, value.row_end)
             token = token if value.valid else None

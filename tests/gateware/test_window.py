@@ -27,10 +27,11 @@ async def run(ctx, dut, geometry, base, samples):
         samples.append((probe, ctx.get(dut.buffer.window.as_value())))
 
 
-def check(samples, bits, geometry, folds, groups, per_word, *, minus_one, strip=None):
+def check(samples, bits, geometry, folds, groups, per_word, *, minus_one, strip=None, pe=1):
     """Channel by channel, by the definition of a padded 3 x 3 convolution on 2 x 2 outputs.
 
-    strip : the rows of blocks that were asked for, if not all.
+    strip : the rows of blocks that were asked for, if not all. pe : channels in parallel, which
+    stand for one in what follows; per_word : of the shortcut's words.
     """
     height, width, channels = bits.shape
     rows, columns = -(-height // 2), -(-width // 2)
@@ -44,7 +45,7 @@ def check(samples, bits, geometry, folds, groups, per_word, *, minus_one, strip=
         (row, column, channel)
         for row in strip
         for column in range(columns)
-        for channel in range(16 * groups)
+        for channel in range(16 // pe * groups)
     ]
     assert len(cycles) == len(order)
     for cycle, place in zip(cycles, order, strict=True):
@@ -62,9 +63,9 @@ def check(samples, bits, geometry, folds, groups, per_word, *, minus_one, strip=
             assert probe.outside.rows == (0 if minus_one else whole(gone_rows)), place
             assert probe.outside.columns == (0 if minus_one else whole(gone_columns)), place
         token = samples[cycle][0].token
-        final = [channel == 16 * groups - 1, column == columns - 1]
+        final = [channel == 16 // pe * groups - 1, column == columns - 1]
         assert token.odd == channel % 2, place
-        assert token.group_end == (channel % 16 == 15), place
+        assert token.group_end == (channel % (16 // pe) == 16 // pe - 1), place
         assert token.position_end == final[0], place
         assert token.row_end == samples[cycle][0].retire == all(final), place
         assert token.edge_row == (2 * row + 1 >= height), place
@@ -104,13 +105,69 @@ CASES = [  # height, width, folds, groups, residual width, probability that a gr
 ]
 
 
+@pytest.mark.parametrize("pe", [2, 4, 8])
+@pytest.mark.parametrize("minus_one", [False, True])
+@pytest.mark.parametrize(("height", "width", "folds", "groups", "residual", "withheld"), CASES)
+def test_windows_of_channels_in_parallel(
+    height, width, folds, groups, residual, withheld, minus_one, pe
+):
+    """The stream's own memory needs no cycles between groups; 8-bit slots none at all."""
+    rng = np.random.default_rng(height * width + folds)
+    bits, stored = random_map(rng, height, width, 16 * folds)
+    parameters = engine_parameters(residual, minus_one=minus_one, window_depth=DEPTH, pe=pe)
+    geometry = convolution(
+        height, width, folds, groups, mask=not minus_one, add=1,
+        shortcut=(1, 16 // pe * groups - 1),
+    )  # fmt: skip
+    dut = Windows(parameters, [0] * 5 + bit_words(stored))
+    samples = []
+
+    async def bench(ctx):
+        await run(ctx, dut, geometry, 5, samples)
+
+    simulate(dut, bench, background=[flip_at_random(dut.memory.allow, low=withheld)])
+    cycles = check(samples, bits, geometry, folds, groups, 1, minus_one=minus_one, pe=pe)
+    of_row = 16 // pe * groups * -(-width // 2)
+    even = folds + folds % 2 if parameters.halves == 1 else folds
+    for start in range(0, len(cycles), of_row):
+        assert set(np.diff(cycles[start : start + of_row])) <= {even}
+    if parameters.halves == 1:
+        assert len({cycle % 2 for cycle in cycles}) == 1  # reads and writes alternate
+
+
+@pytest.mark.parametrize("withheld", [0.0, 0.3])
+def test_words_of_a_row_are_taken_in_as_many_cycles(withheld):
+    """The loader offers a word a cycle while there is room, its border's blocks included."""
+    height, width, folds = 6, 14, 2
+    bits, stored = random_map(np.random.default_rng(1), height, width, 16 * folds)
+    parameters = engine_parameters(window_depth=DEPTH, image_height=height, image_width=width)
+    dut = Windows(parameters, bit_words(stored))
+    taken, allowed = [], []
+
+    async def bench(ctx):
+        ctx.set(dut.geometry, convolution(height, width, folds, 1, mask=1))
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        for _ in range(400):
+            allowed.append(ctx.get(dut.memory.fetch.grant))
+            taken.append(ctx.get(dut.memory.fetch.request) and allowed[-1])
+            await ctx.tick()
+
+    simulate(dut, bench, background=[flip_at_random(dut.memory.allow, low=withheld)])
+    cycles = [cycle for cycle, word in enumerate(taken) if word]
+    of_row = folds * -(-width // 2)
+    for first, last in ((cycles[at], cycles[at + of_row - 1]) for at in (0, of_row, 2 * of_row)):
+        assert sum(taken[first : last + 1]) == sum(allowed[first : last + 1]) == of_row
+
+
 @pytest.mark.parametrize("minus_one", [False, True])
 @pytest.mark.parametrize(("height", "width", "folds", "groups", "residual", "withheld"), CASES)
 def test_windows_of_a_padded_map(height, width, folds, groups, residual, withheld, minus_one):
     rng = np.random.default_rng(height * width + folds)
     bits, stored = random_map(rng, height, width, 16 * folds)
     parameters = engine_parameters(residual, minus_one=minus_one, window_depth=DEPTH)
-    per_word = parameters.word_channels
+    per_word = parameters.per_word
     geometry = convolution(
         height, width, folds, groups, mask=not minus_one, add=1,
         shortcut=(3, 8 * groups - 2),
@@ -163,7 +220,7 @@ def test_strips_of_an_image_that_comes_in(height, width, folds, wide, minus_one)
     columns, words = -(-width // 2), bit_words(stored)
     parameters = engine_parameters(
         8, minus_one=minus_one, window_depth=DEPTH, levels=16,
-        gaps=((columns - wide - 2) * folds, 1, 1),
+        strip_gap=(columns - wide - 2) * folds,
     )  # fmt: skip
     base, runs = 20, []
     dut = Windows(parameters, [])

@@ -49,6 +49,9 @@ class Windows(wiring.Component):
         m.submodules.buffer = buffer = self.buffer
         taken = memory.fetch.request & memory.fetch.grant
         word = memory.fetch.data
+        if self.parameters.own_stream:  # a register hands it on
+            word = Signal.like(memory.fetch.data)
+            m.d.sync += word.eq(memory.fetch.data)
         if self.parameters.minus_one:
             word = mask_lanes(word, loader.write_lanes)
         m.d.comb += [
@@ -74,7 +77,7 @@ class Windows(wiring.Component):
         ]
         with m.If(taken):
             strip = self.geometry.more_left | self.geometry.more_right
-            gap = Mux(loader.row_end & strip, (self.parameters.gaps or (0, 0, 0))[0], 0)
+            gap = Mux(loader.row_end & strip, self.parameters.strip_gap or 0, 0)
             m.d.sync += memory.fetch.address.eq(memory.fetch.address + 1 + gap)
         with m.If(self.start):
             m.d.sync += memory.fetch.address.eq(self.base)

@@ -64,11 +64,11 @@ def model() -> Trained:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    begun, result = time.monotonic(), Trained()
+    begun, result = time.process_time(), Trained()
     images = datasets.load("digits", None, "train")
     fit(result, images.pixels, images.labels, 12)
     torch.set_num_threads(threads)
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 60
     return result.eval()
 
 

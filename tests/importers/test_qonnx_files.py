@@ -94,6 +94,13 @@ def test_a_link_out_of_the_folder_is_refused(dynamo, tmp_path):
         import_qonnx(folder / "net.onnx", **GIVEN)
 
 
+def test_a_model_in_memory_reads_no_files(dynamo, monkeypatch):
+    monkeypatch.chdir(dynamo)
+    content = onnx.load(dynamo / "net.onnx", load_external_data=False)
+    with pytest.raises(UserError, match="weights are in another file; give the file's path"):
+        import_qonnx(content, **GIVEN)
+
+
 def test_weights_that_are_missing_or_torn(dynamo, tmp_path):
     folder = outside(dynamo, tmp_path, "data")
     with pytest.raises(UserError, match="its weights are in 'data', which is no file"):
@@ -179,6 +186,17 @@ def not_finite(copy):
     weights(copy, "fc.weight", np.full((10, 32), np.nan))
 
 
+def sparse(copy):
+    values = numpy_helper.from_array(np.ones(1, np.float32), "values")
+    indices = numpy_helper.from_array(np.zeros(1, np.int64), "indices")
+    copy.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [3]))
+
+
+def nested(copy):
+    graph = helper.make_graph([], "inside", [], [])
+    node_of(copy, "PRelu").attribute.append(helper.make_attribute("body", graph))
+
+
 def bomb(copy):
     copy.graph.initializer.append(numpy_helper.from_array(np.array([1 << 40]), "size"))
     copy.graph.node.insert(0, helper.make_node("ConstantOfShape", ["size"], ["bomb"], "bomb"))
@@ -192,6 +210,8 @@ def bomb(copy):
         (ternary, r"conv/Conv \(Conv\), .*: its weights of output 0 have 144 values; binary"),
         (many_bits, r"\(MultiThreshold\), .*: has 3 thresholds, so more than one bit"),
         (clip, r"\(Add\), .*: takes a map that is clipped, of which only bits"),
+        (sparse, "sparse weights are not understood"),
+        (nested, r"\(PRelu\), .* is not understood"),
         (second_output, "has 1 inputs and 2 outputs; must have one of each"),
         (bomb, "tensor bomb: has 1099511627776 values, more than 67108864"),
         (lambda copy: change(copy, "Conv", 1, dilations=[2, 2]), r"dilations=\[2, 2\]: must be 1"),

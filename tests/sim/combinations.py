@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from bnnhw.boards.icebreaker import BOARD
+from bnnhw.boards.ulx3s import BOARD as LARGER
 from bnnhw.compiler.layout import GROUP, groups
-from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan
-from bnnhw.compiler.schedule import WEIGHT_DEPTH
+from bnnhw.compiler.plan import DoesNotFit, Plan, check_methods, make_plan, shapes
 from bnnhw.errors import UserError
+from bnnhw.gateware.parameters import ArrayShape
 from bnnhw.lowering.lower import lower
 from bnnhw.network.integer import IntegerNetwork, IntegerShortcut, keeps_wide
 from bnnhw.network.operations import INT16
@@ -32,6 +33,8 @@ BATCH = 10  # networks that share an engine
 PLAIN = 5  # every so many batches, the first included, one of methods without further passes
 WIDTHS = (2, 6, 14, 16, 18, 30, 32, 34, 48, 50)
 MACS = 5_000_000  # of a network, so that a simulation takes a second
+PARALLEL = (1, 8, 1, 4, 1, 2)  # output channels in parallel, batch by batch
+WIDE = (16, 32, 48)  # widths where these are more than one
 IMAGES = 2
 IMAGE_BASE = 8000  # of all, since it is part of the hardware
 TRIES = 100
@@ -65,6 +68,7 @@ def repairs(seed: int) -> Iterator[Repair]:
                 value
                 for value in VALUES[name]
                 if (repair := _repair(**chosen, **{name: value}))
+                and (pe_of(number // BATCH) == 1 or _in_parallel(repair))
                 and not (plain and keeps_wide(NetworkSpec(repair=repair)))
             ]
             order = rng.permutation(len(possible))
@@ -79,14 +83,25 @@ def is_plain(batch: int) -> bool:
     return batch % PLAIN == 0
 
 
+def pe_of(batch: int) -> int:
+    """Output channels in parallel of a batch's engine."""
+    return PARALLEL[batch % len(PARALLEL)]
+
+
+def _in_parallel(repair: Repair) -> bool:
+    """Whether an engine of channels in parallel has these methods."""
+    lane = repair.squeeze_excitation == "none" and repair.downsample != "conv1x1-8bit"
+    return lane and repair.scaling != "spatial"
+
+
 def stem_of(batch: int) -> str:
     """The stem of a batch, which an engine has one of."""
     return VALUES["stem"][batch // 2 % len(VALUES["stem"])]
 
 
-def plan_of(network: IntegerNetwork) -> Plan:
+def plan_of(network: IntegerNetwork, pe: int) -> Plan:
     """Its image lies at IMAGE_BASE, unless program and weights reach further."""
-    return make_plan(network, BOARD, image_base=IMAGE_BASE)
+    return make_plan(network, BOARD if pe == 1 else LARGER, image_base=IMAGE_BASE, pe=pe)
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ class Shape:
     """What networks of one engine have in common, since it is part of the hardware.
 
     levels : of the thermometer; 0: the stem is of 8 bits. first : the first stage's width with
-        a thermometer, whose image's rows may lie apart by as much.
+        a thermometer, whose image's rows may lie apart by as much. pe : channels in parallel.
     """
 
     input: tuple[int, int, int]
@@ -105,9 +120,10 @@ class Shape:
     shortcut_shift: int
     levels: int
     first: int
+    pe: int
 
     @classmethod
-    def random(cls, rng: np.random.Generator, plain: bool, stem: str) -> Shape:
+    def random(cls, rng: np.random.Generator, plain: bool, stem: str, pe: int) -> Shape:
         guard = int(rng.integers(1, 7))
         scale_fraction = int(rng.integers(guard if plain else guard + 8, 15))
         widest = 15 if plain else 15 - guard
@@ -118,8 +134,8 @@ class Shape:
             guard=guard,
         )
         height, width, channels = map(int, rng.integers((4, 4, 1), (14, 14, 5)))
-        first = int(rng.choice(WIDTHS[:5]))
-        room = min(16, WEIGHT_DEPTH // GROUP // groups(first)) // channels
+        first = int(rng.choice(WIDTHS[:5] if pe == 1 else WIDE[:1]))
+        room = min(16, ArrayShape().weight_depth // GROUP // groups(first)) // channels
         levels = LEVELS if rng.random() < 0.5 else 2 * int(rng.integers(1, 8 * min(4, room) + 1))
         levels = levels if stem == "thermometer" else 0
         return cls(
@@ -131,6 +147,7 @@ class Shape:
             shortcut_shift=formats.residual_width + int(rng.integers(-3, 2)),
             levels=levels,
             first=first,
+            pe=pe,
         )
 
     def network(self, rng: np.random.Generator, repair: Repair) -> IntegerNetwork:
@@ -144,7 +161,9 @@ class Shape:
             try:
                 network = lower(untrained(spec, seed)) if trained else self._any(spec, seed)
                 network = self._fitted(network)
-                if plan_of(network).image_base == IMAGE_BASE:
+                if self.pe > 1 and all(at.pe != self.pe for at in shapes(network, LARGER)):
+                    continue
+                if plan_of(network, self.pe).image_base == IMAGE_BASE:
                     return network
             except UserError as fault:  # too large for the board, or for these formats
                 if not (trained or isinstance(fault, DoesNotFit)):
@@ -160,7 +179,8 @@ class Shape:
         stages = int(rng.choice([1, 2, 2, 2, 3, 3])) if min(self.input[:2]) >= 8 else 2
         depth = 2 * stages * int(rng.integers(1, 3)) + 2
         first = [self.first] if self.levels else []
-        wider = [width for width in WIDTHS if not first or width >= self.first]
+        possible = WIDTHS if self.pe == 1 else WIDE
+        wider = [width for width in possible if not first or width >= self.first]
         widths = (*first, *sorted(map(int, rng.choice(wider, stages - len(first)))))
         width = self.formats.residual_width
         fraction = int(rng.integers(width // 2 - 1, width - 2))
@@ -197,7 +217,7 @@ def _shifted(scale: np.ndarray, bits: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its images, and how they reach the engine."""
+    """A network and its images, and how they reach the engine of `pe` channels in parallel."""
 
     seed: int
     number: int
@@ -205,12 +225,13 @@ class Case:
     images: np.ndarray
     byte_cycles: int
     stall: bool
+    pe: int = 1
 
 
 def batch_of(seed: int, batch: int) -> list[Case]:
     """The networks of one engine."""
     rng = np.random.default_rng([seed, 1, batch])
-    shape = Shape.random(rng, is_plain(batch), stem_of(batch))
+    shape = Shape.random(rng, is_plain(batch), stem_of(batch), pe_of(batch))
     numbers = range(batch * BATCH, (batch + 1) * BATCH)
     combinations = islice(repairs(seed), numbers.start, numbers.stop)
     return [_case(seed, *each, shape) for each in zip(numbers, combinations, strict=True)]
@@ -222,4 +243,5 @@ def _case(seed: int, number: int, repair: Repair, shape: Shape) -> Case:
     images = rng.integers(0, 256, (IMAGES, *shape.input), np.uint8)
     if rng.random() < 0.3:
         images[images < 128], images[images >= 128] = 0, 255
-    return Case(seed, number, network, images, int(rng.choice([1, 3, 80])), rng.random() < 0.3)
+    pace, stall = int(rng.choice([1, 3, 80])), rng.random() < 0.3
+    return Case(seed, number, network, images, pace, stall, shape.pe)

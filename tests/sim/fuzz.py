@@ -31,8 +31,17 @@ from tests.sim.combinations import BATCH, IMAGE_BASE, Case, batch_of, plan_of
 
 NAMES = [part.name for part in fields(EngineParameters)]
 MORE = [part.name for part in fields(EngineParameters) if part.type is bool]
-MORE += ["acc_width", "sum_width", "window_depth", "weight_depth", "shortcut_shift"]
-MORE.remove("passes")  # it says how residuals lie in memory
+MORE += [
+    "most_groups",
+    "most_words",
+    "acc_width",
+    "sum_width",
+    "window_depth",
+    "weight_depth",
+    "shortcut_shift",
+]
+for name in ("passes", "activation", "shift_out", "resident"):  # they say how numbers lie in memory
+    MORE.remove(name)
 
 
 def _kind(parameters: EngineParameters) -> tuple[object, ...]:
@@ -63,7 +72,7 @@ class Machine:
     @classmethod
     def of(cls, cases: list[Case], folder: Path) -> Machine:
         """An engine that has all that any of the cases needs."""
-        plans = {case.number: plan_of(case.network) for case in cases}
+        plans = {case.number: plan_of(case.network, case.pe) for case in cases}
         parts = [plan.parameters for plan in plans.values()]
         values = {name: {getattr(part, name) for part in parts} - {None} for name in MORE}
         more = {name: max(values[name], default=None) for name in MORE}
@@ -81,6 +90,8 @@ class Machine:
                 [self.verilog], boot=plan.image, images=case.images,
                 classes=case.network.spec.classes, folder=self.verilog.parent / "sim",
                 environment=tools.environment(), byte_cycles=case.byte_cycles, stall=case.stall,
+                memory_words=plan.memory_words, stream_words=plan.stream_words,
+                stream_width=plan.parameters.word_width,
             )  # fmt: skip
         except SimulationError as fault:
             return str(fault)
@@ -98,7 +109,7 @@ def machines(cases: list[Case], folder: Path) -> list[tuple[Machine, list[Case]]
     """Engines, mostly one, in a new folder, each with those of the cases that it runs."""
     kinds: dict[tuple[object, ...], list[Case]] = {}
     for case in cases:
-        kinds.setdefault(_kind(plan_of(case.network).parameters), []).append(case)
+        kinds.setdefault(_kind(plan_of(case.network, case.pe).parameters), []).append(case)
     folder.mkdir()
     groups = enumerate(kinds.values())
     return [(Machine.of(group, folder / f"engine{at}"), group) for at, group in groups]

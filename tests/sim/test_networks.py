@@ -11,6 +11,7 @@ from bnnhw.compiler.program import Program
 from bnnhw.flow.prove import prove
 from bnnhw.flow.verilog import to_verilog
 from bnnhw.gateware.engine import Engine
+from bnnhw.gateware.program import Load
 from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, NumberFormats, Repair
 from bnnhw.nn.untrained import untrained
@@ -65,6 +66,25 @@ NETWORKS = {
         Repair(double_residual=False, ensemble="weights-2", activation="rprelu",
                downsample="avgpool-duplicate"),
         NumberFormats(residual_width=10, residual_fraction=5),
+    ),
+    "maxout, averages, a thermometer, rsign, odd maps": NetworkSpec(
+        8, (6, 18, 34), (9, 15, 2), 5,
+        Repair("rsign", downsample="avgpool-duplicate", activation="maxout", stem="thermometer"),
+    ),
+    "RPReLU, rsign, minus-one": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5, Repair("rsign", padding="minus-one", activation="rprelu")
+    ),
+    "PReLU, single residual": NetworkSpec(
+        8, (16, 18, 34), (12, 8, 3), 11, Repair(double_residual=False, activation="prelu")
+    ),
+    "maxout, averages, wide residuals": NetworkSpec(
+        8, (18, 32, 34), (10, 9, 1), 5,
+        Repair(downsample="avgpool-duplicate", activation="maxout"),
+        NumberFormats(residual_width=11, residual_fraction=6),
+    ),
+    "averages, rsign, an ensemble of features": NetworkSpec(
+        6, (16, 34), (9, 10, 2), 5,
+        Repair("rsign", downsample="avgpool-duplicate", ensemble="features-2"),
     ),
     "gates": NetworkSpec(6, (16, 34), (9, 10, 2), 5, Repair(squeeze_excitation="se")),
     "gates, an ensemble of features, PReLU, averages, single residual": NetworkSpec(
@@ -132,7 +152,10 @@ def test_every_tensor_equals_the_golden(name, tmp_path):
     numbers = sum(step.numbers is not None for step in plan.steps)
     assert proof.tensors >= IMAGES * (bits + residuals + numbers + 2)
     for index, step in enumerate(plan.steps[1:], 1):  # the stem waits for its pixels
-        assert proof.step_cycles[index] == pytest.approx(step.cycles.total, rel=0.1)
+        # How many of its weights find free cycles while the step before runs is a guess.
+        loaded = Load.from_bits(plan.steps[index - 1].words[4]).words
+        difference = abs(proof.step_cycles[index] - step.cycles.total)
+        assert difference <= 0.1 * step.cycles.total + loaded
 
 
 @pytest.mark.parametrize(
