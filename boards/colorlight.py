@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bnnhw.boards.ecp5 import LFE5U_25F, LFE5U_45F, ECP5Board
 from bnnhw.boards.numbers import Part
-from bnnhw.boards.wiring import ECP5, Wiring, platform_of
+from bnnhw.boards.wiring import Wiring, ecp5_board
 
 I5 = Wiring(
     clock="P3",
@@ -20,29 +20,25 @@ I5 = Wiring(
     copi="W2",
     cipo="V2",
 )
-CRYSTAL_HZ = 25_000_000
 
 
 def _with(
     part: Part, name: str, wiring: Wiring, memory_words: int, flash: tuple[int, int]
 ) -> ECP5Board:
-    return ECP5Board.on(
+    return ecp5_board(
         part,
+        wiring,
+        site_package="BG381",
         name=name,
         package="CABGA381",
         speed=6,
-        crystal_hz=CRYSTAL_HZ,
-        clock_hz=48_000_000,
+        crystal_hz=25_000_000,
         memory_words=memory_words,
         flash_offset=flash[0],
         flash_bytes=flash[1],
         max_baud=1_000_000,
         load=f"openFPGALoader -b {name.replace('_', '-')} -f {{folder}}/top.bit && "
         f"openFPGALoader -b {name.replace('_', '-')} -f -o {{offset:#x}} {{folder}}/flash.bin",
-        platform=platform_of(
-            ECP5, wiring, crystal_hz=CRYSTAL_HZ, device=part.device, package="BG381", speed="6"
-        ),
-        pins=wiring.pins,
     )
 
 

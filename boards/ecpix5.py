@@ -6,7 +6,7 @@ which 24 bits of address reach. Pin numbers: amaranth-boards, ecpix5.py.
 
 from bnnhw.boards.ecp5 import LFE5UM5G_45F, LFE5UM5G_85F, ECP5Board
 from bnnhw.boards.numbers import Part
-from bnnhw.boards.wiring import ECP5, Wiring, platform_of
+from bnnhw.boards.wiring import Wiring, ecp5_board
 
 WIRING = Wiring(
     clock="K23",
@@ -19,27 +19,23 @@ WIRING = Wiring(
     cipo="AE2",
     high=dict(write_protect="AF2", hold="AE1"),
 )
-CRYSTAL_HZ = 100_000_000
 
 
 def _with(part: Part, name: str, memory_words: int) -> ECP5Board:
-    return ECP5Board.on(
+    return ecp5_board(
         part,
+        WIRING,
+        site_package="BG554",
         name=name,
         package="CABGA554",
         speed=8,
-        crystal_hz=CRYSTAL_HZ,
-        clock_hz=48_000_000,
+        crystal_hz=100_000_000,
         memory_words=memory_words,
         flash_offset=0x200000,
         flash_bytes=0x1000000,
         max_baud=3_000_000,
         load="openFPGALoader -b ecpix5 -f {folder}/top.bit && "
         "openFPGALoader -b ecpix5 -f -o {offset:#x} {folder}/flash.bin",
-        platform=platform_of(
-            ECP5, WIRING, crystal_hz=CRYSTAL_HZ, device=part.device, package="BG554", speed="8"
-        ),
-        pins=WIRING.pins,
     )
 
 

@@ -7,7 +7,7 @@ amaranth-boards, orangecrab_r0_2.py. The bootloader's megabytes stay as they are
 
 from bnnhw.boards.ecp5 import LFE5U_25F, LFE5U_85F, ECP5Board
 from bnnhw.boards.numbers import Part
-from bnnhw.boards.wiring import ECP5, Wiring, platform_of
+from bnnhw.boards.wiring import Wiring, ecp5_board
 
 WIRING = Wiring(
     clock="A9",
@@ -20,27 +20,23 @@ WIRING = Wiring(
     cipo="T18",
     high=dict(write_protect="R18", hold="N18"),
 )
-CRYSTAL_HZ = 48_000_000
 
 
 def _with(part: Part, name: str, memory_words: int) -> ECP5Board:
-    return ECP5Board.on(
+    return ecp5_board(
         part,
+        WIRING,
+        site_package="MG285",
         name=name,
         package="CSFBGA285",
         speed=8,
-        crystal_hz=CRYSTAL_HZ,
-        clock_hz=48_000_000,
+        crystal_hz=48_000_000,
         memory_words=memory_words,
         flash_offset=0x400000,
         flash_bytes=0x1000000,
         max_baud=1_000_000,
         load="openFPGALoader -b orangeCrab -f -o 0x80000 {folder}/top.bit && "
         "openFPGALoader -b orangeCrab -f -o {offset:#x} {folder}/flash.bin",
-        platform=platform_of(
-            ECP5, WIRING, crystal_hz=CRYSTAL_HZ, device=part.device, package="MG285", speed="8"
-        ),
-        pins=WIRING.pins,
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from amaranth.build import Attrs, Clock, Pins, PinsN, Resource, Subsignal
 from amaranth.vendor import LatticeECP5Platform, LatticeICE40Platform
 
+from bnnhw.boards.ecp5 import ECP5Board
+from bnnhw.boards.numbers import Part
 from bnnhw.boards.support import Pins as BoardPins
 
 ECP5, ICE40 = LatticeECP5Platform, LatticeICE40Platform
@@ -65,6 +67,23 @@ class Wiring:
             *(Resource("led", n, Pins(pin, dir="o", invert=self.lit_low), io) for n, pin in lit),
             *(Resource("high", n, Pins(pin, dir="o"), io) for n, pin in high),
         ]
+
+
+def ecp5_board(
+    part: Part, wiring: Wiring, *, site_package: str, speed: int, crystal_hz: int, **numbers: Any
+) -> ECP5Board:
+    """Returns a board with an ECP5 of this wiring, at 48 MHz unless the user asks for another.
+
+    site_package : the package as Amaranth writes it. numbers : as ECP5Board.on has them.
+    """
+    platform = platform_of(
+        ECP5, wiring, crystal_hz=crystal_hz, device=part.device, package=site_package,
+        speed=str(speed),
+    )  # fmt: skip
+    return ECP5Board.on(
+        part, speed=speed, crystal_hz=crystal_hz, clock_hz=48_000_000, platform=platform,
+        pins=wiring.pins, **numbers,
+    )  # fmt: skip
 
 
 def platform_of(kind: type, wiring: Wiring, *, crystal_hz: int, **device: Any) -> Any:

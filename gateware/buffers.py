@@ -68,15 +68,12 @@ class WindowBuffer(wiring.Component):
         return m
 
 
-class WeightWord:
-    """A word on its way to the weight buffers."""
-
-    @staticmethod
-    def of(parameters: EngineParameters) -> data.StructLayout:
-        """Returns its layout: whether it is one, whose, where it belongs, its bits."""
-        entry = exact_log2(parameters.weight_depth)
-        members = dict(write=1, channel=range(parameters.pe), entry=entry, row=2, data=WORD_WIDTH)
-        return data.StructLayout(members)
+def weight_word(parameters: EngineParameters) -> data.StructLayout:
+    """Returns the layout of a word on its way to the weight buffers: whether it is one, whose,
+    where it belongs, its bits."""
+    entry = exact_log2(parameters.weight_depth)
+    members = dict(write=1, channel=range(parameters.pe), entry=entry, row=2, data=WORD_WIDTH)
+    return data.StructLayout(members)
 
 
 class WeightBuffer(wiring.Component):

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bnnhw.gateware.arbiter import Arbiter
 from bnnhw.gateware.array import Array
-from bnnhw.gateware.buffers import WeightBuffer, WeightWord, WindowBuffer
+from bnnhw.gateware.buffers import WeightBuffer, WindowBuffer, weight_word
 from bnnhw.gateware.delay import Delay
 from bnnhw.gateware.dense import Dense
 from bnnhw.gateware.frontdoor import ByteWriter
@@ -107,7 +107,7 @@ class Engine(wiring.Component):
         buffers = [WeightBuffer(p) for _ in range(p.pe)]
         self._entry = Signal.like(buffers[0].weight_entry)  # of the weights
         self._issued_entry = Signal.like(self._entry)
-        word = Signal(WeightWord.of(p))
+        word = Signal(weight_word(p))
         m.d.comb += [
             word.write.eq(sequencer.write_weights),
             word.entry.eq(sequencer.write_entry),

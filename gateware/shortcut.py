@@ -9,7 +9,7 @@ from amaranth.utils import exact_log2
 
 from bnnhw.gateware.lane import Token
 from bnnhw.gateware.memory import FetchRequest
-from bnnhw.gateware.parameters import ADDRESS_WIDTH, GROUP, LANES, EngineParameters
+from bnnhw.gateware.parameters import ADDRESS_WIDTH, LANES, EngineParameters
 from bnnhw.gateware.program import PERIOD_WIDTH, Walk
 from bnnhw.gateware.writers import BlockAddress, further
 
@@ -167,7 +167,7 @@ class ShortcutReader(wiring.Component):
             m.d.sync += word.eq(word + 1)
             with m.If(word == period):
                 m.d.sync += [word.eq(0), again.eq(1)]
-        groups = exact_log2(GROUP // self._parameters.per_word)
+        groups = exact_log2(p.group_words)
         upper = Signal.like(first[groups:])
         m.d.comb += upper.eq(first[groups:] + period[groups:] + 1)
         following = Cat(first[:groups], upper)

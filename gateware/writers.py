@@ -86,12 +86,26 @@ class BlockAddress(wiring.Component):
         return m
 
 
+# What the lanes, the sequencer and the descriptor say to either writer.
+WRITER = {
+    "token": In(Token),
+    "fresh": In(1),
+    "enable": In(1),
+    "single": In(1),
+    "walk": In(Walk),
+    "load": In(1),
+    "base": In(unsigned(ADDRESS_WIDTH)),
+}
+
+
 class ResidualWriter(wiring.Component):
     """Packs lane results into words: [channel][lane], slots of 8 or 16 bits.
 
     `fresh` is high in the first cycle of new results; a word is complete with its last channel
-    and is offered at once. It must be granted before the next result arrives. With gates words are
-    `apart`, from one to the next.
+    and is offered at once. It must be granted before the next result arrives. To a memory of the
+    stream's own it is offered a cycle later, from a register, and must be granted before the next
+    word is complete: a stream that is moved by half a word is read in other cycles. With gates
+    words are `apart`, from one to the next.
 
     Members
     -------
@@ -110,15 +124,9 @@ class ResidualWriter(wiring.Component):
         self._parameters = parameters
         lanes = data.ArrayLayout(unsigned(parameters.slot_width), LANES)
         super().__init__(
-            {
+            WRITER
+            | {
                 "y": In(data.ArrayLayout(lanes, parameters.pe)),
-                "token": In(Token),
-                "fresh": In(1),
-                "enable": In(1),
-                "single": In(1),
-                "walk": In(Walk),
-                "load": In(1),
-                "base": In(unsigned(ADDRESS_WIDTH)),
                 "apart": In(2),
                 "memory": Out(WriteRequest(parameters.word_width)),
             }
@@ -190,15 +198,9 @@ class BitWriter(wiring.Component):
     def __init__(self, *, pe: int = 1) -> None:
         self._pe = pe
         super().__init__(
-            {
+            WRITER
+            | {
                 "bits": In(data.ArrayLayout(unsigned(LANES), pe)),
-                "token": In(Token),
-                "fresh": In(1),
-                "enable": In(1),
-                "single": In(1),
-                "walk": In(Walk),
-                "load": In(1),
-                "base": In(unsigned(ADDRESS_WIDTH)),
                 "memory": Out(WriteRequest()),
             }
         )

@@ -54,6 +54,14 @@ STEPS = [  # geometry, sources, sinks, load, feature words that the step asks fo
 WALKS = [dict(position=-at, row=at - 300, entry=at) for at in range(len(STEPS))]
 
 
+def on_memory(dut, words):
+    """A sequencer that fetches from a memory of these words; both, and the memory alone."""
+    m = Module()
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
+    connect(m, dut.fetch, memory.fetch)
+    return m, memory
+
+
 def encode(kind, fields):
     return kind.const(fields).as_value().value
 
@@ -144,9 +152,7 @@ def test_program_runs_step_by_step_over_and_over(withheld):
     """Weights of the next step are loaded while one runs that says so, others after it."""
     words = program_and_weights()
     dut = Sequencer(weight_depth=16, passes=True)
-    m = Module()
-    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
-    connect(m, dut.fetch, memory.fetch)
+    m, memory = on_memory(dut, words)
     events, weights = [], []
     rng = random.Random(int(10 * withheld))
 
@@ -192,9 +198,7 @@ def test_program_runs_step_by_step_over_and_over(withheld):
 def test_a_stem_of_bits_is_a_convolution_and_skips_to_its_next_row():
     words = program_and_weights()
     dut = Sequencer(weight_depth=16, image_bits=True, gap=5)
-    m = Module()
-    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
-    connect(m, dut.fetch, memory.fetch)
+    m, memory = on_memory(dut, words)
     got = []
 
     async def bench(ctx):
@@ -225,9 +229,7 @@ def test_first_entries_of_channels_have_a_word_of_slopes():
     ]
     words = program_and_weights(steps)
     dut = Sequencer(weight_depth=16, slopes=True)
-    m = Module()
-    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
-    connect(m, dut.fetch, memory.fetch)
+    m, memory = on_memory(dut, words)
     weights = []
 
     async def bench(ctx):
@@ -265,9 +267,7 @@ def test_channels_in_parallel_have_their_words_one_after_the_other(pe, slopes, f
     steps = [(dict(kind=Kind.CONV, last=1), {}, {}, load, 0)]
     words = [*program_and_weights(steps)[:60], *map(int, contents)]
     dut = Sequencer(weight_depth=16, slopes=slopes, pe=pe)
-    m = Module()
-    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
-    connect(m, dut.fetch, memory.fetch)
+    m, memory = on_memory(dut, words)
     got = []
 
     async def bench(ctx):
@@ -306,9 +306,7 @@ def test_resident_weights_are_loaded_in_a_round_before_the_first_frame(pe, withh
     words = program_and_weights(steps)
     words += list(range(1000, 1000 + at - len(words)))
     dut = Sequencer(weight_depth=16, pe=pe, resident=True)
-    m = Module()
-    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words)
-    connect(m, dut.fetch, memory.fetch)
+    m, memory = on_memory(dut, words)
     weights, started = [], []
 
     async def bench(ctx):

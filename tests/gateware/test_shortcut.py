@@ -22,6 +22,20 @@ def probe_of(dut, pe):
     ]
 
 
+def played(dut, words, cycles, pe):
+    """All residuals of each cycle, and of three more, with a memory of these words."""
+    m, samples = Module(), []
+    m.submodules.dut, m.submodules.memory = dut, memory = dut, Memory(words, width=64 * pe)
+    connect(m, dut.memory, memory.fetch)
+
+    async def bench(ctx):
+        ctx.set(memory.allow, 1)
+        samples.extend(await play(ctx, cycles + [[(dut.token, {})]] * 3, probe_of(dut, pe)))
+
+    simulate(m, bench)
+    return samples
+
+
 @pytest.mark.parametrize("pe", [1, 2, 4, 8])
 @pytest.mark.parametrize("width", [8, 12])
 @pytest.mark.parametrize("gaps", [[1], [2], [1, 2, 3, 6]])
@@ -32,10 +46,6 @@ def test_residuals_come_three_cycles_after_their_token(width, gaps, pe):
     parameters = engine_parameters(width, pe=pe)
     dut = ShortcutReader(parameters)
     words = wide(residual_words(values, parameters.slot_width), pe)
-    m = Module()
-    memory = Memory([1, 2, 3, *words], width=64 * pe)
-    m.submodules.dut, m.submodules.memory = dut, memory
-    connect(m, dut.memory, memory.fetch)
     cycles, expected = [], {}
 
     def channels_of(block, first):  # `odd` is the place in the word that is read
@@ -57,19 +67,7 @@ def test_residuals_come_three_cycles_after_their_token(width, gaps, pe):
         for block in range(first, BLOCKS):
             for channel in range(0, 32, pe):
                 channels_of(block, channel)
-    samples = []
-
-    async def bench(ctx):
-        ctx.set(memory.allow, 1)
-        samples.extend(
-            await play(
-                ctx,
-                cycles + [[(dut.token, {})]] * 3,
-                probe_of(dut, pe),
-            )
-        )
-
-    simulate(m, bench)
+    samples = played(dut, [1, 2, 3, *words], cycles, pe)
     assert {cycle: samples[cycle] for cycle in expected} == expected
 
 
@@ -82,11 +80,7 @@ def test_residuals_of_a_tile_of_channels(width, pe):
     parameters = engine_parameters(width, tiles=True, pe=pe)
     dut = ShortcutReader(parameters)
     per_word = parameters.per_word
-    m = Module()
     words = wide(residual_words(values, parameters.slot_width), pe)
-    memory = Memory(words, width=64 * pe)
-    m.submodules.dut, m.submodules.memory = dut, memory
-    connect(m, dut.memory, memory.fetch)
     walk = {"position": 2, "row": 2}
     cycles = [[(dut.load, 1), (dut.base, 16 // per_word), (dut.walk, walk)], [(dut.load, 0)]]
     expected = {}
@@ -101,19 +95,7 @@ def test_residuals_of_a_tile_of_channels(width, pe):
             odd = first // pe % 2 if parameters.halves == 2 else 0
             token = dict(valid=1, shortcut=1, odd=odd, position_end=first + pe == 48)
             cycles.append([(dut.token, token)])
-    samples = []
-
-    async def bench(ctx):
-        ctx.set(memory.allow, 1)
-        samples.extend(
-            await play(
-                ctx,
-                cycles + [[(dut.token, {})]] * 3,
-                probe_of(dut, pe),
-            )
-        )
-
-    simulate(m, bench)
+    samples = played(dut, words, cycles, pe)
     assert {cycle: samples[cycle] for cycle in expected} == expected
 
 
