@@ -18,7 +18,7 @@ class Device(wiring.Component):
 
     Parameters
     ----------
-    engine : component       with memory, load, run, pixels, results, busy
+    engine : component       with memory, load, run, ready, pixels, results, busy
     frame_bytes : int        bytes of an image
     n_results : int          words of an answer
     boot_offset : int        address of the boot image in the flash
@@ -34,7 +34,7 @@ class Device(wiring.Component):
     tx : Out(1)                       registered; 1 when idle
     flash_select, flash_clock, flash_copi : Out(1)    as gateware.flash has them
     flash_cipo : In(1)                as there
-    ready : Out(1)                    booted, and no image is being worked on
+    ready : Out(1)                    booted, the engine is ready, and no image is worked on
     busy : Out(1)                     an image is being worked on; never before it has booted
     error : Out(1)                    the boot image is wrong, for good; the engine does not run
     """
@@ -97,14 +97,14 @@ class Device(wiring.Component):
         check(m, platform, booted | ~engine.busy, "the engine is busy before it runs")
         check(m, platform, ~(engine.run & flash.error), "the engine runs a wrong boot image")
         m.d.comb += [
-            frames.enable.eq(booted),
+            frames.enable.eq(booted & engine.ready),
             engine.run.eq(booted),
             self.tx.eq(transmitter.line),
             self.flash_select.eq(flash.select),
             self.flash_clock.eq(flash.clock),
             self.flash_copi.eq(flash.copi),
             flash.cipo.eq(self.flash_cipo),
-            self.ready.eq(booted & ~engine.busy),
+            self.ready.eq(booted & engine.ready & ~engine.busy),
             self.busy.eq(engine.busy),
             self.error.eq(flash.error),
         ]

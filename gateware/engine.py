@@ -44,6 +44,7 @@ class Engine(wiring.Component):
         last frame is still computed, once its stem is done.
     results : a frame's logits, class 0 first, then its class, then its cycles, counted from its
         last pixel or, if that is later, from the last logit of the frame before.
+    ready : weights that stay are in their buffers, frames may come; stays high.
     busy : a whole frame is in and its class not out.
     step_done, step : for benches: in the last cycle of program step `step` its maps are in memory.
     """
@@ -59,6 +60,7 @@ class Engine(wiring.Component):
                 "run": In(1),
                 "pixels": In(stream.Signature(8)),
                 "results": Out(stream.Signature(signed(32))),
+                "ready": Out(1),
                 "busy": Out(1),
                 "step_done": Out(1),
                 "step": Out(8),
@@ -443,5 +445,6 @@ class Engine(wiring.Component):
             results.complete.eq(door.complete),
             self.step_done.eq(sequencer.step_done),
             self.step.eq(sequencer.step),
+            self.ready.eq(sequencer.ready),
             self.busy.eq(results.timing),
         ]

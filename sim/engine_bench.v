@@ -101,6 +101,7 @@ module engine_bench #(
       .results__payload(result),
       .results__valid(result_valid),
       .results__ready(result_ready),
+      .ready(),
       .busy(busy),
       .step_done(step_done),
       .step(step)

@@ -18,6 +18,7 @@ class FakeEngine(wiring.Component):
     run: In(1)
     pixels: In(stream.Signature(8))
     results: Out(stream.Signature(signed(32)))
+    ready: Out(1)
     busy: Out(1)
     step_done: Out(1)
     step: Out(8)
@@ -37,6 +38,7 @@ class FakeEngine(wiring.Component):
         full = Signal()
 
         m.d.comb += [
+            self.ready.eq(self.run),
             self.load.ready.eq(~self.run & ~full),
             self.memory.write.eq(full),
             self.memory.write_mask.eq(0xFFFF),

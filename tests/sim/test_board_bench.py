@@ -61,16 +61,12 @@ def test_a_bad_image_lights_the_error(board):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A function of a board's name: a build of the bundled digits network, up to its Verilog.
-
-    A channel at a time, as larger arrays take minutes to simulate from the flash on.
-    """
+    """A function of a board's name: a build of the bundled digits network, up to its Verilog."""
 
     @cache
     def build(board):
         out = tmp_path_factory.mktemp(board)
-        request = Request(board, "resnet8-digits", out=out, images=2, pe=1)
-        result = Build(request, Console(quiet=True))
+        result = Build(Request(board, "resnet8-digits", out=out, images=2), Console(quiet=True))
         result.plan_network()
         result.work.mkdir()
         result.write_verilog()
