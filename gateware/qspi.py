@@ -1,0 +1,254 @@
+"""A stream of words in a QSPI flash: its format, and the reader that checks it.
+
+Stream: words, each most significant nibble first, then their check sum, CRC-32/BZIP2 of all nibbles
+before it, most significant nibble first. A word has 64 bits, or, where nobody needs its upper 16,
+48. The flash gives a nibble a clock, the upper one of a byte first.
+
+Commands are those of the Winbond W25Q128JV: wake (0xAB), volatile write enable (0x50), status
+register 2 with quad enable (0x31 0x02), fast read quad I/O (0xEB; address, mode bits and four dummy
+clocks on four wires). The mode bits end each read. So the flash is never left in the
+continuous-read mode, in which it would not hear the commands that configure the FPGA; one read goes
+on through the whole stream, so that mode would save eight clocks of it.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.crc import catalog
+from amaranth.lib.wiring import In, Out
+
+from bnnhw.gateware.checks import check
+from bnnhw.gateware.delay import Delay
+from bnnhw.gateware.flash import checksum
+from bnnhw.gateware.parameters import WORD_WIDTH
+
+NIBBLE = 4
+WORD_NIBBLES, SHORT_NIBBLES = WORD_WIDTH // NIBBLE, 12
+CHECK_NIBBLES = 8
+LATENCY = 2  # cycles from a clock's enable to its nibble from the input register
+MODE = 0xFF  # ends the read with the select
+WAIT = 255  # cycles, 3.9 us at 66 MHz; waking takes 3 us
+ADDRESS_BITS = 24
+SINGLE = 0b1101  # wires that are driven while the second brings single bits
+SETUP = (("Wake", 0xAB, 8), ("Enable", 0x50, 8), ("Quad", 0x3102, 16))  # name, bits, how many
+
+
+def stream_nibbles(words: Sequence[int], short: Sequence[bool]) -> int:
+    """Returns the nibbles of words without their check sum. short : whether a word has 48 bits."""
+    return sum(SHORT_NIBBLES if s else WORD_NIBBLES for _, s in zip(words, short, strict=True))
+
+
+def stream_image(words: Sequence[int], short: Sequence[bool]) -> bytes:
+    """Returns the bytes to write to the flash: the words and their check sum.
+
+    Raises ValueError where a short word has more bits, or the words do not end with a byte.
+    """
+    sizes = [SHORT_NIBBLES if s else WORD_NIBBLES for s in short]
+    for at, (word, size) in enumerate(zip(words, sizes, strict=True)):
+        if word >> (NIBBLE * size):
+            raise ValueError(f"words[{at}]={word:#x}: a short word has {NIBBLE * size} bits")
+    digits = "".join(f"{word:0{size}x}" for word, size in zip(words, sizes, strict=True))
+    content = bytes.fromhex(digits)  # 12 and 16 are even
+    return content + checksum(content).to_bytes(4, "big")
+
+
+class WordSource(wiring.Signature):
+    """Words of a stream in order, seen by who takes them.
+
+    A word that is granted comes some cycles later, with `valid` for one cycle. The next one may be
+    granted before that, and `short`, which belongs to the last word granted, is taken after that.
+
+    Members
+    -------
+    restart : Out(1)                    strobe, with `checked`: the next word is the first
+    request : Out(1)                    a word is wanted
+    grant : In(1)                       it will come; with `request`
+    short : Out(1)                      the word on its way has 48 bits
+    valid : In(1)                       `data` is a word
+    data : In(64)                       with `valid`; of a short word the upper 16 mean nothing
+    checked : In(1)                     all words were read, and they are right; until `restart`
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "restart": Out(1),
+                "request": Out(1),
+                "grant": In(1),
+                "short": Out(1),
+                "valid": In(1),
+                "data": In(unsigned(WORD_WIDTH)),
+                "checked": In(1),
+            }
+        )
+
+
+class QuadReader(wiring.Component):
+    """Reads a stream again and again, a nibble a clock, and checks it each time.
+
+    After start the flash is set up, and the stream read once for its check sum alone. Then words
+    are read as they are asked for; between two words the bus clock pauses. A wrong check sum, a
+    restart before the stream's end or a word asked for after it is a `fault`, for good: no more
+    words are granted.
+
+    The clock's cell gives a pulse in the cycle after `clock`, high in its second half (SPI mode 0).
+    The other pins have registers, too: outputs are on the wires in the next cycle, and `i` is what
+    was on them at the end of the last.
+
+    Parameters
+    ----------
+    offset : int    address of the stream in the flash, 24 bits
+    length : int    nibbles of its words, a multiple of 2
+
+    Members
+    -------
+    select : Out(1)                     to the flash, active high; registered
+    clock : Out(1)                      the flash has a clock pulse in the next cycle
+    o, oe : Out(4), Out(4)              to the wires, and which of them are driven
+    i : In(4)                           from the wires
+    words : In(WordSource)
+    ready : Out(1)                      the whole stream was right once; stays high
+    fault : Out(1)                      for good; registered
+    """
+
+    def __init__(self, *, offset: int, length: int) -> None:
+        if not 0 <= offset < 1 << ADDRESS_BITS:
+            raise ValueError(f"offset={offset:#x}: a flash address has {ADDRESS_BITS} bits")
+        if length < WORD_NIBBLES or length % 2:
+            raise ValueError(f"length={length}: must be even, and {WORD_NIBBLES} or more")
+        self._offset, self._length = offset, length
+        super().__init__(
+            {
+                "select": Out(1),
+                "clock": Out(1),
+                "o": Out(4),
+                "oe": Out(4),
+                "i": In(4),
+                "words": In(WordSource()),
+                "ready": Out(1),
+                "fault": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        count = Signal(8)  # clocks of a state, and cycles of a wait
+        fail = Signal()
+        m.submodules.crc = self._crc = catalog.CRC32_BZIP2(data_width=NIBBLE).create()
+        check(m, platform, ~(self.words.grant & self.fault), "a word is granted after a fault")
+        with m.If(fail):
+            m.d.sync += self.fault.eq(1)
+        m.d.comb += self.oe.eq(SINGLE)
+        reading, word_end = Signal(), Signal()
+        self._arrive(m, reading, word_end)
+        with m.FSM():
+            self._set_up(m, count)
+            self._address(m, count)
+            self._words(m, count, fail, reading, word_end)
+        return m
+
+    def _set_up(self, m: Module, count: Signal) -> None:
+        """The commands of SETUP, single bits, each with a wait after it."""
+        names = [name for name, _, _ in SETUP]
+        with m.State("Start"):
+            m.d.sync += [self.select.eq(1), count.eq(0)]
+            m.next = names[0]
+        for name, word, size in SETUP:
+            self._single(m, name, word, size, count)
+            with m.State(f"After {name}"):
+                m.d.sync += count.eq(count + 1)
+                with m.If(count == 1):  # the last clock is over
+                    m.d.sync += self.select.eq(0)
+                with m.If(count == WAIT):
+                    m.d.sync += [self.select.eq(1), count.eq(0)]
+                    m.next = dict(pairwise([*names, "Command"]))[name]
+
+    def _single(self, m: Module, name: str, word: int, size: int, count: Signal) -> None:
+        """A state that gives a command's bits on the first wire, and goes on to that after it."""
+        with m.State(name):
+            bit = _part(word, size, count, 1)
+            m.d.comb += [self.clock.eq(1), self.o.eq(Cat(bit, 0, 1, 1))]
+            m.d.sync += count.eq(count + 1)
+            with m.If(count == size - 1):
+                m.d.sync += count.eq(0)
+                m.next = f"After {name}"
+
+    def _address(self, m: Module, count: Signal) -> None:
+        """The read command, its address and mode bits on four wires, and the dummy clocks."""
+        self._single(m, "Command", 0xEB, 8, count)
+        quad = (self._offset << 8) | MODE
+        with m.State("After Command"):
+            m.d.comb += [self.clock.eq(1), self.o.eq(_part(quad, 32, count, NIBBLE))]
+            m.d.comb += self.oe.eq(0b1111)
+            m.d.sync += count.eq(count + 1)
+            with m.If(count == 7):
+                m.next = "Dummy"
+        with m.State("Dummy"):
+            m.d.comb += [self.clock.eq(1), self.oe.eq(0), self._crc.start.eq(1)]
+            m.d.sync += count.eq(count + 1)
+            with m.If(count == 11):
+                m.d.sync += count.eq(0)
+                m.next = "Words"
+
+    def _arrive(self, m: Module, reading: Signal, word_end: Signal) -> None:
+        """Shifts in the nibble of each clock that is `reading`, `LATENCY` cycles after it."""
+        words, late = self.words, []
+        for name, value in (("reads", reading), ("ends", word_end & self.ready)):
+            m.submodules[name] = delay = Delay(1, LATENCY)
+            m.d.comb += delay.i.eq(value)
+            late.append(delay.o)
+        m.d.comb += [self._crc.valid.eq(late[0]), self._crc.data.eq(self.i)]
+        m.d.sync += words.valid.eq(late[0] & late[1])
+        with m.If(late[0]):
+            m.d.sync += words.data.eq(Cat(self.i, words.data[:-NIBBLE]))
+
+    def _words(
+        self, m: Module, count: Signal, fail: Signal, reading: Signal, word_end: Signal
+    ) -> None:
+        """The states that read the words, whose nibbles `count` counts, and their check sum."""
+        words = self.words
+        left = Signal(range(self._length + 1), init=self._length)
+        with m.State("Words"):
+            begins = count == 0
+            m.d.comb += [
+                self.oe.eq(0),
+                words.grant.eq(begins & self.ready & ~self.fault),
+                reading.eq(~begins | ~self.ready | (words.request & words.grant)),
+                self.clock.eq(reading),
+                word_end.eq(count == Mux(words.short, SHORT_NIBBLES, WORD_NIBBLES) - 1),
+                fail.eq(words.restart),
+            ]
+            with m.If(reading):
+                m.d.sync += [count.eq(Mux(word_end, 0, count + 1)), left.eq(left - 1)]
+                with m.If(left == 1):
+                    m.d.sync += [left.eq(self._length), count.eq(0)]
+                    m.next = "Check"
+        with m.State("Check"):
+            m.d.comb += [self.oe.eq(0), self.clock.eq(1), reading.eq(1)]
+            m.d.comb += fail.eq(words.restart | words.request)
+            m.d.sync += count.eq(count + 1)
+            with m.If(count == CHECK_NIBBLES - 1):
+                m.next = "Drain"
+        with m.State("Drain"):
+            m.d.comb += [self.oe.eq(0), fail.eq(words.restart | words.request)]
+            m.d.sync += count.eq(count + 1)
+            with m.If(count == CHECK_NIBBLES + 1):
+                m.d.sync += self.select.eq(0)
+            with m.If(count == CHECK_NIBBLES + LATENCY):
+                m.d.comb += fail.eq(words.restart | words.request | ~self._crc.match_detected)
+                m.next = "End"
+        with m.State("End"):
+            m.d.comb += [words.checked.eq(self.ready & ~self.fault), fail.eq(words.request)]
+            m.d.sync += count.eq(0)
+            with m.If(~self.fault & (words.restart | ~self.ready)):
+                m.d.sync += [self.select.eq(1), self.ready.eq(1)]
+                m.next = "Command"
+
+
+def _part(word: int, size: int, index: Value, width: int) -> Value:
+    """Returns part `index` of a constant, `width` bits, counted from its most significant one."""
+    parts = [(word >> at) & ((1 << width) - 1) for at in range(size - width, -1, -width)]
+    chosen = index[: (len(parts) - 1).bit_length()]
+    return Cat(Const(part, width) for part in parts).word_select(chosen, width)
