@@ -26,11 +26,9 @@ class Bench:
     ports : {port of the top: net of the bench that it is connected to, "" for none}.
     low : LEDs, of ready, busy and error, that 0 lights.
     flash_clock : the net of the flash's clock in the top, where no pin has it; else None.
-    flash_awake : whether the configuration leaves the flash awake.
     """
 
     models: Models
     ports: Mapping[str, str]
     low: frozenset[str]
     flash_clock: str | None
-    flash_awake: bool

@@ -37,6 +37,7 @@ def _with(
         flash_offset=flash[0],
         flash_bytes=flash[1],
         max_baud=1_000_000,
+        loader=name.replace("_", "-"),
         load=f"openFPGALoader -b {name.replace('_', '-')} -f {{folder}}/top.bit && "
         f"openFPGALoader -b {name.replace('_', '-')} -f -o {{offset:#x}} {{folder}}/flash.bin",
     )

@@ -162,7 +162,7 @@ class ECP5Board(BoardSupport):
     constraints: ClassVar[str] = "lpf"
     models: ClassVar[Models] = Models("ecp5.v")
     flash_clock: ClassVar[str | None] = "mclk.mclk"
-    flash_awake: ClassVar[bool] = True
+    flash_warm_up: ClassVar[bool] = True
 
     @classmethod
     def on(cls, part: Part, *, package: str, speed: int, memory_words: int, **numbers: Any) -> Self:
@@ -209,8 +209,7 @@ class ECP5Board(BoardSupport):
     def clock_flash(self, m: Module, device: Device) -> None:
         """The pin belongs to the configuration: USRMCLK drives it.
 
-        The first few edges after the configuration are lost. They are of the command that wakes
-        the flash, which has no need of it here: the configuration leaves it awake.
+        The first few edges after the configuration are lost.
         """
         m.submodules.mclk = Instance(
             "USRMCLK", i_USRMCLKI=device.flash_clock, i_USRMCLKTS=~device.flash_select

@@ -34,6 +34,8 @@ def _with(part: Part, name: str, memory_words: int) -> ECP5Board:
         flash_offset=0x200000,
         flash_bytes=0x1000000,
         max_baud=3_000_000,
+        loader="ecpix5",
+        usb=(0x0403, 0x6010, 1),
         load="openFPGALoader -b ecpix5 -f {folder}/top.bit && "
         "openFPGALoader -b ecpix5 -f -o {offset:#x} {folder}/flash.bin",
     )

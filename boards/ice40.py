@@ -192,7 +192,7 @@ class ICE40Board(BoardSupport):
             ebr_width=EBR_WIDTH,
             synth_opts=("-device", "u", "-dsp"),
             nextpnr_opts=(part.option, "--package", package.lower(), "--router", "router2"),
-            pack_opts=(),
+            pack_opts=("-s",),  # else the flash is asleep after the configuration
             **numbers,
         )
 

@@ -49,6 +49,8 @@ class Board:
     synth_opts : of the family's synthesis. nextpnr_opts : that choose the device and its router.
     pack_opts : of the program that makes the bitstream.
     larger : board on which what this has no room for is measured; None if there is none.
+    bitstream_offset : of the bitstream in the flash. loader : openFPGALoader's name of the board.
+    usb : of the serial port: vendor, product, and which of the chip's ports; None if any adapter.
     load : the command that puts {folder}'s bitstream and flash.bin, at {offset}, on the board.
     energy : what the device takes, by what bnnhw.cost.energy asks for; empty if nobody knows.
     """
@@ -72,7 +74,10 @@ class Board:
     nextpnr_opts: tuple[str, ...]
     pack_opts: tuple[str, ...]
     load: str
+    loader: str
+    bitstream_offset: int = 0
     larger: str | None = None
+    usb: tuple[int, int, int] | None = None
     energy: Mapping[str, Coefficient] = field(default_factory=dict)
     most_pe: int = 1
 

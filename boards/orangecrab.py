@@ -35,6 +35,8 @@ def _with(part: Part, name: str, memory_words: int) -> ECP5Board:
         flash_offset=0x400000,
         flash_bytes=0x1000000,
         max_baud=1_000_000,
+        loader="orangeCrab",
+        bitstream_offset=0x80000,
         load="openFPGALoader -b orangeCrab -f -o 0x80000 {folder}/top.bit && "
         "openFPGALoader -b orangeCrab -f -o {offset:#x} {folder}/flash.bin",
     )

@@ -13,6 +13,7 @@ from amaranth.lib.wiring import connect
 from bnnhw.boards.bench import Bench, Models
 from bnnhw.boards.numbers import ONE_MEMORY, Board, Memories, baud_divisor
 from bnnhw.gateware.device import Device
+from bnnhw.gateware.wire import CHECK_START
 
 SILENCE_SECONDS = 0.15  # that spoil a frame
 Resource = tuple[str, int]  # name and number of one of a platform's resources
@@ -45,12 +46,12 @@ class BoardSupport(Board, ABC):
 
     platform : makes Amaranth's platform, with the board's resources. pins : which of them are used.
     models : of the family's primitives.
-    flash_clock, flash_awake : as in bnnhw.boards.bench.
+    flash_clock : as in bnnhw.boards.bench. flash_warm_up : whether the first edges are lost.
     """
 
     models: ClassVar[Models]
     flash_clock: ClassVar[str | None] = None
-    flash_awake: ClassVar[bool] = False
+    flash_warm_up: ClassVar[bool] = False
     platform: Callable[[], Platform]
     pins: Pins
 
@@ -95,7 +96,7 @@ class BoardSupport(Board, ABC):
         ports |= {_port(led): name for name, led in pins.leds.items()}
         ports |= {_port(pin): "" for pin, _ in pins.held.values()}
         low = {name for name, led in pins.leds.items() if platform.lookup(*led).ios[0].invert}
-        return Bench(self.models, ports, frozenset(low), self.flash_clock, self.flash_awake)
+        return Bench(self.models, ports, frozenset(low), self.flash_clock)
 
     def made_hz(self, clock_hz: float | None = None) -> float:
         """Returns what the PLL makes of a clock, of the board's own if none is given."""
@@ -107,7 +108,8 @@ class BoardSupport(Board, ABC):
     ) -> "Top":  # fmt: skip
         """Returns the whole design around an engine, at the clock the PLL makes of clock_hz.
 
-        sizes : frame_bytes, n_results and boot_length, as bnnhw.gateware.device has them.
+        sizes : frame_bytes, n_results, boot_length and, unless the gateware is to take any boot
+            image of these, check_start, as bnnhw.gateware.device has them.
         """
         return Top(self, engine, clock_hz=clock_hz, memories=memories, **sizes)
 
@@ -129,7 +131,7 @@ class Top(Elaboratable):
     engine : component    as bnnhw.gateware.device wants it
     clock_hz : float      wanted; `settings` has what the PLL makes of it
     memories : Memories   of the engine
-    frame_bytes, n_results, boot_length : int    as there
+    frame_bytes, n_results, boot_length, check_start : int    as there
 
     Attributes
     ----------
@@ -147,6 +149,7 @@ class Top(Elaboratable):
         frame_bytes: int,
         n_results: int,
         boot_length: int,
+        check_start: int = CHECK_START,
     ) -> None:
         self._board, self._memories = board, memories
         self.settings = board.pll(clock_hz)
@@ -159,7 +162,9 @@ class Top(Elaboratable):
             boot_offset=board.flash_offset,
             boot_length=boot_length,
             uart_divisor=divisor,
-            timeout_bits=int(made * SILENCE_SECONDS).bit_length(),
+            timeout_bits=int(self.baud * SILENCE_SECONDS).bit_length(),
+            check_start=check_start,
+            warm_up=board.flash_warm_up,
         )
 
     def elaborate(self, platform: Platform) -> Module:

@@ -41,6 +41,8 @@ def _with(
         flash_offset=0x200000,
         flash_bytes=flash_bytes,
         max_baud=3_000_000,
+        loader="ulx3s",
+        usb=(0x0403, 0x6015, 0),
         load="openFPGALoader -b ulx3s -f {folder}/top.bit && "
         "openFPGALoader -b ulx3s -f -o {offset:#x} {folder}/flash.bin",
         platform=platform,

@@ -31,6 +31,7 @@ BOARD = ICE40Board.on(
     flash_offset=0x100000,
     flash_bytes=0x400000,
     max_baud=1_000_000,
+    loader="ice40_generic",
     larger="ulx3s",
     load="iceprog {folder}/top.bin && iceprog -o {offset:#x} {folder}/flash.bin",
     platform=platform_of(ICE40, WIRING, crystal_hz=CRYSTAL_HZ, device="iCE40UP5K", package="SG48"),

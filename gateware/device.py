@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import cdc, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bnnhw.gateware.checks import check
 from bnnhw.gateware.flash import FlashReader
-from bnnhw.gateware.frames import Frames
+from bnnhw.gateware.frames import Inbox, Outbox
 from bnnhw.gateware.memory import MemorySignature
 from bnnhw.gateware.uart import Receiver, Transmitter
+from bnnhw.gateware.wire import CHECK_START, header_bytes
 
 
 class Device(wiring.Component):
@@ -20,11 +21,13 @@ class Device(wiring.Component):
     ----------
     engine : component       with memory, load, run, ready, pixels, results, busy
     frame_bytes : int        bytes of an image
-    n_results : int          words of an answer
+    n_results : int          words of an answer: the logits, the class and the cycles
     boot_offset : int        address of the boot image in the flash
     boot_length : int        bytes of its payload
     uart_divisor : int       clock cycles a bit of the serial port
-    timeout_bits : int       2**timeout_bits cycles of silence spoil a frame
+    timeout_bits : int       2**timeout_bits bit times of silence end a frame
+    check_start : int        what the boot image's check sum starts from
+    warm_up : bool           as gateware.flash has it
 
     Members
     -------
@@ -49,12 +52,20 @@ class Device(wiring.Component):
         boot_length: int,
         uart_divisor: int,
         timeout_bits: int,
+        check_start: int = CHECK_START,
+        warm_up: bool = False,
     ) -> None:
         self._engine = engine
-        self._flash = FlashReader(offset=boot_offset, length=boot_length)
-        self._frames = Frames(
-            frame_bytes=frame_bytes, n_results=n_results, timeout_bits=timeout_bits
+        self._flash = FlashReader(
+            offset=boot_offset,
+            header_bytes=header_bytes(frame_bytes, n_results - 2),
+            length=boot_length,
+            check_start=check_start,
+            warm_up=warm_up,
         )
+        self._inbox = Inbox(frame_bytes=frame_bytes)
+        self._timeout_bits = timeout_bits
+        self._outbox = Outbox()
         self._receiver = Receiver(uart_divisor)
         self._transmitter = Transmitter(uart_divisor)
         stream = dict(engine.signature.members).get("stream")
@@ -78,7 +89,8 @@ class Device(wiring.Component):
         m = Module()
         m.submodules.engine = engine = self._engine
         m.submodules.flash = flash = self._flash
-        m.submodules.frames = frames = self._frames
+        m.submodules.inbox = inbox = self._inbox
+        m.submodules.outbox = outbox = self._outbox
         m.submodules.receiver = receiver = self._receiver
         m.submodules.transmitter = transmitter = self._transmitter
         m.submodules.rx_sync = cdc.FFSynchronizer(self.rx, receiver.line, init=1)
@@ -87,24 +99,42 @@ class Device(wiring.Component):
         if "stream" in self.signature.members:
             connect(m, engine.stream, flipped(self.stream))
         connect(m, flash.o, engine.load)
-        connect(m, receiver.o, frames.received)
-        connect(m, frames.answer, transmitter.i)
-        connect(m, frames.pixels, engine.pixels)
-        connect(m, engine.results, frames.results)
+        connect(m, flash.header, outbox.header)
+        connect(m, receiver.o, inbox.received)
+        connect(m, outbox.answer, transmitter.i)
+        silence = Signal(self._timeout_bits + 1)
+        with m.If(~inbox.waiting):
+            m.d.sync += silence.eq(0)
+        with m.Elif(transmitter.tick):
+            m.d.sync += silence.eq(silence + 1)
+        connect(m, inbox.pixels, engine.pixels)
+        connect(m, engine.results, outbox.results)
+        for name in ("taken", "spoiled", "tag", "identify", "status"):
+            m.d.comb += getattr(outbox, name).eq(getattr(inbox, name))
+        running = Signal()  # its resident weights are in: an image may come
         booted = Signal()  # a register: it is far from most of what waits for it
         m.d.sync += booted.eq(flash.done & ~flash.error)
         check(m, platform, ~booted | ~flash.o.valid, "the boot image goes on while the engine runs")
         check(m, platform, booted | ~engine.busy, "the engine is busy before it runs")
         check(m, platform, ~(engine.run & flash.error), "the engine runs a wrong boot image")
         m.d.comb += [
-            frames.enable.eq(booted & engine.ready),
+            running.eq(booted & engine.ready),
+            inbox.shift.eq(receiver.shift),
+            inbox.bit.eq(receiver.line),
+            inbox.late.eq(silence[-1]),
+            outbox.index.eq(transmitter.index),
+            inbox.enable.eq(running),
+            inbox.free.eq(outbox.free),
+            outbox.last.eq(flash.last),
+            outbox.flags.eq(Cat(running, flash.error, engine.busy, engine.pixels.ready)),
+            flash.read.eq(outbox.read),
             engine.run.eq(booted),
             self.tx.eq(transmitter.line),
             self.flash_select.eq(flash.select),
             self.flash_clock.eq(flash.clock),
             self.flash_copi.eq(flash.copi),
             flash.cipo.eq(self.flash_cipo),
-            self.ready.eq(booted & engine.ready & ~engine.busy),
+            self.ready.eq(running & ~engine.busy),
             self.busy.eq(engine.busy),
             self.error.eq(flash.error),
         ]

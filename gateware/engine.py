@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -20,7 +20,7 @@ from bnnhw.gateware.memory import MemorySignature
 from bnnhw.gateware.operand import Factors, OperandReader
 from bnnhw.gateware.parameters import LANES, WORD_WIDTH, EngineParameters
 from bnnhw.gateware.program import Kind
-from bnnhw.gateware.results import Results
+from bnnhw.gateware.results import ResultBit, Results
 from bnnhw.gateware.sequencer import Sequencer
 from bnnhw.gateware.shortcut import ShortcutReader
 from bnnhw.gateware.writers import BitWriter, ResidualWriter
@@ -59,7 +59,7 @@ class Engine(wiring.Component):
                 "load": In(stream.Signature(8)),
                 "run": In(1),
                 "pixels": In(stream.Signature(8)),
-                "results": Out(stream.Signature(signed(32))),
+                "results": Out(stream.Signature(ResultBit)),
                 "ready": Out(1),
                 "busy": Out(1),
                 "step_done": Out(1),
@@ -432,9 +432,7 @@ class Engine(wiring.Component):
     def _outside(self, m: Module, sequencer: Sequencer, dense: Dense, door: ByteWriter) -> None:
         connect(m, door.load, flipped(self.load))
         connect(m, door.pixels, flipped(self.pixels))
-        m.submodules.results = results = Results(
-            classes=self._parameters.classes, width=self._parameters.sum_width
-        )
+        m.submodules.results = results = Results(classes=self._parameters.classes)
         stem = sequencer.geometry.kind == Kind.STEM
         m.d.sync += door.consume.eq(sequencer.step_done & stem & ~sequencer.geometry.more_right)
         connect(m, dense.logits, results.logits)

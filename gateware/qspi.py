@@ -21,8 +21,8 @@ from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.checks import check
 from bnnhw.gateware.delay import Delay
-from bnnhw.gateware.flash import checksum
 from bnnhw.gateware.parameters import WORD_WIDTH
+from bnnhw.gateware.wire import bzip2_checksum
 
 NIBBLE = 4
 WORD_NIBBLES, SHORT_NIBBLES = WORD_WIDTH // NIBBLE, 12
@@ -51,7 +51,7 @@ def stream_image(words: Sequence[int], short: Sequence[bool]) -> bytes:
             raise ValueError(f"words[{at}]={word:#x}: a short word has {NIBBLE * size} bits")
     digits = "".join(f"{word:0{size}x}" for word, size in zip(words, sizes, strict=True))
     content = bytes.fromhex(digits)  # 12 and 16 are even
-    return content + checksum(content).to_bytes(4, "big")
+    return content + bzip2_checksum(content).to_bytes(4, "big")
 
 
 class WordSource(wiring.Signature):

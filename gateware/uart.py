@@ -1,12 +1,17 @@
-"""A serial port, 8 data bits, no parity, one stop bit, as byte streams."""
+"""A serial port, 8 data bits, no parity, one stop bit: a line as bytes, and bits as a line.
 
-from amaranth.hdl import Cat, Const, Module, Signal
+Both ends count their places in a byte alike: 8 to 15 are its data bits, lowest first, 0 is the stop
+bit and 1 is idle. The receiver has the start bit at 7.
+"""
+
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from bnnhw.gateware.checks import check, check_held
+from bnnhw.gateware.checks import check
 
 MINIMUM_DIVISOR = 4
+_IDLE, _START, _DATA = 1, 7, 8
 
 
 def _check(divisor: int) -> None:
@@ -17,8 +22,9 @@ def _check(divisor: int) -> None:
 class Receiver(wiring.Component):
     """Turns the line into bytes.
 
-    Samples each bit once, half a bit after its edge. A byte with a wrong stop bit is dropped.
-    One byte is held. If it is not taken before the next is complete, the next replaces it.
+    Samples each bit once, half a bit after its edge. A start bit that is 1 in its middle is none. A
+    byte with a wrong stop bit is dropped. The register that bits are shifted into is the byte's
+    only one, so a byte must be taken before the middle of the next start bit. Else it is dropped.
 
     Parameters
     ----------
@@ -27,11 +33,13 @@ class Receiver(wiring.Component):
     Members
     -------
     line : In(1)                 already synchronised to the clock; 1 when idle
-    o : Out(stream of 8 bits)    a byte, from the middle of its stop bit on; registered
+    o : Out(stream of 8 bits)    a byte, from the middle of its stop bit on, for a bit or more
+    shift : Out(1)               strobe: `line` is a data bit; also of bytes that are dropped
     """
 
     line: In(1, init=1)
     o: Out(stream.Signature(8))
+    shift: Out(1)
 
     def __init__(self, divisor: int) -> None:
         _check(divisor)
@@ -40,34 +48,35 @@ class Receiver(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        busy = Signal()
         phase = Signal(range(self._divisor))
-        # The marker 1 enters at the top with the start bit's sample and reaches bit 0 when all
-        # nine samples before the stop bit are in: it replaces a bit counter.
-        bits = Signal(10)
-
-        check(m, platform, ~busy | bits.any(), "the marker of a byte is lost")
+        place = Signal(4, init=_IDLE)
+        bits, sample = self.o.payload, Signal()
+        idle, data = place == _IDLE, place[3]
+        m.d.comb += [sample.eq((phase == 0) & ~idle), self.shift.eq(sample & data)]
+        check(m, platform, data | (place < 2) | (place == _START), "the place in a byte is none")
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        with m.If(~busy):
-            m.d.sync += [
-                busy.eq(~self.line),
-                phase.eq(self._divisor // 2 - 1),
-                bits.eq(1 << 9),
-            ]
-        with m.Elif(phase == 0):
-            m.d.sync += [phase.eq(self._divisor - 1), bits.eq(Cat(bits[1:], self.line))]
-            with m.If(bits[0]):
-                m.d.sync += busy.eq(0)
-                with m.If(self.line & ~bits[1]):
-                    m.d.sync += [self.o.payload.eq(bits[2:]), self.o.valid.eq(1)]
-        with m.Else():
-            m.d.sync += phase.eq(phase - 1)
+        m.d.sync += phase.eq(phase - 1)
+        with m.If(sample):
+            m.d.sync += [phase.eq(self._divisor - 1), place.eq(place + 1)]
+            with m.If(data):
+                m.d.sync += bits.eq(Cat(bits[1:], self.line))
+            with m.Else():  # a start bit, which must be 0, or a stop bit, which must be 1
+                m.d.sync += self.o.valid.eq(self.line & ~place[0])
+                with m.If(self.line):
+                    m.d.sync += place.eq(_IDLE)
+        with m.If(idle):
+            m.d.sync += phase.eq(self._divisor // 2 - 1)
+            with m.If(~self.line):
+                m.d.sync += place.eq(_START)
         return m
 
 
 class Transmitter(wiring.Component):
-    """Turns bytes into the line; takes one every 10 bit times.
+    """Turns bits into the line, eight of them a byte.
+
+    A byte begins when its first bit is offered. The bits after it are then taken without asking, a
+    bit time after the other.
 
     Parameters
     ----------
@@ -75,11 +84,15 @@ class Transmitter(wiring.Component):
 
     Members
     -------
-    i : In(stream of 8 bits)     a byte, taken when idle; it stays until then
-    line : Out(1)                registered; the start bit comes two cycles after a byte is taken
+    i : In(stream of 1 bit)    lowest first; the first of a byte stays until it is taken
+    index : Out(3)             which bit of the byte is taken next
+    tick : Out(1)              strobe, once a bit time
+    line : Out(1)              registered; the start bit begins less than a bit time after the offer
     """
 
-    i: In(stream.Signature(8))
+    i: In(stream.Signature(1))
+    index: Out(3)
+    tick: Out(1)
     line: Out(1, init=1)
 
     def __init__(self, divisor: int) -> None:
@@ -90,18 +103,23 @@ class Transmitter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         phase = Signal(range(self._divisor))
-        bits = Signal(10)  # start bit at the bottom; the stop bit is the last 1: then all is 0
-        idle = Signal()
-        m.d.comb += [idle.eq(bits == 0), self.i.ready.eq(idle)]
-        m.d.sync += self.line.eq(bits[0] | idle)
-        check_held(m, platform, "i", self.i)
-
-        with m.If(idle):
-            m.d.sync += phase.eq(self._divisor - 1)
-            with m.If(self.i.valid):
-                m.d.sync += bits.eq(Cat(Const(0, 1), self.i.payload, Const(1, 1)))
-        with m.Elif(phase == 0):
-            m.d.sync += [phase.eq(self._divisor - 1), bits.eq(bits >> 1)]
-        with m.Else():
-            m.d.sync += phase.eq(phase - 1)
+        place = Signal(4, init=_IDLE)
+        tick, data = self.tick, place[3]
+        m.d.comb += [
+            tick.eq(phase == 0),
+            self.index.eq(place),
+            self.i.ready.eq(tick & data),
+        ]
+        check(m, platform, ~self.i.ready | self.i.valid, "a byte's bit is not there in its time")
+        m.d.sync += phase.eq(phase - 1)
+        with m.If(tick):
+            m.d.sync += [
+                phase.eq(self._divisor - 1),
+                place.eq(place + 1),
+                self.line.eq(~data | self.i.payload),
+            ]
+            with m.If(place == _IDLE):
+                m.d.sync += place.eq(_IDLE)
+                with m.If(self.i.valid):
+                    m.d.sync += [place.eq(_DATA), self.line.eq(0)]
         return m

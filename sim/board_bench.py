@@ -1,29 +1,17 @@
 """Runs a board's top, pins and all, with models of its flash, PLL and serial host."""
 
 import json
-import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bnnhw.boards.bench import Bench
-from bnnhw.gateware.frames import COMMAND
+from bnnhw.host.protocol import TAGS, Answer, Decoder, infer, reply_bytes
 from bnnhw.sim.runner import HERE, primitives, simulate, write_if_changed
 
 PLACE = "// top"  # in board_bench.v
 LEDS = ("ready", "busy", "error")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the device sent for a frame; gateware.frames has the protocol."""
-
-    marker: int
-    logits: np.ndarray
-    label: int
-    cycles: int
 
 
 def run_board(
@@ -41,24 +29,26 @@ def run_board(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "flash.bin").write_bytes(flash)
     (folder / "answers.json").unlink(missing_ok=True)
-    layout = struct.Struct(f"<B{classes}iiI")
     settings = {
-        "frames": [bytes([COMMAND]).hex() + image.tobytes().hex() for image in images],
-        "answer_bytes": layout.size, "divisor": divisor, "cycle_limit": cycle_limit,
+        "frames": [infer(image.tobytes(), at % TAGS).hex() for at, image in enumerate(images)],
+        "answer_bytes": reply_bytes(classes), "divisor": divisor, "cycle_limit": cycle_limit,
     }  # fmt: skip
-    text = (HERE / "board_bench.v").read_text().replace(PLACE, instance(bench))
-    world = [write_if_changed(folder / "board_bench.v", text), HERE / "models" / "spi_flash.v"]
     simulate(
-        sources=[*world, *primitives(bench.models, share, folder), *sources], top="board_bench",
+        sources=[*world(bench, share, folder), *sources], top="board_bench",
         test_module="bnnhw.sim.board_test", folder=folder, environment=environment,
-        parameters={
-            "FLASH_OFFSET": flash_offset, "FLASH_BYTES": len(flash),
-            "FLASH_AWAKE": int(bench.flash_awake),
-        },
+        parameters={"FLASH_OFFSET": flash_offset, "FLASH_BYTES": len(flash)},
         variables={"BOARD_BENCH": json.dumps(settings)}, programs=programs,
     )  # fmt: skip
-    answers = json.loads((folder / "answers.json").read_text())
-    return [_answer(layout.unpack(bytes.fromhex(answer))) for answer in answers]
+    received = "".join(json.loads((folder / "answers.json").read_text()))
+    messages = Decoder(classes).feed(bytes.fromhex(received))
+    return [message for message in messages if isinstance(message, Answer)]
+
+
+def world(bench: Bench, share: Path, folder: Path) -> list[Path]:
+    """Returns the Verilog files around a board's top, those that are made in `folder`."""
+    text = (HERE / "board_bench.v").read_text().replace(PLACE, instance(bench))
+    made = write_if_changed(folder / "board_bench.v", text)
+    return [made, HERE / "models" / "spi_flash.v", *primitives(bench.models, share, folder)]
 
 
 def instance(bench: Bench) -> str:
@@ -69,8 +59,3 @@ def instance(bench: Bench) -> str:
     if bench.flash_clock:
         lines.append(f"assign clock = dut.{bench.flash_clock};")
     return "\n  ".join(lines)
-
-
-def _answer(fields: tuple[int, ...]) -> Answer:
-    marker, *logits, label, cycles = fields
-    return Answer(marker, np.array(logits, np.int64), label, cycles)

@@ -4,8 +4,7 @@
 
 module board_bench #(
     parameter FLASH_OFFSET = 0,
-    parameter FLASH_BYTES = 1,
-    parameter FLASH_AWAKE = 0
+    parameter FLASH_BYTES = 1
 ) (
     input clk /* verilator public_flat_rw */,
     input rx /* verilator public_flat_rw */,
@@ -23,8 +22,7 @@ module board_bench #(
 
   spi_flash #(
       .OFFSET(FLASH_OFFSET),
-      .BYTES (FLASH_BYTES),
-      .AWAKE (FLASH_AWAKE)
+      .BYTES (FLASH_BYTES)
   ) flash (
       .select_n(select_n),
       .clock(clock),

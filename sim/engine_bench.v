@@ -69,7 +69,9 @@ module engine_bench #(
   end
 
   wire load_ready, pixel_ready, result_valid, step_done, busy;
-  wire signed [31:0] result;
+  wire [1:0] result;  // bit 0 is the next of a word, bit 1 is set with the frame's last
+  reg [31:0] gathered = 0;
+  reg [4:0] bits = 0;
   wire [31:0] of_frame = step == 0 ? begun : begun - 1;
   wire [7:0] step;
   wire load_valid = load_stream && loaded < 8 * boot_words;
@@ -160,8 +162,12 @@ module engine_bench #(
       pixel_held <= 1;
     end else if (pixel_valid && pixel_ready) pixel_held <= 0;
     if (result_valid && result_ready) begin
+      gathered <= {result[0], gathered[31:1]};
+      bits <= bits + 1;
+    end
+    if (result_valid && result_ready && bits == 31) begin
       results_seen <= results_seen + 1;
-      last_result <= result;
+      last_result <= {result[0], gathered[31:1]};
       result_at <= now;
       answered <= answered + 1;
       if (answered + 1 == RESULTS) begin

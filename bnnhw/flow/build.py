@@ -15,6 +15,7 @@ from bnnhw import datasets, golden
 from bnnhw.compiler.plan import DoesNotFit
 from bnnhw.errors import UserError
 from bnnhw.flow import report, stages, tools
+from bnnhw.flow.boot import logit_step
 from bnnhw.flow.design import clocking
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
@@ -189,7 +190,12 @@ class Build:
     def write_verilog(self) -> None:
         """Write engine.v for the proof; top.il, its pins and top.v for the board; flash.bin."""
         self.design = stages.write_design(
-            self.plan, self.board, self.work, clock_hz=self.request.clock_hz
+            self.plan,
+            self.board,
+            self.work,
+            clock_hz=self.request.clock_hz,
+            name=self.model.name,
+            step=logit_step(self.model.checkpoint.folded(), self.network.spec),
         )
 
     def prove(self) -> None:

@@ -10,9 +10,9 @@ from bnnhw.boards.numbers import baud_divisor
 from bnnhw.boards.support import BoardSupport
 from bnnhw.compiler.plan import Plan
 from bnnhw.errors import UserError
+from bnnhw.flow.boot import make_boot_image
 from bnnhw.flow.verilog import rtlil_to_verilog, to_verilog
 from bnnhw.gateware.engine import Engine
-from bnnhw.gateware.flash import boot_image
 from bnnhw.jobs.files import replacing, write_text
 
 
@@ -44,23 +44,36 @@ def clocking(board: BoardSupport, wanted_hz: float | None = None) -> Clocking:
         raise UserError(f"--clock: {fault}") from None
 
 
-def write_files(plan: Plan, board: BoardSupport, clock_hz: float, folder: Path) -> Path:
+def write_files(
+    plan: Plan,
+    board: BoardSupport,
+    clock: Clocking,
+    folder: Path,
+    *,
+    name: str,
+    step: float,
+    bound: bool,
+) -> Path:
     """Write engine.v, top.il, top.v, the pins and flash.bin. Returns the path of engine.v.
 
+    name, step, bound : as bnnhw.flow.boot has them.
     engine.v and top.v are kept where an earlier call has made them of the same hardware.
     """
-    payload = plan.image.astype("<u8").tobytes()
+    boot = make_boot_image(
+        plan, clock_hz=clock.hz, baud=clock.baud, name=name, step=step, bound=bound
+    )
     with replacing(folder / "flash.bin") as partial:
-        partial.write_bytes(boot_image(payload))
+        partial.write_bytes(boot.content)
     engine = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", folder)
     spec = plan.network.spec
     top = board.top(
         Engine(plan.parameters, image_base=plan.image_base),
         frame_bytes=math.prod(spec.input),
         n_results=spec.classes + 2,
-        boot_length=len(payload),
-        clock_hz=clock_hz,
+        boot_length=len(boot.payload),
+        clock_hz=clock.hz,
         memories=plan.memories,
+        check_start=boot.check_start,
     )
     files = board.prepare(top)
     rtlil_to_verilog(files.pop("top.il"), "top", folder)

@@ -145,12 +145,15 @@ def make_plan(network: IntegerNetwork, board: BoardSupport, *, pe: int | None = 
 
 
 def write_design(
-    plan: Plan, board: BoardSupport, folder: str | Path, *, clock_hz: float | None = None
-) -> Design:
+    plan: Plan, board: BoardSupport, folder: str | Path, *, clock_hz: float | None = None,
+    name: str = "", step: float = 0.0, bound: bool = True,
+) -> Design:  # fmt: skip
     """Generate the hardware of a plan into `folder`, which is made. Returns its Design.
 
     clock_hz : None is the board's own; else the nearest below that its PLL makes.
-
+    name, step : of the network and of a logit, for the host (bnnhw.flow.boot).
+    bound : whether the gateware takes this boot image only; without, plans that differ in their
+    weights alone have the same design.
     Files that would not change are left as they are. Raises UserError where the folder cannot be
     made, or where the PLL cannot make the clock.
     """
@@ -159,7 +162,7 @@ def write_design(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise UserError(f"{folder}: {fault.strerror}; give another directory") from None
-    engine = designing.write_files(plan, board, clock.hz, folder)
+    engine = designing.write_files(plan, board, clock, folder, name=name, step=step, bound=bound)
     return Design(plan, board, clock, folder, engine)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from amaranth.back import rtlil
+from amaranth.hdl import Value
 from amaranth.lib import wiring
 
 from bnnhw.flow import tools
@@ -24,7 +25,7 @@ write_verilog -norename {name}.v
 def to_verilog(component: wiring.Component, name: str, folder: Path) -> Path:
     """Write folder/name.v with module `name`. Ports are path__of__member, clk and rst."""
     ports: dict[str, Any] = {
-        "__".join(map(str, path)): (value, None)
+        "__".join(map(str, path)): (Value.cast(value), None)
         for path, _, value in component.signature.flatten(component)
     }
     text = rtlil.convert(component, name=name, ports=ports, emit_src=False)

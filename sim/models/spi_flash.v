@@ -1,11 +1,9 @@
-// A SPI flash: asleep until 0xAB, unless AWAKE, then answers 0x03 in mode 0. Content: file FILE
-// from OFFSET on; elsewhere it is erased.
+// A SPI flash: answers 0x03 in mode 0. Content: file FILE from OFFSET on; elsewhere it is erased.
 
 module spi_flash #(
     parameter FILE = "flash.bin",
     parameter OFFSET = 0,
-    parameter BYTES = 1,
-    parameter AWAKE = 0
+    parameter BYTES = 1
 ) (
     input select_n,
     input clock,
@@ -13,7 +11,6 @@ module spi_flash #(
     output reg cipo
 );
   reg [7:0] content[0:BYTES-1];
-  reg awake = AWAKE;
   reg [5:0] shifted = 0;
   reg [31:0] command = 0;
   reg [26:0] position = 0;
@@ -28,15 +25,13 @@ module spi_flash #(
   wire [7:0] value = position[26:3] >= OFFSET && at < BYTES ? content[at] : 8'hff;
 
   always @(posedge clock, posedge select_n) begin
-    if (select_n) begin
-      if (shifted == 8 && command[7:0] == 8'hab) awake <= 1;
-      shifted <= 0;
-    end else if (shifted < 32) begin
+    if (select_n) shifted <= 0;
+    else if (shifted < 32) begin
       command <= {command[30:0], copi};
       shifted <= shifted + 1;
       position <= {command[22:0], copi, 3'b0};
     end else position <= position + 1;
   end
   always @(negedge clock)
-    cipo <= awake && shifted == 32 && command[31:24] == 8'h03 ? value[7-position[2:0]] : 1'b1;
+    cipo <= shifted == 32 && command[31:24] == 8'h03 ? value[7-position[2:0]] : 1'b1;
 endmodule

@@ -58,6 +58,7 @@ MADE_UP = ECP5Board.on(
     flash_offset=0x200000,
     flash_bytes=0x400000,
     max_baud=1_000_000,
+    loader="made-up",
     load="load {folder}/top.bit {offset:#x}",
     platform=Platform,
     pins=BoardPins(

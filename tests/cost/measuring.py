@@ -34,7 +34,8 @@ class Tools:
         self.calls, self.counted = [], []
         self.mismatch, self.luts, self.fault = None, 4000, None
 
-    def write_files(self, plan, board, clock_hz, folder):
+    def write_files(self, plan, board, clock, folder, *, name, step, bound):
+        assert not bound
         self.calls.append("design")
         (folder / "top.il").write_text(repr(plan.parameters))
         (folder / f"top.{board.constraints}").write_text("")

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.memory import MemorySignature
+from bnnhw.gateware.results import ResultBit
 
 
 class FakeEngine(wiring.Component):
@@ -17,7 +18,7 @@ class FakeEngine(wiring.Component):
     load: In(stream.Signature(8))
     run: In(1)
     pixels: In(stream.Signature(8))
-    results: Out(stream.Signature(signed(32)))
+    results: Out(stream.Signature(ResultBit))
     ready: Out(1)
     busy: Out(1)
     step_done: Out(1)
@@ -35,6 +36,7 @@ class FakeEngine(wiring.Component):
         count = Signal(18)
         seen = Signal(range(self.frame_bytes + 1))
         given = Signal(range(self.n_results + 1))
+        place = Signal(5)  # bit of a result
         full = Signal()
 
         m.d.comb += [
@@ -50,18 +52,24 @@ class FakeEngine(wiring.Component):
             m.d.sync += [word.eq(word[8:] | (self.load.payload << 56)), count.eq(count + 1)]
             m.d.sync += full.eq(count[:3] == 7)
 
-        done = seen == self.frame_bytes
+        # The next image may come while this one's results wait.
+        done, whole, kept = Signal(), seen == self.frame_bytes, Signal(signed(32))
         m.d.comb += [
-            self.pixels.ready.eq(self.run & ~done),
-            self.busy.eq(seen != 0),
+            self.pixels.ready.eq(self.run & ~whole),
+            self.busy.eq((seen != 0) | done),
             self.results.valid.eq(done),
-            self.results.payload.eq(total),
-            self.step_done.eq(done & (given == 0)),
+            self.results.payload.bit.eq(kept.bit_select(place, 1)),
+            self.results.payload.last.eq((given == self.n_results - 1) & place.all()),
+            self.step_done.eq(done & (given == 0) & (place == 0)),
         ]
         with m.If(self.pixels.valid & self.pixels.ready):
             m.d.sync += [seen.eq(seen + 1), total.eq(total + self.pixels.payload)]
         with m.If(self.results.valid & self.results.ready):
-            m.d.sync += [given.eq(given + 1), total.eq(total + self.memory.read_data[:16])]
+            m.d.sync += place.eq(place + 1)
+        with m.If(self.results.valid & self.results.ready & place.all()):
+            m.d.sync += [given.eq(given + 1), kept.eq(kept + self.memory.read_data[:16])]
             with m.If(given == self.n_results - 1):
-                m.d.sync += [seen.eq(0), total.eq(0), given.eq(0)]
+                m.d.sync += [done.eq(0), given.eq(0)]
+        with m.If(whole & ~done):
+            m.d.sync += [done.eq(1), kept.eq(total), seen.eq(0), total.eq(0)]
         return m

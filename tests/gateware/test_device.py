@@ -5,11 +5,11 @@ import struct
 
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Fragment
+from amaranth.hdl import Fragment, Signal
 
 from bnnhw.gateware.device import Device
-from bnnhw.gateware.flash import boot_image
-from bnnhw.gateware.frames import COMMAND, GOOD
+from bnnhw.gateware.wire import Flags, Identity, boot_image
+from bnnhw.host.protocol import Answer, Decoder, Header, Status, ask_identity, ask_status, infer
 from tests.flow.fakes import FakeEngine
 from tests.gateware.bench import simulate
 from tests.gateware.test_flash import model
@@ -18,6 +18,8 @@ from tests.gateware.test_uart import put_byte
 DIVISOR, FRAME, CLASSES = 4, 6, 2
 RESULTS = CLASSES + 2
 PAYLOAD = struct.pack("<2Q", 0x1122334455660007, 5)
+IDENTITY = Identity(height=2, width=3, channels=1, classes=CLASSES, clock_hz=1, baud=1)
+BOOT = boot_image(IDENTITY, PAYLOAD, bytes(FRAME), [0, 7, 1])
 
 
 def make(engine=None):
@@ -30,6 +32,7 @@ def make(engine=None):
         boot_length=len(PAYLOAD),
         uart_divisor=DIVISOR,
         timeout_bits=12,
+        check_start=BOOT.check_start,
     )
 
 
@@ -73,36 +76,86 @@ async def get(ctx, line):
     return value
 
 
+def listener(dut, decoder, messages, until):
+    async def listen(ctx):
+        while len(messages) < until:
+            messages.extend(decoder.feed(bytes([await get(ctx, dut.tx)])))
+
+    return listen
+
+
 def test_boots_and_answers():
     dut, image = make(), random.Random(1).randbytes(FRAME)
-    answer = bytearray()
+    messages = []
 
     async def host(ctx):
         await ctx.tick().until(dut.ready)
-        for value in bytes([COMMAND]) + image:
+        for value in infer(image, 3):
             await put_byte(ctx, dut.rx, DIVISOR, value)
         assert ctx.get(dut.busy) and not ctx.get(dut.ready) and not ctx.get(dut.error)
 
-    async def listen(ctx):
-        while len(answer) < 1 + 4 * RESULTS:
-            answer.append(await get(ctx, dut.tx))
+    listen = listener(dut, Decoder(CLASSES), messages, 2)
+    simulate(dut, host, listen, background=surroundings(dut, BOOT.content))
+    *logits, label, cycles = (sum(image) + 7 * index for index in range(RESULTS))
+    answer = Answer(3, False, tuple(logits), label, cycles)
+    assert answer in messages
+    assert any(isinstance(m, Status) and Flags.ROOM in m.flags for m in messages)
 
-    simulate(dut, host, listen, background=surroundings(dut, boot_image(PAYLOAD)))
-    results = [sum(image) + 7 * index for index in range(RESULTS)]
-    assert bytes(answer) == struct.pack(f"<B{RESULTS}i", GOOD, *results)
+
+class Slow(FakeEngine):
+    """An engine whose weights take a while after the boot."""
+
+    def elaborate(self, platform):
+        m, wait = super().elaborate(platform), Signal(range(3_000), init=2_999)
+        with m.If(self.run & (wait != 0)):
+            m.d.sync += wait.eq(wait - 1)
+        m.d.comb += self.ready.eq(wait == 0)
+        return m
 
 
-def test_a_wrong_image_is_an_error_and_nothing_runs():
-    dut, image = make(), bytearray(boot_image(PAYLOAD))
-    image[9] ^= 1
+def test_an_image_before_the_engine_is_ready_gets_a_status_and_the_next_its_answer():
+    slow, image = Slow(frame_bytes=FRAME, classes=CLASSES), random.Random(2).randbytes(FRAME)
+    dut = make(slow)
+    messages = []
+
+    async def host(ctx):
+        await ctx.tick().until(slow.run)
+        for value in infer(image, 1) + ask_status():
+            await put_byte(ctx, dut.rx, DIVISOR, value)
+            assert not ctx.get(dut.ready)
+        await ctx.tick().until(dut.ready)
+        for value in infer(image, 2):
+            await put_byte(ctx, dut.rx, DIVISOR, value)
+
+    listen = listener(dut, Decoder(CLASSES), messages, 4)
+    simulate(dut, host, listen, background=surroundings(dut, BOOT.content))
+    early, asked, room, answer = messages
+    for status in (early, asked):
+        assert not status.flags & (Flags.RUNNING | Flags.REFUSED)
+    assert Flags.RUNNING in room.flags
+    assert (answer.tag, answer.spoiled, answer.logits[0]) == (2, False, sum(image))
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_wrong_image_is_an_error_and_nothing_runs(damaged):
+    """The host is told, and sees in the header what there is."""
+    other = boot_image(IDENTITY, PAYLOAD, bytes(FRAME), [0, 8, 1])
+    content = bytearray(BOOT.content if damaged else other.content)
+    content[-6] ^= damaged
+    dut, messages = make(), []
 
     async def host(ctx):
         await ctx.tick().until(dut.error)
-        for value in bytes([COMMAND]) + bytes(FRAME):
+        for value in infer(bytes(FRAME)) + ask_identity():
             await put_byte(ctx, dut.rx, DIVISOR, value)
-            assert not ctx.get(dut.busy) and not ctx.get(dut.ready) and ctx.get(dut.tx)
+            assert not ctx.get(dut.busy) and not ctx.get(dut.ready)
 
-    simulate(dut, host, background=surroundings(dut, bytes(image)))
+    listen = listener(dut, Decoder(CLASSES), messages, 2)
+    simulate(dut, host, listen, background=surroundings(dut, bytes(content)))
+    status, header = messages
+    assert Flags.REFUSED in status.flags and Flags.RUNNING not in status.flags
+    found = (BOOT if damaged else other).identity
+    assert isinstance(header, Header) and header.identity == found
 
 
 class Hasty(FakeEngine):

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from bnnhw.gateware.flash import checksum
 from bnnhw.gateware.qspi import QuadReader, stream_image, stream_nibbles
+from bnnhw.gateware.wire import bzip2_checksum
 from tests.gateware.bench import simulate
 
 OFFSET = 0x012346
@@ -230,7 +230,7 @@ def test_a_program_that_loses_its_place_is_a_fault(taken):
 def test_the_image_is_words_and_their_check_sum():
     image = stream_image([0x0123456789ABCDEF, 0x112233445566], [False, True])
     content = bytes.fromhex("0123456789abcdef112233445566")
-    assert image == content + checksum(content).to_bytes(4, "big")
+    assert image == content + bzip2_checksum(content).to_bytes(4, "big")
     assert stream_nibbles([0, 0], [False, True]) == 28
     with pytest.raises(ValueError, match=r"words\[0\]=0x1000000000000: a short word has 48 bits"):
         stream_image([1 << 48], [True])

@@ -11,7 +11,7 @@ from tests.gateware.streams import receive, send
 
 
 class Loop(Component):
-    """A transmitter wired to a receiver."""
+    """A transmitter of bytes wired to a receiver."""
 
     i: In(Signature(8))
     o: Out(Signature(8))
@@ -25,7 +25,11 @@ class Loop(Component):
         m.submodules.sender = sender = Transmitter(self.divisors[0])
         m.submodules.receiver = receiver = Receiver(self.divisors[1])
         m.d.comb += receiver.line.eq(sender.line)
-        connect(m, flipped(self.i), sender.i)
+        m.d.comb += [
+            sender.i.payload.eq(self.i.payload.bit_select(sender.index, 1)),
+            sender.i.valid.eq(self.i.valid),
+            self.i.ready.eq(sender.i.ready & (sender.index == 7)),
+        ]
         connect(m, receiver.o, flipped(self.o))
         return m
 
@@ -41,7 +45,7 @@ def test_loop_keeps_bytes(divisors, stall):
         await send(ctx, dut.i, values, stall=stall)
 
     async def drain(ctx):
-        got.extend(await receive(ctx, dut.o, len(values), stall=0.5))
+        got.extend(await receive(ctx, dut.o, len(values)))
 
     simulate(dut, feed, drain)
     assert got == values
@@ -74,18 +78,61 @@ def test_receiver_drops_a_wrong_stop_bit_and_glitches():
     assert got == [0x34]
 
 
-def test_receiver_holds_one_byte_and_loses_older():
+@pytest.mark.parametrize("wait", [1, 2, 3])
+def test_a_byte_may_wait_half_a_bit_of_the_next(wait):
+    """It is there from the middle of its stop bit to that of the next byte's start bit."""
     dut = Receiver(4)
     got = []
 
     async def line(ctx):
-        for value in (1, 2, 3):
+        for value in (1, 2):
             await put_byte(ctx, dut.line, 4, value)
         await ctx.tick().repeat(10)
+
+    async def take(ctx):
+        await ctx.tick().until(dut.o.valid)
+        await ctx.tick().repeat(wait)
         got.extend(await receive(ctx, dut.o, 1))
 
-    simulate(dut, line)
-    assert got == [3]
+    simulate(dut, line, take)
+    assert got == [1 if wait < 3 else 2]
+
+
+def test_shift_has_the_data_bits_as_they_come():
+    dut = Receiver(4)
+    got = []
+
+    async def line(ctx):
+        for value in (0x35, 0xC1):
+            await put_byte(ctx, dut.line, 4, value)
+
+    async def watch(ctx):
+        async for _, _, shift, bit in ctx.tick().sample(dut.shift, dut.line):
+            if shift:
+                got.append(bit)
+
+    simulate(dut, line, background=[watch])
+    assert got == [value >> place & 1 for value in (0x35, 0xC1) for place in range(8)]
+
+
+def test_bytes_follow_each_other_without_a_pause():
+    """Ten bit times a byte, and a tick each bit time."""
+    dut = Transmitter(4)
+    lines, ticks = [], []
+
+    async def feed(ctx):
+        for bit in 2 * [1, 0, 1, 1, 0, 0, 0, 1]:
+            await send(ctx, dut.i, [bit])
+
+    async def watch(ctx):
+        async for _, _, line, tick in ctx.tick().sample(dut.line, dut.tick):
+            lines.append(line)
+            ticks.append(tick)
+
+    simulate(dut, feed, background=[watch])
+    begin = lines.index(0)
+    assert lines[begin::4] == [0, 1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 0]
+    assert ticks == [index % 4 == ticks.index(1) for index in range(len(ticks))]
 
 
 def test_divisor_too_small():
@@ -95,14 +142,14 @@ def test_divisor_too_small():
         Transmitter(2)
 
 
-def test_a_byte_that_changes_before_it_is_taken_is_a_fault():
+def test_a_bit_that_is_not_there_in_its_time_is_a_fault():
     dut = Transmitter(4)
 
     async def bench(ctx):
         ctx.set(dut.i.valid, 1)
-        for value in (1, 2, 3):
-            ctx.set(dut.i.payload, value)
-            await ctx.tick()
+        await ctx.tick().until(dut.i.ready)
+        ctx.set(dut.i.valid, 0)
+        await ctx.tick().repeat(9)
 
-    with pytest.raises(AssertionError, match="i: an offer changed before it was taken"):
+    with pytest.raises(AssertionError, match="a byte's bit is not there in its time"):
         simulate(dut, bench)

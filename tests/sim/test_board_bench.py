@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,13 +12,14 @@ from bnnhw.cost.activity import count_activity
 from bnnhw.flow import tools
 from bnnhw.flow.build import Build, Request
 from bnnhw.flow.verilog import rtlil_to_verilog
-from bnnhw.gateware.flash import boot_image
-from bnnhw.gateware.frames import GOOD
+from bnnhw.gateware.wire import Identity, boot_image
 from bnnhw.sim.board_bench import run_board
 from bnnhw.sim.runner import SimulationError
 from tests.flow.fakes import FakeEngine
 
+IDENTITY = Identity(height=4, width=4, channels=1, classes=3, clock_hz=24_000_000, baud=3_000_000)
 PAYLOAD = np.array([0x1122334455660007, 5], "<u8").tobytes()
+BOOT = boot_image(IDENTITY, PAYLOAD, bytes(16), [0, 7, 14, 2])
 IMAGES = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 1), np.uint8)
 
 
@@ -29,8 +31,9 @@ def board(request, tmp_path_factory):
     board, folder = BOARDS[request.param], tmp_path_factory.mktemp("board")
     engine = FakeEngine(frame_bytes=16, classes=3)
     top = board.top(
-        engine, frame_bytes=16, n_results=5, boot_length=len(PAYLOAD), clock_hz=24_000_000
-    )
+        engine, frame_bytes=16, n_results=5, boot_length=len(PAYLOAD), clock_hz=24_000_000,
+        check_start=BOOT.check_start,
+    )  # fmt: skip
     verilog = rtlil_to_verilog(board.prepare(top)["top.il"], "top", folder)
     return board, folder, verilog
 
@@ -46,17 +49,19 @@ def run(board, flash):
 
 
 def test_boots_and_answers(board):
-    for answer, image in zip(run(board, boot_image(PAYLOAD)), IMAGES, strict=True):
-        assert answer.marker == GOOD
-        assert answer.logits.tolist() == [int(image.sum()) + 7 * k for k in range(3)]
+    for answer, image in zip(run(board, BOOT.content), IMAGES, strict=True):
+        assert not answer.spoiled
+        assert answer.logits == tuple(int(image.sum()) + 7 * k for k in range(3))
         assert (answer.label, answer.cycles) == tuple(int(image.sum()) + 7 * k for k in (3, 4))
 
 
-def test_a_bad_image_lights_the_error(board):
-    flash = bytearray(boot_image(PAYLOAD))
-    flash[10] ^= 1
-    with pytest.raises(SimulationError, match="no ready light after 20000 cycles but error"):
-        run(board, bytes(flash))
+def test_a_bad_image_or_one_of_another_build_lights_the_error(board):
+    damaged = bytearray(BOOT.content)
+    damaged[10] ^= 1
+    other = boot_image(replace(IDENTITY, name="other"), PAYLOAD, bytes(16), [0, 7, 14, 2])
+    for flash in (bytes(damaged), other.content):
+        with pytest.raises(SimulationError, match="no ready light after 20000 cycles but error"):
+            run(board, flash)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +91,8 @@ def test_digits_from_flash_to_answer(digits, board):
     )  # fmt: skip
     expected = golden.run(digits.network, digits.images)
     for row, answer in enumerate(answers):
-        assert answer.marker == GOOD
-        assert answer.logits.tolist() == expected["head.logits"][row].tolist()
+        assert not answer.spoiled
+        assert answer.logits == tuple(expected["head.logits"][row])
         assert answer.label == expected["class"][row]
         assert 0 < answer.cycles < 100_000
 

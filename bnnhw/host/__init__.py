@@ -1,0 +1,1 @@
+"""The host's side of a board: the protocol, and a client that speaks it on a serial port."""
