@@ -15,6 +15,8 @@ from bnnhw.cli import one_line
 COMMANDS = {
     "build": "Build a network for a board, prove it, and leave bitstream and report.",
     "report": "Compare two builds, or make the page of one anew.",
+    "flash": "Write a build to the flash of its board.",
+    "run": "Send images to a board or its simulation, and print its answers.",
     "measure": "Build every repair method alone and compare what it costs.",
     "train": "Train a binary ResNet.",
     "teach": "Train a float ResNet for binary ones to learn from.",

@@ -20,13 +20,16 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from bnnhw.__main__ import COMMANDS, main
+from bnnhw.boards import BOARDS
 from bnnhw.cli import Terminated
 from bnnhw.errors import UserError
 from bnnhw.flow import stages, tools
 from bnnhw.flow.implement import Placed
 from bnnhw.flow.prove import Mismatch, Proof
+from bnnhw.gateware.wire import Identity, boot_image
 from bnnhw.jobs.locks import alone, alone_in
 from bnnhw.network.spec import NetworkSpec
 from bnnhw.nn import checkpoint, untrained
@@ -53,6 +56,20 @@ def test_the_table_has_every_command_and_no_line_twice():
 class Code:
     def __reduce__(self):
         return print, ("never",)
+
+
+def put_build(folder):
+    """What a build of digits leaves, with another bitstream than it made."""
+    folder.mkdir()
+    identity = Identity(height=8, width=8, channels=1, classes=10, clock_hz=24_000_000, baud=10**6)
+    weights = boot_image(identity, b"weights!", bytes(64), [0] * 11).content
+    (folder / "flash.bin").write_bytes(weights)
+    (folder / "top.bin").write_bytes(b"another")
+    files = {"flash.bin": weights, "top.bin": b"the one"}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    flash = dict(file="flash.bin", offset=BOARDS["icebreaker"].flash_offset)
+    content = dict(board="icebreaker", flash=flash, files=digests, model=dict(classes=[]))
+    (folder / "report.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +123,8 @@ def place(tmp_path_factory):
     (folder / "good").mkdir()
     for name in ("report.json", "top.bin", "top.v", "flash.bin"):
         (folder / "good" / name).write_text(f"the good {name}")
+    put_build(folder / "desk")
+    Image.new("L", (3, 3)).save(folder / "grey.png")
     with alone_in(folder / "locked"), alone(folder / "locked.pt.lock", "locked.pt"):
         yield folder
 
@@ -147,9 +166,9 @@ def fakes(monkeypatch, tmp_path, one_thread):
         def ends(self):
             return None
 
-    def write_design(plan, board, folder, *, clock_hz):
-        for name in ("engine.v", "top.il", "top.v", "flash.bin"):
-            (folder / name).write_text(f"{name} of {clock_hz}")
+    def write_design(plan, board, folder, *, clock_hz, name, step):
+        for file in ("engine.v", "top.il", "top.v", "flash.bin"):
+            (folder / file).write_text(f"{file} of {clock_hz}")
         return folder
 
     def synthesise(design):

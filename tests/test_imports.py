@@ -24,6 +24,8 @@ COMMANDS = {
         "report",
         "import_",
         "export",
+        "run",
+        "flash",
         "pack",
         "data",
     )
@@ -52,16 +54,17 @@ WINGS = {  # what each may import beside itself
     ),
     "flow": (
         *BASE, "bnnhw.network", "bnnhw.nn", "bnnhw.golden", "bnnhw.lowering", "bnnhw.datasets",
-        "bnnhw.compiler", "bnnhw.jobs", "bnnhw.boards", "bnnhw.gateware", "bnnhw.sim",
+        "bnnhw.compiler", "bnnhw.jobs", "bnnhw.boards", "bnnhw.gateware", "bnnhw.sim", "bnnhw.host",
     ),
     "cost": (
         *BASE, "bnnhw.network", "bnnhw.nn", "bnnhw.golden", "bnnhw.lowering", "bnnhw.datasets",
         "bnnhw.compiler", "bnnhw.jobs", "bnnhw.boards", "bnnhw.gateware", "bnnhw.sim", "bnnhw.flow",
         "bnnhw.studies",
     ),
+    "host": (*BASE, "bnnhw.gateware.wire"),
     "gateware": (),
     "boards": ("bnnhw.gateware",),
-    "sim": (*BASE, "bnnhw.gateware.frames", "bnnhw.boards.bench", "bnnhw.jobs"),
+    "sim": (*BASE, "bnnhw.host.protocol", "bnnhw.boards.bench", "bnnhw.jobs"),
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class Family:
     pnr_seconds : after which place and route is given up.
     placed, bitstream : suffixes of the placed design as text, which is also nextpnr's option for
         it, and of what is loaded.
+    programmers : that write it, the first being the better.
     """
 
     nextpnr: Tool
@@ -49,6 +50,7 @@ class Family:
     pnr_seconds: float
     placed: str
     bitstream: str
+    programmers: tuple[str, ...]
 
 
 # Wires are split before technology mapping: names for single bits clash with whole wires of the
@@ -79,6 +81,7 @@ ICE40 = Family(
         lc="ICESTORM_LC", ebr="ICESTORM_RAM", spram="ICESTORM_SPRAM", dsp="ICESTORM_DSP"
     ),
     pnr_seconds=300, placed="asc", bitstream="bin",
+    programmers=("openFPGALoader", "iceprog"),
 )  # fmt: skip
 
 ECP5 = Family(
@@ -96,6 +99,7 @@ ECP5 = Family(
     pins_of_cells=None,
     sites=dict(lut="TRELLIS_COMB", ff="TRELLIS_FF", ebr="DP16KD", dsp="MULT18X18D"),
     pnr_seconds=1800, placed="textcfg", bitstream="bit",
+    programmers=("openFPGALoader",),
 )  # fmt: skip
 
 FAMILIES = dict(ice40=ICE40, ecp5=ECP5)
