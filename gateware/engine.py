@@ -16,7 +16,7 @@ from bnnhw.gateware.issue import ConvolutionIssue
 from bnnhw.gateware.lane import Lanes, Token
 from bnnhw.gateware.loader import WindowLoader, mask_lanes
 from bnnhw.gateware.macs import MacBank, MacFormat
-from bnnhw.gateware.memory import MemorySignature
+from bnnhw.gateware.memory import MemorySignature, WordSource
 from bnnhw.gateware.operand import Factors, OperandReader
 from bnnhw.gateware.parameters import LANES, WORD_WIDTH, EngineParameters
 from bnnhw.gateware.program import Kind
@@ -38,6 +38,7 @@ class Engine(wiring.Component):
     -------
     memory : the board's; one access a cycle, read data in the next.
     stream : another of the board's for the residual stream, with more than one channel in parallel.
+    words : program and weights, where they come from a stream; there is no boot image then.
     load : boot image, from word 0 up, low byte first; taken until `run`.
     run : the boot image is complete; stays high.
     pixels : frames of height x width x channels bytes. A frame's pixels are taken while the
@@ -52,8 +53,10 @@ class Engine(wiring.Component):
     def __init__(self, parameters: EngineParameters, *, image_base: int) -> None:
         self._parameters, self._image_base = parameters, image_base
         stream_memory = {"stream": Out(MemorySignature(parameters.word_width))}
+        words = {"words": Out(WordSource())}
         super().__init__(
             (stream_memory if parameters.own_stream else {})
+            | (words if parameters.streams else {})
             | {
                 "memory": Out(MemorySignature()),
                 "load": In(stream.Signature(8)),
@@ -72,8 +75,10 @@ class Engine(wiring.Component):
         p = self._parameters
         m.submodules.sequencer = sequencer = Sequencer(
             weight_depth=p.weight_depth, passes=p.passes, slopes=p.activation, pe=p.pe,
-            resident=p.resident, image_bits=p.levels > 0, gap=p.strip_gap or 0,
+            resident=p.resident, image_bits=p.levels > 0, gap=p.strip_gap or 0, streams=p.streams,
         )  # fmt: skip
+        if p.streams:
+            connect(m, sequencer.words, flipped(self.words))
         m.submodules.door = door = ByteWriter(p, image_base=self._image_base)
         m.submodules.dense = dense = Dense(p)
         weights = self._weights(m, sequencer, dense)
@@ -115,7 +120,7 @@ class Engine(wiring.Component):
             word.entry.eq(sequencer.write_entry),
             word.row.eq(sequencer.write_row),
             word.channel.eq(sequencer.write_channel),
-            word.data.eq(sequencer.fetch.data),
+            word.data.eq(sequencer.words.data if p.streams else sequencer.fetch.data),
         ]
         first = word
         if p.pe > 1:

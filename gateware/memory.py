@@ -1,4 +1,4 @@
-"""The port to a large memory, one access a cycle."""
+"""The port to a large memory, one access a cycle, and that to a stream of words."""
 
 from amaranth import unsigned
 from amaranth.lib import wiring
@@ -77,5 +77,36 @@ class WriteRequest(wiring.Signature):
                 "address": Out(unsigned(ADDRESS_WIDTH)),
                 "data": Out(unsigned(width)),
                 "mask": Out(unsigned(width // 4)),
+            }
+        )
+
+
+class WordSource(wiring.Signature):
+    """Words of a stream in order, seen by who takes them.
+
+    A word that is granted comes some cycles later, with `valid` for one cycle. The next one may be
+    granted before that, and `short`, which belongs to the last word granted, is taken after that.
+
+    Members
+    -------
+    restart : Out(1)                    strobe, with `checked`: the next word is the first
+    request : Out(1)                    a word is wanted
+    grant : In(1)                       it will come; with `request`
+    short : Out(1)                      the word on its way has 48 bits
+    valid : In(1)                       `data` is a word
+    data : In(64)                       with `valid`; of a short word the upper 16 mean nothing
+    checked : In(1)                     all words were read, and they are right; until `restart`
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "restart": Out(1),
+                "request": Out(1),
+                "grant": In(1),
+                "short": Out(1),
+                "valid": In(1),
+                "data": In(unsigned(WORD_WIDTH)),
+                "checked": In(1),
             }
         )

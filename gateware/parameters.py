@@ -93,6 +93,8 @@ class EngineParameters(ArrayShape):
         saturate; without `passes`. positive : whether slopes from zero up differ from 1.0.
         shift_out : whether what is added then is a channel's own, not the rounding half alone.
     tiles : whether a step may make some of its map's channels; without `passes`.
+    streams : whether program and weights come from a stream of words in place of the memory, which
+        then has maps alone; at pe = 1, without `gates` and `spatial`.
     in_place : whether a step may add single pixels that lie as those it writes; with `passes`.
     averages : whether a step may add the mean of each block.
     spatial : whether a step may scale by a factor for each pixel; with `passes`.
@@ -133,6 +135,7 @@ class EngineParameters(ArrayShape):
     positive: bool = False
     shift_out: bool = False
     tiles: bool = False
+    streams: bool = False
 
     def __post_init__(self) -> None:
         if not 8 <= self.residual_width <= 16:
@@ -156,6 +159,8 @@ class EngineParameters(ArrayShape):
             raise ValueError(f"tokens={self.tokens}: gates and shortcut_shift need {LANES}")
         if self.pe > 1 and (self.gates or self.pointwise or self.spatial):
             raise ValueError(f"pe={self.pe}: gates, shortcut_shift and spatial need 1")
+        if self.streams and (self.pe > 1 or self.gates or self.spatial):
+            raise ValueError(f"streams: pe={self.pe} is not 1, or there are gates or factors")
         if self.tiles and self.passes:
             raise ValueError("tiles: not with passes")
         for name in ("positive", "shift_out"):

@@ -14,13 +14,14 @@ on through the whole stream, so that mode would save eight clocks of it.
 from collections.abc import Sequence
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.checks import check
 from bnnhw.gateware.delay import Delay
+from bnnhw.gateware.memory import WordSource
 from bnnhw.gateware.parameters import WORD_WIDTH
 from bnnhw.gateware.wire import bzip2_checksum
 
@@ -52,37 +53,6 @@ def stream_image(words: Sequence[int], short: Sequence[bool]) -> bytes:
     digits = "".join(f"{word:0{size}x}" for word, size in zip(words, sizes, strict=True))
     content = bytes.fromhex(digits)  # 12 and 16 are even
     return content + bzip2_checksum(content).to_bytes(4, "big")
-
-
-class WordSource(wiring.Signature):
-    """Words of a stream in order, seen by who takes them.
-
-    A word that is granted comes some cycles later, with `valid` for one cycle. The next one may be
-    granted before that, and `short`, which belongs to the last word granted, is taken after that.
-
-    Members
-    -------
-    restart : Out(1)                    strobe, with `checked`: the next word is the first
-    request : Out(1)                    a word is wanted
-    grant : In(1)                       it will come; with `request`
-    short : Out(1)                      the word on its way has 48 bits
-    valid : In(1)                       `data` is a word
-    data : In(64)                       with `valid`; of a short word the upper 16 mean nothing
-    checked : In(1)                     all words were read, and they are right; until `restart`
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            {
-                "restart": Out(1),
-                "request": Out(1),
-                "grant": In(1),
-                "short": Out(1),
-                "valid": In(1),
-                "data": In(unsigned(WORD_WIDTH)),
-                "checked": In(1),
-            }
-        )
 
 
 class QuadReader(wiring.Component):

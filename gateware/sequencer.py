@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from bnnhw.gateware.memory import FetchRequest
+from bnnhw.gateware.memory import FetchRequest, WordSource
 from bnnhw.gateware.parameters import ADDRESS_WIDTH
 from bnnhw.gateware.program import (
     DESCRIPTOR_WORDS,
@@ -46,11 +46,14 @@ class WeightLoader(wiring.Component):
     channel : Out(range(pe))            whose; with `write`
 
     Entries are written from 0, or, if all are `resident`, from the load's `entry` on.
+    With `streams` words come in their order when they come: `arrives` marks one, in place of a
+    time after its grant, and the address means nothing. Of the first of each `folds` + 1 entries
+    words are whole; the word on its way is `short` if it is of another.
     """
 
     def __init__(
         self, *, weight_depth: int, passes: bool = False, slopes: bool = False, pe: int = 1,
-        resident: bool = False,
+        resident: bool = False, streams: bool = False,
     ) -> None:  # fmt: skip
         self._most = (3 + slopes) * weight_depth * pe
         if self._most >= 1 << LOAD_WIDTH:
@@ -59,8 +62,10 @@ class WeightLoader(wiring.Component):
                 f"weight_depth={weight_depth}: a step can load no more than {most} words"
             )
         self._passes, self._slopes, self._pe, self._resident = passes, slopes, pe, resident
+        self._streams = streams
         super().__init__(
-            {
+            ({"arrives": In(1), "short": Out(1)} if streams else {})
+            | {
                 "start": In(1),
                 "load": In(Load),
                 "allowed": In(1),
@@ -81,10 +86,15 @@ class WeightLoader(wiring.Component):
         m.d.comb += [
             self.fetch.request.eq(wanted & self.allowed),
             taken.eq(self.fetch.request & self.fetch.grant),
-            self.done.eq(~wanted & ~asked & ~self.write & (handed == 0)),
         ]
-        m.d.sync += handed.eq(Cat(self.write, handed) if self._pe > 1 else 0)
-        m.d.sync += [asked.eq(taken), self.write.eq(asked)]
+        if self._streams:
+            coming = Signal(2)  # the next may be granted before one is there
+            m.d.comb += [self.write.eq(self.arrives), self.done.eq(~wanted & (coming == 0))]
+            m.d.sync += coming.eq(coming + taken - self.arrives)
+        else:
+            m.d.comb += self.done.eq(~wanted & ~asked & ~self.write & (handed == 0))
+            m.d.sync += handed.eq(Cat(self.write, handed) if self._pe > 1 else 0)
+            m.d.sync += [asked.eq(taken), self.write.eq(asked)]
         with m.If(taken):
             m.d.sync += [self.fetch.address.eq(self.fetch.address + 1), left.eq(left - 1)]
             with m.If(left == 1):
@@ -109,9 +119,13 @@ class WeightLoader(wiring.Component):
                 m.d.sync += rows.eq(self.load.rows)
         if self._passes:
             first, last = rows.skip_first, Mux(rows.skip_last, 1, 2)
-        if self._slopes:
+        counts = self._slopes or self._streams
+        if counts:
             fold, folds = Signal(4), Signal(4)
+        if self._slopes:
             last = Mux(fold == 0, 3, 2)
+        if self._streams:
+            m.d.comb += self.short.eq(fold != 0)
         if self._pe > 1:
             last = Mux(rows.first_only, 0, last)
         with m.If(self.write):
@@ -120,13 +134,13 @@ class WeightLoader(wiring.Component):
                 m.d.sync += [self.row.eq(first), self.channel.eq(self.channel + 1)]
             with m.If((self.row == last) & channel_end):
                 m.d.sync += self.entry.eq(self.entry + 1)
-                if self._slopes:
+                if counts:
                     m.d.sync += fold.eq(Mux(fold == folds, 0, fold + 1))
         with m.If(self.start):
             m.d.sync += self.entry.eq(self.load.entry if self._resident else 0)
             m.d.sync += self.row.eq(self.load.rows.skip_first)
             m.d.sync += self.channel.eq(0)
-            if self._slopes:
+            if counts:
                 m.d.sync += [fold.eq(0), folds.eq(self.load.folds)]
 
 
@@ -144,6 +158,11 @@ class Sequencer(wiring.Component):
     the weight buffer that is not `half`. While the multipliers run no feature is asked for. With
     `image_bits` the stem is a convolution. `slopes`, `passes`, `pe`: as
     WeightLoader. Where all weights are `resident` a round without a frame loads them.
+
+    With `streams` descriptors and weights are words of a stream, a round of it a frame: the first
+    step's Load, its weights, its descriptor, the second step's weights, and so on. A step that ends
+    the frame starts when the whole stream has been read and is right. Then its Load means nothing,
+    and the stream goes on with the first one's.
 
     Members
     -------
@@ -167,18 +186,22 @@ class Sequencer(wiring.Component):
     ready : Out(1)                      frames may come; stays high
     walk : Out(Walk)                    descriptor word 3; from START to the step's end
     entry : Out(entry)                  of it
+    words : Out(WordSource)             of the stream, in place of program and weights in memory
     """
 
     def __init__(
         self, *, weight_depth: int, passes: bool = False, slopes: bool = False, pe: int = 1,
-        resident: bool = False, image_bits: bool = False, gap: int = 0,
+        resident: bool = False, image_bits: bool = False, gap: int = 0, streams: bool = False,
     ) -> None:  # fmt: skip
         self._loader = WeightLoader(
-            weight_depth=weight_depth, passes=passes, slopes=slopes, pe=pe, resident=resident
-        )
+            weight_depth=weight_depth, passes=passes, slopes=slopes, pe=pe, resident=resident,
+            streams=streams,
+        )  # fmt: skip
         self._image_bits, self._gap, self._resident = image_bits, gap, resident
+        self._streams = streams
         super().__init__(
-            {
+            ({"words": Out(WordSource())} if streams else {})
+            | {
                 "run": In(1),
                 "idle": In(1),
                 "geometry": Out(Geometry),
@@ -215,15 +238,23 @@ class Sequencer(wiring.Component):
         m.submodules.loader = loader = self._loader
         address, program = Signal(ADDRESS_WIDTH), Signal(ADDRESS_WIDTH, init=1)
         own, taken, asked, arrived = (Signal() for _ in range(4))
+        words = self.fetch.data
+        if self._streams:
+            words = self.words.data
+            m.d.comb += [self.fetch.request.eq(own), self.fetch.address.eq(address)]
+            self._connect(m, loader)
+        else:
+            m.d.comb += [
+                self.fetch.request.eq(own | loader.fetch.request),
+                self.fetch.address.eq(Mux(own, address, loader.fetch.address)),
+                loader.fetch.grant.eq(self.fetch.grant & ~own),
+            ]
         m.d.comb += [
-            self.fetch.request.eq(own | loader.fetch.request),
-            self.fetch.address.eq(Mux(own, address, loader.fetch.address)),
-            loader.fetch.grant.eq(self.fetch.grant & ~own),
             taken.eq(own & self.fetch.grant),
-            self.sources.eq(self.fetch.data),
-            self.sinks.eq(self.fetch.data),
+            self.sources.eq(words),
+            self.sinks.eq(words),
             self.entry.eq(self.walk.entry),
-            loader.load.eq(self.fetch.data),
+            loader.load.eq(words),
             self.write_weights.eq(loader.write),
             self.write_entry.eq(loader.entry),
             self.write_row.eq(loader.row),
@@ -232,7 +263,8 @@ class Sequencer(wiring.Component):
         with m.If(taken):
             step = Mux(self.skip, self._gap + 1, 1) if self._gap else 1
             m.d.sync += address.eq(address + step)
-        m.d.sync += [asked.eq(taken), arrived.eq(asked)]
+        if not self._streams:
+            m.d.sync += [asked.eq(taken), arrived.eq(asked)]
 
         # Words of a descriptor that are to be fetched, and the place of the next to arrive.
         left, word = Signal(range(DESCRIPTOR_WORDS + 1)), Signal(range(DESCRIPTOR_WORDS))
@@ -242,6 +274,7 @@ class Sequencer(wiring.Component):
             primed = Signal()
         m.d.comb += self.ready.eq(primed if self._resident else self.run)
         last_step = self.geometry.last
+        again = Signal() if self._streams else None  # the stream's first Load follows
         kind, stem = self.geometry.kind, self.geometry.kind == Kind.STEM
         m.d.comb += self.convolves.eq((kind == Kind.CONV) | (stem & self._image_bits))
         with m.FSM():
@@ -253,15 +286,27 @@ class Sequencer(wiring.Component):
                 with m.If(self.run):
                     m.next = "DESCRIPTOR"
             with m.State("DESCRIPTOR"):
-                m.d.comb += own.eq(left != 0)
-                with m.If(taken):
+                if again is None:
+                    m.d.comb += own.eq(left != 0)
+                else:
+                    granted = self._from_stream(m, loader, left, arrived)
+                with m.If(taken if again is None else granted):
                     m.d.sync += left.eq(left - 1)
                 with m.If(arrived):
-                    self._descriptor(m, loader, word, ahead, primed)
+                    self._descriptor(m, loader, word, words, ahead, primed, again)
                     with m.If(word == WORDS_LOAD):
                         m.next = "START"
                         with m.If(~primed):
                             m.next = "WEIGHTS"
+                        if again is not None:
+                            with m.If(last_step & ~again):
+                                m.next = "CHECK"
+            if again is not None:
+                with m.State("CHECK"):  # all of the stream is right, or this step never starts
+                    m.d.comb += self.words.restart.eq(self.words.checked)
+                    m.d.sync += [left.eq(1), word.eq(WORDS_LOAD), again.eq(1)]
+                    with m.If(self.words.checked):
+                        m.next = "DESCRIPTOR"
             with m.State("START"):
                 m.d.comb += [
                     self.start_stem.eq(stem & ~self.convolves),
@@ -270,6 +315,8 @@ class Sequencer(wiring.Component):
                     self.start_pointwise.eq(kind == Kind.POINTWISE),
                 ]
                 m.d.sync += address.eq(self.features)
+                if again is not None:
+                    m.d.sync += again.eq(0)
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [
@@ -300,21 +347,45 @@ class Sequencer(wiring.Component):
         with m.If(self.geometry.last):
             m.d.sync += [program.eq(1), self.step.eq(0)]
 
+    def _connect(self, m: Module, loader: WeightLoader) -> None:
+        """Weights come from the stream in states that no descriptor is read in."""
+        words = self.words
+        m.d.comb += [
+            words.request.eq(loader.fetch.request),
+            loader.fetch.grant.eq(words.grant),
+            loader.arrives.eq(words.valid),
+            words.short.eq(loader.short),
+        ]
+
+    def _from_stream(self, m: Module, loader: WeightLoader, left: Value, arrived: Signal) -> Value:
+        """Descriptors come from the stream, in whole words. Returns whether one is granted."""
+        words = self.words
+        m.d.comb += [
+            words.request.eq(left != 0),
+            loader.fetch.grant.eq(0),
+            loader.arrives.eq(0),
+            words.short.eq(0),
+            arrived.eq(words.valid),
+        ]
+        return words.request & words.grant
+
     def _descriptor(
-        self, m: Module, loader: WeightLoader, word: Signal, ahead: Signal, primed: Signal
-    ) -> None:
-        """Takes the word that arrives."""
+        self, m: Module, loader: WeightLoader, word: Signal, words: Value, ahead: Signal,
+        primed: Signal, again: Signal | None,
+    ) -> None:  # fmt: skip
+        """Takes the word that arrives. That of the last step's has no Load, but `again` has."""
+        loads = (~primed if self._resident else 1) if again is None else ~self.geometry.last | again
         m.d.sync += word.eq(word + 1)
         with m.Switch(word):
             with m.Case(WORDS_GEOMETRY):
-                m.d.sync += self.geometry.eq(self.fetch.data)
+                m.d.sync += self.geometry.eq(words)
             with m.Case(WORDS_SOURCES):
                 m.d.comb += self.load_sources.eq(1)
                 m.d.sync += self.features.eq(self.sources.features)
             with m.Case(WORDS_SINKS):
                 m.d.comb += self.load_sinks.eq(1)
             with m.Case(WORDS_WALK):
-                m.d.sync += self.walk.eq(self.fetch.data)
+                m.d.sync += self.walk.eq(words)
             with m.Case(WORDS_LOAD):
-                m.d.comb += loader.start.eq(~primed if self._resident else 1)
+                m.d.comb += loader.start.eq(loads)
                 m.d.sync += ahead.eq(loader.load.ahead)
