@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,16 @@ from bnnhw.sim.runner import HERE, simulate
 
 MEMORY_WORDS = 16384  # unless it is said how many
 SIMULATOR = "verilator"
+
+
+class Words(Protocol):
+    """A stream of words: uint64, and which of them are short."""
+
+    @property
+    def words(self) -> np.ndarray: ...
+
+    @property
+    def short(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,18 @@ def read_snapshot(path: Path) -> np.ndarray:
     return words[:, ::-1].reshape(-1).astype(np.uint64)
 
 
+def write_words(path: Path, words: Words) -> None:
+    """Write a line for each word, its digit above those of the word 1 if it is short."""
+    pairs = zip(words.words, words.short, strict=True)
+    path.write_text("".join(f"{int(short)}{int(word):016x}\n" for word, short in pairs))
+
+
 def run_engine(
     sources: Sequence[Path], *, boot: np.ndarray, images: np.ndarray, classes: int, folder: Path,
     environment: Mapping[str, str], byte_cycles: int = 1, snapshots: bool = True,
     load_stream: bool = False, stall: bool = False, cycle_limit: int = 2_000_000,
     memory_words: int = MEMORY_WORDS, stream_words: int = 0, stream_width: int = 64,
+    words: Words | None = None,
 ) -> list[Frame]:  # fmt: skip
     """Simulate images one after the other; returns a Frame for each.
 
@@ -56,12 +73,15 @@ def run_engine(
     cycles. folder : kept, so that the next run with the same engine need not compile.
     stall : hold streams back at random. memory_words : of the board, past which the address wraps.
     stream_words, stream_width : of the residual stream's own memory, if the engine has one.
+    words : of an engine that takes program and weights as a stream, a nibble a cycle.
     Raises SimulationError if an image takes more than cycle_limit cycles.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("s*_*_*.hex"), folder / "seen.json"):
         old.unlink(missing_ok=True)
     (folder / "boot.hex").write_text("\n".join(f"{int(word):016x}" for word in boot) + "\n")
+    if words is not None:
+        write_words(folder / "words.hex", words)
     (folder / "pixels.bin").write_bytes(np.ascontiguousarray(images).tobytes())
     settings = {
         "frames": len(images), "results": classes + 2, "snapshots": int(snapshots),
@@ -72,9 +92,11 @@ def run_engine(
         test_module="bnnhw.sim.engine_test", folder=folder, environment=environment,
         parameters={"FRAME_BYTES": images[0].size, "RESULTS": classes + 2,
                     "STREAM_WIDTH": stream_width},
-        defines={"OWN_STREAM": 1} if stream_words else {},
+        defines={name: 1 for name, there in (("OWN_STREAM", stream_words > 0),
+                                             ("WORD_STREAM", words is not None)) if there},
         plusargs=[f"+boot_words={len(boot)}", f"+memory_words={memory_words}",
                   f"+stream_words={stream_words}",
+                  *([] if words is None else [f"+words={len(words.words)}"]),
                   *["+load_stream"] * load_stream, *["+stall"] * stall],
         variables={"ENGINE_BENCH": json.dumps(settings)},
     )  # fmt: skip

@@ -4,6 +4,8 @@
 //             +load_stream, sent by the load stream
 // pixels.bin  `frames` frames of FRAME_BYTES bytes, one each `byte_cycles` cycles or slower; a
 //             frame is sent once the last is answered
+// words.hex   with WORD_STREAM: the +words= words of a stream, each after a digit that is 1 if it is
+//             short; a nibble a cycle, what nobody needs of a short word is noise
 // +memory_words= is the size of the memory, past which the address wraps.
 // snapshot_<frame>_<step>.hex is the memory after each program step, written if `snapshots` is 1.
 //
@@ -59,7 +61,7 @@ module engine_bench #(
     stall = $test$plusargs("stall") != 0;
     if (!$value$plusargs("boot_words=%d", boot_words)) $fatal(1, "+boot_words: not given");
     if (!$value$plusargs("memory_words=%d", memory_words)) $fatal(1, "+memory_words: not given");
-    $readmemh("boot.hex", boot, 0, boot_words - 1);
+    if (boot_words > 0) $readmemh("boot.hex", boot, 0, boot_words - 1);
     for (word = 0; word < memory_words; word = word + 1) begin
       memory[word] = 64'hbad0_5eed_0000_0000 ^ (64'd2654435761 * word);
       if (!load_stream && word < boot_words) memory[word] = boot[word];
@@ -92,6 +94,15 @@ module engine_bench #(
       .stream__write_mask(stream_write_mask),
       .stream__write(stream_write),
       .stream__read_data(stream_read_data),
+`endif
+`ifdef WORD_STREAM
+      .words__restart(words_restart),
+      .words__request(words_request),
+      .words__grant(words_grant),
+      .words__short(words_short),
+      .words__valid(words_valid),
+      .words__data(words_data),
+      .words__checked(words_checked),
 `endif
       .load__payload(boot[loaded[31:3]][8*loaded[2:0]+:8]),
       .load__valid(load_valid),
@@ -134,6 +145,44 @@ module engine_bench #(
   always @(posedge clk)
     if (step_done && snapshots)
       $writememh($sformatf("stream_%0d_%0d.hex", of_frame, step), stream, 0, stream_words - 1);
+`endif
+
+`ifdef WORD_STREAM
+  reg [64:0] words[0:(1<<20)-1];
+  integer words_all, words_given = 0;  // a word that is granted counts
+  reg [4:0] words_left = 0;  // nibbles of the word on its way
+  reg [2:0] words_on_way = 0;
+  reg words_valid = 0;
+  reg [63:0] words_data;
+  wire words_restart, words_request, words_short;
+  wire words_checked = words_given == words_all && words_left == 0 && words_on_way == 0;
+  wire words_grant = words_left == 0 && words_given < words_all && run;
+  wire [64:0] word_due = words[words_given-1];
+  initial begin
+    if (!$value$plusargs("words=%d", words_all)) $fatal(1, "+words: not given");
+    $readmemh("words.hex", words, 0, words_all - 1);
+  end
+  reg [64:0] words_line[0:2];
+  always @(posedge clk) begin
+    words_on_way  <= {words_on_way[1:0], words_left == 1};
+    words_line[0] <= word_due;
+    words_line[1] <= words_line[0];
+    words_valid   <= words_on_way[1];
+    words_data    <= words_line[1][64] ? {noise[15:0], words_line[1][47:0]} : words_line[1][63:0];
+    if (words_request && words_grant) begin
+      words_given <= words_given + 1;
+      words_left  <= 15;
+    end else if (words_left != 0) begin
+      words_left <= words_left == 5 && words_short ? 0 : words_left - 1;
+      if (words_left == 5 && words_short) words_on_way[0] <= 1;
+      if (words_left == 5 && words_short != word_due[64])
+        $fatal(1, "word %0d: asked for as short: %0d", words_given - 1, words_short);
+    end
+    if (words_restart) begin
+      if (!words_checked) $fatal(1, "a restart after %0d words", words_given);
+      words_given <= 0;
+    end
+  end
 `endif
 
   wire [14:0] at = address % memory_words;

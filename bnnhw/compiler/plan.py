@@ -15,6 +15,7 @@ from bnnhw.compiler.layout import groups
 from bnnhw.compiler.passes import averages, needs_passes
 from bnnhw.compiler.program import Program, Step
 from bnnhw.compiler.schedule import image_groups, image_strips
+from bnnhw.compiler.stream import WordStream
 from bnnhw.errors import UserError
 from bnnhw.gateware.parameters import (
     ADDRESS_WIDTH,
@@ -66,7 +67,11 @@ class DoesNotFit(UserError):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything the hardware needs to run one network on one board."""
+    """Everything the hardware needs to run one network on one board.
+
+    image : what is in the memory before the first frame. words : program and weights, where they
+    are a stream of words; then `image` is empty.
+    """
 
     network: IntegerNetwork
     parameters: EngineParameters
@@ -79,6 +84,7 @@ class Plan:
     memory_words: int
     stream_map: tuple[tuple[str, int, int], ...] = ()
     stream_words: int = 0
+    words: WordStream | None = None
 
     @property
     def memories(self) -> Memories:
@@ -153,6 +159,7 @@ def _parameters(program: Program) -> EngineParameters:
         activation=program.schedule.slopes is not None,
         positive=_rising(program),
         tiles=any(task.tile is not None for task in program.schedule.tasks),
+        streams=program.streams,
         shift_out=program.schedule.slopes is not None and program.schedule.slopes.shift_out,
     )
 
@@ -309,20 +316,33 @@ def _in_parallel(network: IntegerNetwork, pe: int) -> bool:
     return True
 
 
+def _check_streams(network: IntegerNetwork) -> None:
+    """Raise UserError for what is written to, or has a place of its own, beside the weights."""
+    for conv in network.convolutions:
+        for name in ("gate", "spatial"):
+            if getattr(conv, name) is not None:
+                raise UserError(f"{conv.shape.name}: weights cannot be streamed beside its {name}")
+
+
 def make_plan(
-    network: IntegerNetwork, board: Board, *, image_base: int = 0, pe: int | None = None
-) -> Plan:
+    network: IntegerNetwork, board: Board, *, image_base: int = 0, pe: int | None = None,
+    streams: bool = False,
+) -> Plan:  # fmt: skip
     """Lay a network out for the engine on `board`.
 
     pe : output channels in parallel; None: as many as fit.
     image_base : the least address of the image, which is a part of the hardware: so networks of
         different programs can share an engine that has all of their `parameters`.
+    streams : program and weights come as a stream of words, which leaves the memory to the maps.
     Raises UserError for a method that the engine cannot run, DoesNotFit, with the whole resource
     table, if anything is too large.
     """
     check_methods(network.spec.repair)
     check_contract(network)
     able = [shape for shape in shapes(network, board) if pe in (None, shape.pe)]
+    if streams:
+        able = [shape for shape in able if shape.pe == 1]
+        _check_streams(network)
     if not able:
         can = ", ".join(str(shape.pe) for shape in shapes(network, board) if not shape.resident)
         raise UserError(
@@ -331,7 +351,9 @@ def make_plan(
     resources: tuple[Resource, ...] = ()
     # Activations take a pass, and maps share memory, where they must.
     for shape, slopes, shared, strips in product(able, (True, False), (False, True), STRIPS):
-        program = Program(network, image_base, strips, shared=shared, slopes=slopes, shape=shape)
+        program = Program(
+            network, image_base, strips, shared=shared, slopes=slopes, shape=shape, streams=streams
+        )
         resources = _resources(program, board)
         if all(part.fits for part in resources):
             break
@@ -341,20 +363,27 @@ def make_plan(
     steps = program.steps()
     factors = program.schedule.factors.values()
     words = [program.load(0), *(word for step in steps for word in step.words)]
+    image = np.concatenate([np.array(words, np.uint64), *program.contents, *factors])
+    regions = (
+        ("program", 0, 1 + DESCRIPTOR_WORDS * len(steps)),
+        ("weights", program.weights_at[0], program.weights_end - program.weights_at[0]),
+    )
+    if streams:
+        image, regions = image[:0], ()
     return Plan(
         network=network,
         parameters=_parameters(program),
         image_base=program.image_base,
-        image=np.concatenate([np.array(words, np.uint64), *program.contents, *factors]),
+        image=image,
         steps=steps,
         resources=resources,
         slot_width=layout.slot_width(program.width),
         memory_map=(
-            ("program", 0, 1 + DESCRIPTOR_WORDS * len(steps)),
-            ("weights", program.weights_at[0], program.weights_end - program.weights_at[0]),
+            *regions,
             *((name, *at) for name, at in program.places.items() if name not in program.stream),
         ),
         memory_words=board.depth(program.end, NIBBLE) if own else board.memory_words,
         stream_map=tuple((name, *program.places[name]) for name in program.stream),
         stream_words=board.depth(program.stream_end) if own else 0,
+        words=program.stream_of(steps) if streams else None,
     )

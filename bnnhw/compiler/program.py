@@ -19,6 +19,7 @@ from bnnhw.compiler.entries import ONE
 from bnnhw.compiler.layout import GROUP, groups
 from bnnhw.compiler.passes import GATES, SIGNS, STREAM, Pass
 from bnnhw.compiler.schedule import IMAGE, Schedule, Task
+from bnnhw.compiler.stream import WordStream, folds, linked, word_stream
 from bnnhw.gateware.parameters import ArrayShape
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, Geometry, Kind, Load, Sinks, Sources, Walk
 from bnnhw.network.integer import IntegerNetwork
@@ -59,25 +60,29 @@ class Program:
     shape : of the array; where the residual stream has a memory of its own, its places are there.
     image_base : the image lies there, or further up if what comes before it needs the room.
     strips, slopes : as bnnhw.compiler.schedule.Schedule. shared : maps that are not needed at once
-    may share memory. contents : of the weight buffer, each once; `weights_at` has their first word
+    may share memory. streams : program and weights are a stream of words and not in memory.
+    contents : of the weight buffer, each once; `weights_at` has their first word
     for each step, `entries_at` their first entry in the weight buffers; `entries` is how many these
     need. end, stream_end : words in all of the memory, of the stream's own.
     """
 
     def __init__(
         self, network: IntegerNetwork, image_base: int = 0, strips: int = 1, *,
-        shared: bool = False, slopes: bool = True, shape: ArrayShape = ONE,
+        shared: bool = False, slopes: bool = True, shape: ArrayShape = ONE, streams: bool = False,
     ) -> None:  # fmt: skip
-        self.network, self.shape = network, shape
+        self.network, self.shape, self.streams = network, shape, streams
         self.schedule = schedule = Schedule(
             network, strips, shared=shared, slopes=slopes, shape=shape
         )
         self.width, self.per_word = schedule.width, schedule.per_word
-        self.end = 1 + DESCRIPTOR_WORDS * len(schedule.tasks)
+        self.end = 0 if streams else 1 + DESCRIPTOR_WORDS * len(schedule.tasks)
         known: dict[tuple[bool, bytes], int] = {}  # those of gates are written
         self.contents, self.weights_at = [], []
         for task in schedule.tasks:
             key = task.work is not None and task.work.gated, task.contents.tobytes()
+            if streams:
+                self.weights_at.append(0)
+                continue
             if key not in known:
                 known[key] = self.end
                 self.contents.append(task.contents)
@@ -127,12 +132,21 @@ class Program:
         ]
         if self.shape.resident:
             return tuple(replace(step, cycles=replace(step.cycles, weights=0)) for step in steps)
+        if self.streams:
+            steps = [
+                replace(step, cycles=linked(step.cycles, task))
+                for step, task in zip(steps, self.schedule.tasks, strict=True)
+            ]
         return tuple(
             replace(step, cycles=step.cycles.after(steps[index - 1].cycles))
             if self.ahead(index)
             else step
             for index, step in enumerate(steps)
         )
+
+    def stream_of(self, steps: tuple[Step, ...]) -> WordStream:
+        """The words of the steps and of their weights."""
+        return word_stream(self.load(0), self.schedule.tasks, [step.words for step in steps])
 
     def address(self, place: str) -> int:
         """First word of a place; 0 for none."""
@@ -146,9 +160,10 @@ class Program:
             skip_first=task.entry_rows.start, skip_last=task.entry_rows.stop == 2,
             first_only=task.entry_rows.stop == 1,
         )  # fmt: skip
+        each = folds(task) if self.streams else max(task.slope_folds, 1)
         fields = dict(
             weights=self.weights_at[index % len(tasks)], words=len(task.contents), rows=rows,
-            folds=max(task.slope_folds, 1) - 1, ahead=self.ahead(index),
+            folds=each - 1, ahead=self.ahead(index),
             entry=self.entries_at[index % len(tasks)],
         )  # fmt: skip
         return int(Load.const(fields).as_value().value)

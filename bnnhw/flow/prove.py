@@ -141,7 +141,7 @@ class _Prover:
                 classes=self.network.spec.classes, folder=self.folder,
                 environment=self.environment, byte_cycles=byte_cycles, cycle_limit=limit,
                 memory_words=self.plan.memory_words, stream_words=self.plan.stream_words,
-                stream_width=self.plan.parameters.word_width,
+                stream_width=self.plan.parameters.word_width, words=self.plan.words,
             )  # fmt: skip
         except SimulationError as fault:
             raise UserError(f"proof: {fault}") from None
