@@ -11,6 +11,7 @@ FACTOR_WIDTH, FACTOR_FRACTION = 8, 6  # bits of a spatial factor, and of them af
 WORD_WIDTH = 64  # bits of a word of the memory
 ADDRESS_WIDTH = 15  # bits; a board with fewer words leaves the upper ones unconnected
 WINDOW_ROWS = 4  # rows of blocks in the window buffer: three in use, one being filled
+WORD_NIBBLES, SHORT_NIBBLES = WORD_WIDTH // 4, 12  # of the words of a stream, whole and short
 GATE_SHIFT = 8  # bits dropped of the sums of a gate's layers
 
 

@@ -22,11 +22,10 @@ from amaranth.lib.wiring import In, Out
 from bnnhw.gateware.checks import check
 from bnnhw.gateware.delay import Delay
 from bnnhw.gateware.memory import WordSource
-from bnnhw.gateware.parameters import WORD_WIDTH
+from bnnhw.gateware.parameters import SHORT_NIBBLES, WORD_NIBBLES
 from bnnhw.gateware.wire import bzip2_checksum
 
 NIBBLE = 4
-WORD_NIBBLES, SHORT_NIBBLES = WORD_WIDTH // NIBBLE, 12
 CHECK_NIBBLES = 8
 LATENCY = 2  # cycles from a clock's enable to its nibble from the input register
 MODE = 0xFF  # ends the read with the select

@@ -4,8 +4,8 @@
 //             +load_stream, sent by the load stream
 // pixels.bin  `frames` frames of FRAME_BYTES bytes, one each `byte_cycles` cycles or slower; a
 //             frame is sent once the last is answered
-// words.hex   with WORD_STREAM: the +words= words of a stream, each after a digit that is 1 if it is
-//             short; a nibble a cycle, what nobody needs of a short word is noise
+// words.hex   with WORD_STREAM: the +words= words of a stream, each after a digit that is 1 if it
+//             is short; a nibble a cycle, what nobody needs of a short word is noise
 // +memory_words= is the size of the memory, past which the address wraps.
 // snapshot_<frame>_<step>.hex is the memory after each program step, written if `snapshots` is 1.
 //

@@ -364,7 +364,7 @@ def make_plan(
     factors = program.schedule.factors.values()
     words = [program.load(0), *(word for step in steps for word in step.words)]
     image = np.concatenate([np.array(words, np.uint64), *program.contents, *factors])
-    regions = (
+    regions: tuple[tuple[str, int, int], ...] = (
         ("program", 0, 1 + DESCRIPTOR_WORDS * len(steps)),
         ("weights", program.weights_at[0], program.weights_end - program.weights_at[0]),
     )

@@ -95,9 +95,9 @@ class Program:
         self.places: dict[str, tuple[int, int]] = {}
         sizes = {name: len(words) for name, words in schedule.factors.items()} | schedule.places
         times = needed(schedule.tasks) if shared else {}
-        streams = {task.residual for task in schedule.tasks} if shape.own_stream else set()
-        self.stream = {name: size for name, size in sizes.items() if name in streams}
-        others = {name: size for name, size in sizes.items() if name not in streams}
+        apart = {task.residual for task in schedule.tasks} if shape.own_stream else set()
+        self.stream = {name: size for name, size in sizes.items() if name in apart}
+        others = {name: size for name, size in sizes.items() if name not in apart}
         maps = self.end
         if shape.resident:  # maps lie where the weights were, before these were loaded
             constant = {name: others.pop(name) for name in schedule.factors}

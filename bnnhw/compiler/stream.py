@@ -10,8 +10,8 @@ import numpy as np
 from bnnhw.compiler.cycles import StepCycles
 from bnnhw.compiler.entries import HEAD_FOLDS
 from bnnhw.compiler.schedule import Task
+from bnnhw.gateware.parameters import SHORT_NIBBLES, WORD_NIBBLES
 from bnnhw.gateware.program import DESCRIPTOR_WORDS
-from bnnhw.gateware.qspi import SHORT_NIBBLES, WORD_NIBBLES, stream_image
 
 LOW = np.uint64((1 << 4 * SHORT_NIBBLES) - 1)  # bits of a short word
 
@@ -27,11 +27,6 @@ class WordStream:
     def nibbles(self) -> int:
         """Of all words, without the check sum."""
         return nibbles(self.short)
-
-    @property
-    def image(self) -> bytes:
-        """What is written to the flash."""
-        return stream_image([int(word) for word in self.words], self.short.tolist())
 
 
 def nibbles(short: np.ndarray) -> int:
