@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnnhw.errors import UserError
+    from bnnhw.flow.core import make_core
     from bnnhw.flow.stages import (
         Design,
         Implementation,
@@ -41,10 +42,14 @@ __all__ = [
     "implement",
     "load",
     "lower",
+    "make_core",
     "make_plan",
     "prove",
     "write_design",
 ]
+
+
+ROOMS = {"UserError": "bnnhw.errors", "make_core": "bnnhw.flow.core"}
 
 
 def __getattr__(name: str) -> Any:
@@ -52,7 +57,7 @@ def __getattr__(name: str) -> Any:
         return metadata.version("bnnhw")
     if name not in __all__:
         raise AttributeError(f"module 'bnnhw' has no attribute {name!r}")
-    room = "bnnhw.errors" if name == "UserError" else "bnnhw.flow.stages"
+    room = ROOMS.get(name, "bnnhw.flow.stages")
     return getattr(import_module(room), name)
 
 

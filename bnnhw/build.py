@@ -12,6 +12,7 @@ from rich.table import Table
 from bnnhw.boards import BOARDS
 from bnnhw.cli import DATA, MISMATCH, Command
 from bnnhw.compiler.plan import DoesNotFit
+from bnnhw.errors import UserError
 from bnnhw.flow import report
 from bnnhw.flow.build import STOPS, Build, Request
 
@@ -68,11 +69,13 @@ def list_boards(ctx: click.Context, option: click.Parameter, wanted: bool) -> No
               help="So many test images of --data are classified by the integers.")  # fmt: skip
 @click.option("--residual-width", type=click.IntRange(8, 16), help="Bits, instead of the model's.")
 @click.option("--pe", type=click.IntRange(1), help="Output channels in parallel, not the most.")
+@click.option("--core", type=click.Path(path_type=Path),
+              help="Leave the engine alone here, for a design of one's own, and end.")  # fmt: skip
 @click.pass_context
 def main(
     ctx: click.Context, model: str, board: str, out: Path | None, seed: int, clock: float | None,
     stop_after: str | None, directory: str | None, resize: bool, images: int, evaluate: int,
-    residual_width: int | None, pe: int | None,
+    residual_width: int | None, pe: int | None, core: Path | None,
 ) -> None:  # fmt: skip
     """Build MODEL (a model.pt or a bundled model's name) for a board, and prove it."""
     console = Console(soft_wrap=True, emoji=False)
@@ -93,6 +96,12 @@ def main(
     )
     build = Build(request, console)
     try:
+        if core is not None:
+            if stop_after or out:
+                raise UserError("--core: is no build of a board; leave --out and --stop-after out")
+            build.make_core(core)
+            print(f"{core}/README.md")
+            return
         content = build.run()
     except DoesNotFit as fault:
         show_resources(fault, console)

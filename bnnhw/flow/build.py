@@ -16,6 +16,7 @@ from bnnhw.compiler.plan import DoesNotFit
 from bnnhw.errors import UserError
 from bnnhw.flow import report, stages, tools
 from bnnhw.flow.boot import logit_step
+from bnnhw.flow.core import CoreFiles, prove_core, write_core
 from bnnhw.flow.design import clocking
 from bnnhw.flow.families import FAMILIES
 from bnnhw.flow.implement import Placed
@@ -86,6 +87,20 @@ class Build:
                 self.evaluate(self.tested.first(self.request.evaluate))
         with alone_in(self.out):
             return self._run()
+
+    def make_core(self, folder: Path) -> CoreFiles:
+        """Leave the engine of the plan in a folder, for another design, and prove it there."""
+        with self.stages.stage("plan", "integers, memory map and program"):
+            self.plan_network()
+        with alone_in(folder, "--core"):
+            with self.stages.stage("core", "gateware to Verilog"):
+                files = write_core(
+                    self.plan, self.board, folder, images=self.images,
+                    clock_hz=self.clocking.hz, name=self.model.name,
+                )  # fmt: skip
+            with self.stages.stage("prove", "its testbench in Verilator"):
+                prove_core(files)
+        return files
 
     def _run(self) -> dict[str, Any]:
         self.work.mkdir(exist_ok=True)

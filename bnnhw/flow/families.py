@@ -39,6 +39,7 @@ class Family:
     placed, bitstream : suffixes of the placed design as text, which is also nextpnr's option for
         it, and of what is loaded.
     programmers : that write it, the first being the better.
+    alone : Yosys's command for an engine in a design of its own, without its options of a board.
     """
 
     nextpnr: Tool
@@ -51,6 +52,7 @@ class Family:
     placed: str
     bitstream: str
     programmers: tuple[str, ...]
+    alone: str
 
 
 # Wires are split before technology mapping: names for single bits clash with whole wires of the
@@ -81,7 +83,7 @@ ICE40 = Family(
         lc="ICESTORM_LC", ebr="ICESTORM_RAM", spram="ICESTORM_SPRAM", dsp="ICESTORM_DSP"
     ),
     pnr_seconds=300, placed="asc", bitstream="bin",
-    programmers=("openFPGALoader", "iceprog"),
+    programmers=("openFPGALoader", "iceprog"), alone="synth_ice40 -device u -dsp -spram",
 )  # fmt: skip
 
 ECP5 = Family(
@@ -99,7 +101,7 @@ ECP5 = Family(
     pins_of_cells=None,
     sites=dict(lut="TRELLIS_COMB", ff="TRELLIS_FF", ebr="DP16KD", dsp="MULT18X18D"),
     pnr_seconds=1800, placed="textcfg", bitstream="bit",
-    programmers=("openFPGALoader",),
+    programmers=("openFPGALoader",), alone="synth_ecp5 -nowidelut",
 )  # fmt: skip
 
 FAMILIES = dict(ice40=ICE40, ecp5=ECP5)

