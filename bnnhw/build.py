@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bnnhw.boards import BOARDS
 from bnnhw.cli import DATA, MISMATCH, Command
-from bnnhw.compiler.plan import DoesNotFit
+from bnnhw.compiler.plan import DoesNotFit, Plan
 from bnnhw.errors import UserError
 from bnnhw.flow import report
 from bnnhw.flow.build import STOPS, Build, Request
@@ -28,6 +28,21 @@ def show_resources(fault: DoesNotFit, console: Console) -> None:
         remedy, style = ("", "") if part.fits else (part.remedy, "red")
         table.add_row(part.name, f"{part.used:,}", f"{part.available:,}", remedy, style=style)
     console.print(table)
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print the steps of a plan with their cycles."""
+    table = Table(title="plan")
+    for column in ("step", "cycles", "bound by"):
+        table.add_column(column, justify="right" if column == "cycles" else "left")
+    for step in plan.steps:
+        table.add_row(step.name, f"{step.cycles.total:,}", step.cycles.bound_by)
+    console.print(table)
+    source = "memory"
+    if plan.words is not None:
+        size = f"{len(plan.words.words):,} words, {plan.words.nibbles // 2:,} bytes"
+        source = f"a quad flash: {size}, {100 * plan.link_share:.1f} % of a nibble a cycle"
+    console.print(f"plan: {plan.cycles:,} cycles an image; weights come from {source}")
 
 
 def list_boards(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -107,6 +122,8 @@ def main(
         show_resources(fault, console)
         raise
     report.show(content, console)
+    if stop_after == "plan":
+        show_plan(build.plan, console)
     print(f"{build.out}/report.json")
     if stop_after is None and build.placed:
         load = build.board.load.format(

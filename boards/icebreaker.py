@@ -34,6 +34,7 @@ BOARD = ICE40Board.on(
     platform=platform,
     pins=Pins(
         flash=("spi_flash_1x", 0),
+        quad=("spi_flash_4x", 0),
         leds=dict(ready=("led_g", 0), error=("led_r", 0), busy=("led_g", 3)),
     ),
 )

@@ -81,6 +81,11 @@ class Board:
     energy: Mapping[str, Coefficient] = field(default_factory=dict)
     most_pe: int = 1
 
+    @property
+    def streams(self) -> bool:
+        """Whether program and weights can come from the flash while an image is worked on."""
+        return False
+
     def depth(self, words: int, apart: int = BYTE) -> int:
         """Returns the words of a memory of block RAMs that has room for so many: a power of two.
 

@@ -31,13 +31,15 @@ class Pins:
     """Where a design's ports are on a board.
 
     leds : of `ready`, `busy` and `error`. held : pins that keep a level, {name: (resource, level)}.
-    The serial port and the flash are the resources `uart` and `flash`.
+    The serial port and the flash are the resources `uart` and `flash`. quad : the flash with four
+    wires, dq, where they are there and its clock is a pin.
     """
 
     leds: Mapping[str, Resource]
     flash: Resource
     uart: Resource = ("uart", 0)
     held: Mapping[str, tuple[Resource, int]] = field(default_factory=dict)
+    quad: Resource | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +87,19 @@ class BoardSupport(Board, ABC):
     def clock_flash(self, m: Module, device: Device) -> None:
         """Bring the flash its clock where no pin does."""
 
-    def bench(self) -> Bench:
-        """Returns how the top stands in a simulation."""
+    @property
+    def streams(self) -> bool:
+        return self.pins.quad is not None
+
+    def bench(self, *, streams: bool = False) -> Bench:
+        """Returns how the top stands in a simulation. streams : the engine's words are streamed."""
         platform, pins = self.platform(), self.pins
+        chip = pins.quad if streams and pins.quad else pins.flash
         flash = {"cs": "select_n", "clk": "clock", "wp": "wp_n", "hold": "hold_n"}
         ports = {_port((platform.default_clk, 0)): "clk_pin"}
         ports |= {_port(pins.uart, "rx"): "rx_pin", _port(pins.uart, "tx"): "tx"}
-        for part in platform.lookup(*pins.flash).ios:
-            ports[_port(pins.flash, part.name)] = flash.get(part.name, part.name)
+        for part in platform.lookup(*chip).ios:
+            ports[_port(chip, part.name)] = flash.get(part.name, part.name)
         ports |= {_port(led): name for name, led in pins.leds.items()}
         ports |= {_port(pin): "" for pin, _ in pins.held.values()}
         low = {name for name, led in pins.leds.items() if platform.lookup(*led).ios[0].invert}
@@ -183,13 +190,25 @@ class Top(Elaboratable):
             )
             connect(m, device.stream, stream.port)
 
-        uart, flash = (platform.request(*pin, dir="-") for pin in (pins.uart, pins.flash))
-        m.d.comb += [
-            device.rx.eq(input_pin(m, "rx", uart.rx)),
-            device.flash_cipo.eq(input_pin(m, "cipo", flash.cipo)),
-        ]
-        self._board.clock_flash(m, device)
+        chip = pins.quad if device.streams else pins.flash
+        if chip is None:
+            raise NotImplementedError(f"{self._board.name}: has no quad flash")
+        uart, flash = (platform.request(*pin, dir="-") for pin in (pins.uart, chip))
+        m.d.comb += device.rx.eq(input_pin(m, "rx", uart.rx))
+        if not device.streams:
+            m.d.comb += device.flash_cipo.eq(input_pin(m, "cipo", flash.cipo))
+            self._board.clock_flash(m, device)
         output_pin(m, "tx", uart.tx, device.tx)
+        (self._quad if device.streams else self._single)(m, flash)
+        for name, led in pins.leds.items():
+            output_pin(m, f"led_{name}", platform.request(*led, dir="-"), getattr(device, name))
+        for name, (pin, level) in pins.held.items():
+            output_pin(m, name, platform.request(*pin, dir="-"), Const(level, 1))
+        return m
+
+    def _single(self, m: Module, flash: Any) -> None:
+        """The outputs to a flash with one wire each way."""
+        device = self._device
         output_pin(m, "flash_select", flash.cs, device.flash_select)
         if hasattr(flash, "clk"):
             output_pin(m, "flash_clock", flash.clk, device.flash_clock)
@@ -197,11 +216,21 @@ class Top(Elaboratable):
         for name in ("wp", "hold"):
             if hasattr(flash, name):
                 output_pin(m, f"flash_{name}", getattr(flash, name), Const(0, 1))
-        for name, led in pins.leds.items():
-            output_pin(m, f"led_{name}", platform.request(*led, dir="-"), getattr(device, name))
-        for name, (pin, level) in pins.held.items():
-            output_pin(m, name, platform.request(*pin, dir="-"), Const(level, 1))
-        return m
+
+    def _quad(self, m: Module, flash: Any) -> None:
+        """A flash with four wires: all pins have registers, and the clock's pulses, in the second
+        half of a cycle, are those of a register for each half."""
+        device = self._device
+        m.submodules.flash_clock_buffer = clock = io.DDRBuffer("o", flash.clk)
+        m.submodules.flash_select_buffer = select = io.FFBuffer("o", flash.cs)
+        m.d.comb += [clock.o[1].eq(device.flash_clock), select.o.eq(device.flash_select)]
+        for wire in range(len(flash.dq)):
+            m.submodules[f"flash_dq{wire}_buffer"] = pin = io.FFBuffer("io", flash.dq[wire])
+            m.d.comb += [
+                pin.o.eq(device.flash_o[wire]),
+                pin.oe.eq(device.flash_oe[wire]),
+                device.flash_i[wire].eq(pin.i),
+            ]
 
 
 def input_pin(m: Module, name: str, port: io.PortLike) -> Any:

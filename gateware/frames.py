@@ -4,12 +4,13 @@
 that an image can arrive while the one before it is computed and answered.
 """
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from bnnhw.gateware.checks import check, check_held
 from bnnhw.gateware.checksum import Checksum
+from bnnhw.gateware.results import WORD_BITS as BITS
 from bnnhw.gateware.results import ResultBit
 from bnnhw.gateware.wire import (
     CRC_BITS,
@@ -174,21 +175,36 @@ class Outbox(wiring.Component):
     read : Out(1)                            the flash's header is wanted
     header : In(stream of 8 bits)            it
     last : In(1)                             with its last byte
+    failed : In(1)                           no result comes any more, for good; where this can be
+
+    An image at work is then answered as spoiled, its words 0; an answer that has begun ends without
+    its check sum.
+
+    Parameters
+    ----------
+    results : int      words of an answer, where the engine may fail; else None
     """
 
-    answer: Out(stream.Signature(1))
-    index: In(3)
-    results: In(stream.Signature(ResultBit))
-    taken: In(1)
-    spoiled: In(1)
-    tag: In(TAG_BITS)
-    free: Out(1)
-    identify: In(1)
-    status: In(1)
-    flags: In(len(Flags))
-    read: Out(1)
-    header: In(stream.Signature(8))
-    last: In(1)
+    def __init__(self, *, results: int | None = None) -> None:
+        self._words = results
+        super().__init__(
+            {
+                "answer": Out(stream.Signature(1)),
+                "index": In(3),
+                "results": In(stream.Signature(ResultBit)),
+                "taken": In(1),
+                "spoiled": In(1),
+                "tag": In(TAG_BITS),
+                "free": Out(1),
+                "identify": In(1),
+                "status": In(1),
+                "flags": In(len(Flags)),
+                "read": Out(1),
+                "header": In(stream.Signature(8)),
+                "last": In(1),
+            }
+            | ({} if results is None else {"failed": In(1)})
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -200,6 +216,9 @@ class Outbox(wiring.Component):
         kind = Cat(ended.tag, Const(0, KIND_AT - TAG_BITS), spoiled, identity, status, 1)
         answer, byte_end = self.answer, Signal()
         upper = Signal()  # byte of the check sum
+        made_up = Const(0)
+        if self._words is not None:
+            made_up = Signal(range(BITS * self._words + 1))
         m.d.comb += [
             self.free.eq(~ended.valid),
             crc.bit.eq(answer.payload),
@@ -212,9 +231,13 @@ class Outbox(wiring.Component):
         with m.FSM():
             with m.State("Idle"):
                 m.d.comb += answer.valid.eq(0)
-                answers = ended.valid & self.results.valid & ~wants_status
+                there, wrong = self.results.valid, ended.spoiled
+                if self._words is not None:
+                    there, wrong = there | self.failed, wrong | self.failed
+                    m.d.sync += made_up.eq(Mux(self.failed, BITS * self._words, 0))
+                answers = ended.valid & there & ~wants_status
                 m.d.sync += [
-                    spoiled.eq(answers & ended.spoiled),
+                    spoiled.eq(answers & wrong),
                     status.eq(wants_status),
                     identity.eq(~answers & ~wants_status),
                     wants_status.eq(0),
@@ -232,7 +255,7 @@ class Outbox(wiring.Component):
                 with m.If(byte_end):
                     m.next = "Content"
             with m.State("Content"):
-                self._content(m, status, identity, ended, byte_end)
+                self._content(m, status, identity, ended, byte_end, made_up)
             with m.State("Check"):
                 m.d.comb += answer.payload.eq(crc.lowest)
                 with m.If(byte_end):
@@ -254,6 +277,7 @@ class Outbox(wiring.Component):
         identity: Signal,
         ended: data.View,
         byte_end: Signal,
+        made_up: Signal,
     ) -> None:
         """What the reply brings; on to its check sum after the last byte."""
         answer = self.answer
@@ -279,3 +303,20 @@ class Outbox(wiring.Component):
             with m.If(answer.ready & self.results.payload.last):
                 m.d.sync += ended.valid.eq(0)
                 m.next = "Check"
+            if self._words is not None:
+                self._fail(m, ended, made_up)
+
+    def _fail(self, m: Module, ended: data.View, made_up: Signal) -> None:
+        """The bits that are made up; without, an answer that has begun."""
+        answer = self.answer
+        with m.If(made_up != 0):
+            m.d.comb += [answer.valid.eq(1), answer.payload.eq(0), self.results.ready.eq(0)]
+            with m.If(answer.ready):
+                m.d.sync += made_up.eq(made_up - 1)
+                m.next = "Content"
+                with m.If(made_up == 1):
+                    m.d.sync += ended.valid.eq(0)
+                    m.next = "Check"
+        with m.Elif(self.failed & ~self.results.valid):
+            m.d.sync += ended.valid.eq(0)
+            m.next = "Idle"

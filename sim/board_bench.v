@@ -20,6 +20,17 @@ module board_bench #(
   assign clk_pin = clk;
   assign rx_pin = rx;
 
+`ifdef QUAD_FLASH
+  wire [3:0] dq;
+  qspi_flash #(
+      .OFFSET(FLASH_OFFSET),
+      .BYTES (FLASH_BYTES)
+  ) flash (
+      .select_n(select_n),
+      .clock(clock),
+      .dq(dq)
+  );
+`else
   spi_flash #(
       .OFFSET(FLASH_OFFSET),
       .BYTES (FLASH_BYTES)
@@ -29,5 +40,6 @@ module board_bench #(
       .copi(copi),
       .cipo(cipo)
   );
+`endif
   // top
 endmodule

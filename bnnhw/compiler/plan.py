@@ -91,6 +91,16 @@ class Plan:
         """The engine's memories."""
         return Memories(self.memory_words, self.stream_words, self.parameters.slot_width)
 
+    @property
+    def cycles(self) -> int:
+        """Cycles of an image, as the steps' add up."""
+        return sum(step.cycles.total for step in self.steps)
+
+    @property
+    def link_share(self) -> float:
+        """The part of these in which the stream brings a nibble; 0 where there is none."""
+        return self.words.nibbles / self.cycles if self.words is not None else 0.0
+
     def tensors(
         self, step_index: int, memory: np.ndarray, stream: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
@@ -316,49 +326,76 @@ def _in_parallel(network: IntegerNetwork, pe: int) -> bool:
     return True
 
 
-def _check_streams(network: IntegerNetwork) -> None:
-    """Raise UserError for what is written to, or has a place of its own, beside the weights."""
+def _no_stream(network: IntegerNetwork) -> str | None:
+    """What is written to the weights, or has a place of its own beside them, if anything."""
     for conv in network.convolutions:
         for name in ("gate", "spatial"):
             if getattr(conv, name) is not None:
-                raise UserError(f"{conv.shape.name}: weights cannot be streamed beside its {name}")
+                return f"{conv.shape.name}: weights cannot be streamed beside its {name}"
+    return None
 
 
 def make_plan(
     network: IntegerNetwork, board: Board, *, image_base: int = 0, pe: int | None = None,
-    streams: bool = False,
+    streams: bool | None = False,
 ) -> Plan:  # fmt: skip
     """Lay a network out for the engine on `board`.
 
     pe : output channels in parallel; None: as many as fit.
     image_base : the least address of the image, which is a part of the hardware: so networks of
         different programs can share an engine that has all of their `parameters`.
-    streams : program and weights come as a stream of words, which leaves the memory to the maps.
+    streams : whether program and weights come as a stream of words, which leaves the memory to the
+        maps; None: on a board that can, where they do not fit it.
     Raises UserError for a method that the engine cannot run, DoesNotFit, with the whole resource
     table, if anything is too large.
     """
     check_methods(network.spec.repair)
     check_contract(network)
     able = [shape for shape in shapes(network, board) if pe in (None, shape.pe)]
-    if streams:
-        able = [shape for shape in able if shape.pe == 1]
-        _check_streams(network)
     if not able:
         can = ", ".join(str(shape.pe) for shape in shapes(network, board) if not shape.resident)
         raise UserError(
             f"pe={pe}: the engine cannot run this network so on {board.name}; use {can}"
         )
-    resources: tuple[Resource, ...] = ()
-    # Activations take a pass, and maps share memory, where they must.
+    if streams:
+        if reason := _no_stream(network):
+            raise UserError(reason)
+        program, resources = _fitting(network, board, image_base, able, True)
+    else:
+        program, resources = _fitting(network, board, image_base, able, False)
+        if streams is None and board.streams and not _fits(resources) and not _no_stream(network):
+            streamed, needs = _fitting(network, board, image_base, able, True)
+            if _fits(needs):
+                program, resources = streamed, needs
+    if not _fits(resources):
+        raise DoesNotFit(board.name, resources)
+    return _plan(program, board, resources)
+
+
+def _fits(resources: tuple[Resource, ...]) -> bool:
+    return all(part.fits for part in resources)
+
+
+def _fitting(
+    network: IntegerNetwork, board: Board, image_base: int, able: list[ArrayShape], streams: bool
+) -> tuple[Program, tuple[Resource, ...]]:
+    """Returns the first program that fits, or the last that does not, and what it needs.
+
+    Activations take a pass, and maps share memory, where they must."""
+    if streams:
+        able = [shape for shape in able if shape.pe == 1]
     for shape, slopes, shared, strips in product(able, (True, False), (False, True), STRIPS):
         program = Program(
             network, image_base, strips, shared=shared, slopes=slopes, shape=shape, streams=streams
         )
         resources = _resources(program, board)
-        if all(part.fits for part in resources):
+        if _fits(resources):
             break
-    if not all(part.fits for part in resources):
-        raise DoesNotFit(board.name, resources)
+    return program, resources
+
+
+def _plan(program: Program, board: Board, resources: tuple[Resource, ...]) -> Plan:
+    network, streams = program.network, program.streams
     own = program.shape.own_stream
     steps = program.steps()
     factors = program.schedule.factors.values()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from bnnhw import datasets, golden
 from bnnhw.compiler.plan import Plan
-from bnnhw.gateware.wire import BootImage, Identity, boot_image
+from bnnhw.compiler.stream import WordStream
+from bnnhw.gateware.qspi import stream_image
+from bnnhw.gateware.wire import CHECK_START, BootImage, Identity, boot_image, padded
 from bnnhw.network.folded import FoldedNetwork
 from bnnhw.network.spec import NetworkSpec
 
@@ -17,6 +21,7 @@ def make_boot_image(
 
     clock_hz, baud : of the gateware. name : of the network. step : as `logit_step` returns it.
     bound : whether only gateware of this build takes it; without, equal designs stay equal.
+    The payload of a plan whose program and weights are a stream is that.
     """
     spec = plan.network.spec
     height, width, channels = spec.input
@@ -27,8 +32,23 @@ def make_boot_image(
         clock_hz=round(clock_hz), baud=baud, name=name, step=step,
     )  # fmt: skip
     answer = [*map(int, taps["head.logits"][0]), int(taps["class"][0])]
-    payload = plan.image.astype("<u8").tobytes()
+    if plan.words is None:
+        payload = plan.image.astype("<u8").tobytes()
+    else:
+        payload = _stream(plan.words, stream_start(plan.words, bound=bound))
     return boot_image(identity, payload, image.tobytes(), answer, bound=bound)
+
+
+def stream_start(words: WordStream, *, bound: bool = True) -> int:
+    """Returns what the check sum of a stream starts from, as that of a bound boot image does."""
+    if not bound:
+        return CHECK_START
+    return int.from_bytes(hashlib.sha256(_stream(words, CHECK_START)).digest()[:4], "big")
+
+
+def _stream(words: WordStream, start: int) -> bytes:
+    content = stream_image(words.words.tolist(), words.short.tolist(), start)
+    return content.ljust(padded(len(content)), b"\0")
 
 
 def logit_step(source: FoldedNetwork, spec: NetworkSpec) -> float:

@@ -139,7 +139,7 @@ class Build:
             raise
         self.out = request.out or Path("build") / f"{request.board}-{self.model.name}"
         self.work = self.out / "work"
-        self.plan = stages.make_plan(self.network, self.board, pe=request.pe)
+        self.plan = stages.make_plan(self.network, self.board, pe=request.pe, streams=None)
         self.images = self._images()
 
     def _check_size(self) -> None:

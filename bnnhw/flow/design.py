@@ -10,7 +10,7 @@ from bnnhw.boards.numbers import baud_divisor
 from bnnhw.boards.support import BoardSupport
 from bnnhw.compiler.plan import Plan
 from bnnhw.errors import UserError
-from bnnhw.flow.boot import make_boot_image
+from bnnhw.flow.boot import make_boot_image, stream_start
 from bnnhw.flow.verilog import rtlil_to_verilog, to_verilog
 from bnnhw.gateware.engine import Engine
 from bnnhw.jobs.files import replacing, write_text
@@ -70,10 +70,12 @@ def write_files(
         Engine(plan.parameters, image_base=plan.image_base),
         frame_bytes=math.prod(spec.input),
         n_results=spec.classes + 2,
-        boot_length=len(boot.payload),
+        boot_length=len(boot.payload) if plan.words is None else plan.words.nibbles,
         clock_hz=clock.hz,
         memories=plan.memories,
-        check_start=boot.check_start,
+        check_start=boot.check_start
+        if plan.words is None
+        else stream_start(plan.words, bound=bound),
     )
     files = board.prepare(top)
     rtlil_to_verilog(files.pop("top.il"), "top", folder)

@@ -133,15 +133,20 @@ def board(name: str) -> BoardSupport:
         raise UserError(str(fault)) from None
 
 
-def make_plan(network: IntegerNetwork, board: BoardSupport, *, pe: int | None = None) -> Plan:
+def make_plan(
+    network: IntegerNetwork, board: BoardSupport, *, pe: int | None = None,
+    streams: bool | None = False,
+) -> Plan:  # fmt: skip
     """Returns how a network lies on a board: program, memory map, boot image, engine parameters.
 
     pe : output channels in parallel, a power of two; None: as many as fit.
+    streams : whether program and weights come from the flash while an image is worked on; None: on
+        a board that can, where they do not fit the memory.
 
     Raises UserError where the engine cannot run it so, DoesNotFit, one of these with the table
     of all resources, if anything is too large.
     """
-    return planning.make_plan(network, board, pe=pe)
+    return planning.make_plan(network, board, pe=pe, streams=streams)
 
 
 def write_design(

@@ -5,10 +5,12 @@ import random
 import pytest
 
 from bnnhw.gateware.qspi import QuadReader, stream_image, stream_nibbles
-from bnnhw.gateware.wire import bzip2_checksum
+from bnnhw.gateware.wire import checksum
 from tests.gateware.bench import simulate
 
-OFFSET = 0x012346
+OFFSET, HEADER = 0x012346, bytes(range(200, 211))
+STREAM = OFFSET + len(HEADER)
+START = 0x1234_5678
 WAKE_CYCLES = 200
 
 
@@ -107,10 +109,14 @@ def random_stream(count, seed=0):
     return [rng.getrandbits(48 if s else 64) for s in short], short
 
 
+def reader(length):
+    return QuadReader(offset=OFFSET, header_bytes=len(HEADER), length=length, check_start=START)
+
+
 def run(image, length, rounds, *, short=(), wanted=1.0, flash=None, cycles=20_000):
     """Takes all words `rounds` times; the words, (ready, fault) at the end, and cycles a round."""
-    flash = flash or QuadFlash(bytes(OFFSET) + image)
-    dut = QuadReader(offset=OFFSET, length=length)
+    flash = flash or QuadFlash(bytes(OFFSET) + HEADER + image)
+    dut = reader(length)
     got, states, times = [], [], []
     rng = random.Random(5)
 
@@ -146,9 +152,11 @@ def run(image, length, rounds, *, short=(), wanted=1.0, flash=None, cycles=20_00
 def test_words_come_in_order_round_after_round(wanted):
     words, short = random_stream(40)
     length = stream_nibbles(words, short)
-    got, state, times, log = run(stream_image(words, short), length, 3, short=short, wanted=wanted)
+    got, state, times, log = run(
+        stream_image(words, short, START), length, 3, short=short, wanted=wanted
+    )
     assert got == words * 3 and state == (1, 0)
-    assert log == [*SETUP, *[(0xEB, OFFSET)] * 4]
+    assert log == [*SETUP, *[(0xEB, STREAM)] * 4]
     if wanted == 1.0:  # a nibble a clock: command, address, mode, dummy, check sum, a few to drain
         assert max(times) <= length + 8 + 8 + 4 + 8 + 6
 
@@ -156,7 +164,7 @@ def test_words_come_in_order_round_after_round(wanted):
 @pytest.mark.parametrize("bit", [3, 64, 200, 1100, -1, -20])
 def test_a_flipped_bit_is_a_fault_before_any_word(bit):
     words, short = random_stream(20)
-    image = bytearray(stream_image(words, short))
+    image = bytearray(stream_image(words, short, START))
     image[bit // 8] ^= 1 << bit % 8
     got, state, _, _ = run(bytes(image), stream_nibbles(words, short), 1, short=short)
     assert got == [] and state == (0, 1)
@@ -165,41 +173,97 @@ def test_a_flipped_bit_is_a_fault_before_any_word(bit):
 @pytest.mark.parametrize("fault", [dict(missing=True), *[dict(stuck=wire) for wire in (0, 1, 3)]])
 def test_a_missing_chip_or_a_stuck_wire_is_a_fault(fault):
     words, short = random_stream(20)
-    image = stream_image(words, short)
-    flash = QuadFlash(bytes(OFFSET) + image, **fault)
+    image = stream_image(words, short, START)
+    flash = QuadFlash(bytes(OFFSET) + HEADER + image, **fault)
     if fault.get("stuck") == 0:  # no command is right then
         flash.end = lambda: None
         flash.missing = True
     if fault.get("stuck") is not None and fault["stuck"] < 3:
-        flash.begin = lambda: setattr(flash, "nibbles", 2 * OFFSET)
+        flash.begin = lambda: setattr(flash, "nibbles", 2 * STREAM)
     got, state, _, _ = run(image, stream_nibbles(words, short), 1, short=short, flash=flash)
     assert got == [] and state == (0, 1)
 
 
 def test_a_bit_that_flips_later_is_a_fault_in_its_round():
     words, short = random_stream(20)
-    image = stream_image(words, short)
-    flash = QuadFlash(bytes(OFFSET) + image)
+    image = stream_image(words, short, START)
+    flash = QuadFlash(bytes(OFFSET) + HEADER + image)
     begin = flash.begin
 
     def third():
         begin()
         if len(flash.log) == len(SETUP) + 3:  # verified, read once, and again
             flash.content = bytearray(flash.content)
-            flash.content[OFFSET + 30] ^= 8
+            flash.content[STREAM + 30] ^= 8
 
     flash.begin = third
     got, state, _, _ = run(image, stream_nibbles(words, short), 3, short=short, flash=flash)
     assert got[:20] == words and len(got) == 40 and state == (1, 1)
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_header_is_read_between_words_and_after_a_fault(broken):
+    words, short = random_stream(30)
+    image, length = bytearray(stream_image(words, short, START)), stream_nibbles(words, short)
+    image[7] ^= broken
+    flash, dut = QuadFlash(bytes(OFFSET) + HEADER + bytes(image)), reader(length)
+    got, headers = [], []
+
+    async def host(ctx):
+        rng = random.Random(2)
+        while True:
+            await ctx.tick().repeat(rng.randrange(40, 300))
+            ctx.set(dut.read, 1)
+            read = []
+            while len(read) < len(HEADER):
+                ctx.set(dut.header.ready, 0)
+                await ctx.tick().repeat(rng.randrange(1, 12))
+                ctx.set(dut.header.ready, 1)
+                byte, last = (
+                    await ctx.tick().sample(dut.header.payload, dut.last).until(dut.header.valid)
+                )
+                read.append(byte)
+                assert last == (len(read) == len(HEADER))
+            ctx.set(dut.header.ready, 0)
+            ctx.set(dut.read, 0)
+            headers.append(bytes(read))
+
+    async def bench(ctx):
+        if broken:
+            await ctx.tick().until(dut.fault)
+            while len(headers) < 3:
+                assert not ctx.get(dut.words.grant | dut.words.valid)
+                await ctx.tick()
+            return
+        await ctx.tick().until(dut.ready)
+        for _ in range(4):
+            granted, taken = 0, 0
+            while not ctx.get(dut.words.checked):
+                ctx.set(dut.words.request, granted < 30)
+                ctx.set(dut.words.short, granted > 0 and bool(short[granted - 1]))
+                _, _, grant, valid, data = await ctx.tick().sample(
+                    dut.words.request & dut.words.grant, dut.words.valid, dut.words.data
+                )
+                granted += grant
+                if valid:
+                    got.append(data & ((1 << (48 if short[taken] else 64)) - 1))
+                    taken += 1
+            ctx.set(dut.words.restart, 1)
+            await ctx.tick()
+            ctx.set(dut.words.restart, 0)
+
+    simulate(dut, bench, background=[pins(dut, flash), host])
+    assert got == ([] if broken else words * 4)
+    assert len(headers) >= 3 and set(headers) == {HEADER}
+
+
 @pytest.mark.parametrize("taken", [3, 21])
 def test_a_program_that_loses_its_place_is_a_fault(taken):
     """Fewer words than there are and a restart, or more."""
     words, short = random_stream(20)
-    image, length = stream_image(words, short), stream_nibbles(words, short)
-    dut = QuadReader(offset=OFFSET, length=length)
-    flash = QuadFlash(bytes(OFFSET) + image)
+    image, length = stream_image(words, short, START), stream_nibbles(words, short)
+    dut = reader(length)
+    flash = QuadFlash(bytes(OFFSET) + HEADER + image)
 
     async def bench(ctx):
         await ctx.tick().until(dut.ready)
@@ -230,11 +294,11 @@ def test_a_program_that_loses_its_place_is_a_fault(taken):
 def test_the_image_is_words_and_their_check_sum():
     image = stream_image([0x0123456789ABCDEF, 0x112233445566], [False, True])
     content = bytes.fromhex("0123456789abcdef112233445566")
-    assert image == content + bzip2_checksum(content).to_bytes(4, "big")
+    assert image == content + checksum(content).to_bytes(4, "big")
     assert stream_nibbles([0, 0], [False, True]) == 28
     with pytest.raises(ValueError, match=r"words\[0\]=0x1000000000000: a short word has 48 bits"):
         stream_image([1 << 48], [True])
     with pytest.raises(ValueError, match="offset=0x1000000: a flash address has 24 bits"):
-        QuadReader(offset=1 << 24, length=16)
+        QuadReader(offset=1 << 24, header_bytes=1, length=16)
     with pytest.raises(ValueError, match="length=17: must be even, and 16 or more"):
-        QuadReader(offset=0, length=17)
+        QuadReader(offset=0, header_bytes=1, length=17)
