@@ -139,6 +139,7 @@ class Device(wiring.Component):
             self.tx.eq(transmitter.line),
             self.flash_select.eq(flash.select),
             self.flash_clock.eq(flash.clock),
+            *self._wires(),
             self.ready.eq(running & ~engine.busy),
             self.busy.eq(engine.busy),
             self.error.eq(wrong),
@@ -152,18 +153,23 @@ class Device(wiring.Component):
         check(m, platform, ~booted | ~flash.o.valid, "the boot image goes on while the engine runs")
         check(m, platform, booted | ~engine.busy, "the engine is busy before it runs")
         check(m, platform, ~(engine.run & flash.error), "the engine runs a wrong boot image")
-        m.d.comb += [self.flash_copi.eq(flash.copi), flash.cipo.eq(self.flash_cipo)]
         return flash.error
+
+    def _wires(self) -> list[Any]:
+        """The flash's data."""
+        flash = self._flash
+        if not self.streams:
+            return [self.flash_copi.eq(flash.copi), flash.cipo.eq(self.flash_cipo)]
+        return [
+            self.flash_o.eq(flash.o),
+            self.flash_oe.eq(flash.oe),
+            flash.i.eq(self.flash_i),
+        ]
 
     def _stream(self, m: Module, booted: Signal) -> Value:
         """The stream was right once and is read for each frame. Returns whether it is wrong."""
         flash = self._flash
         connect(m, self._engine.words, flash.words)
         m.d.sync += booted.eq(flash.ready & ~flash.fault)
-        m.d.comb += [
-            self.flash_o.eq(flash.o),
-            self.flash_oe.eq(flash.oe),
-            flash.i.eq(self.flash_i),
-            self._outbox.failed.eq(flash.fault),
-        ]
+        m.d.comb += self._outbox.failed.eq(flash.fault)
         return flash.fault
