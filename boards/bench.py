@@ -25,6 +25,7 @@ class Bench:
 
     ports : {port of the top: net of the bench that it is connected to, "" for none}.
     low : LEDs, of ready, busy and error, that 0 lights.
+    quad : whether the flash is used with four wires.
     flash_clock : the net of the flash's clock in the top, where no pin has it; else None.
     """
 
@@ -32,3 +33,4 @@ class Bench:
     ports: Mapping[str, str]
     low: frozenset[str]
     flash_clock: str | None
+    quad: bool = False

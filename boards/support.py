@@ -103,7 +103,7 @@ class BoardSupport(Board, ABC):
         ports |= {_port(led): name for name, led in pins.leds.items()}
         ports |= {_port(pin): "" for pin, _ in pins.held.values()}
         low = {name for name, led in pins.leds.items() if platform.lookup(*led).ios[0].invert}
-        return Bench(self.models, ports, frozenset(low), self.flash_clock)
+        return Bench(self.models, ports, frozenset(low), self.flash_clock, streams)
 
     def made_hz(self, clock_hz: float | None = None) -> float:
         """Returns what the PLL makes of a clock, of the board's own if none is given."""

@@ -18,13 +18,13 @@ def run_board(
     sources: Sequence[Path], *, bench: Bench, share: Path, flash: bytes, flash_offset: int,
     images: np.ndarray, classes: int, divisor: int, folder: Path, environment: Mapping[str, str],
     cycle_limit: int = 4_000_000, programs: Sequence[Path] = (),
-    quad: Mapping[str, int] | None = None,
+    faults: Mapping[str, int] | None = None,
 ) -> list[Answer]:  # fmt: skip
     """Returns an Answer for each image, sent after a boot from `flash` (bytes at flash_offset).
 
     sources : Verilog files, with the board's module `top`, or a netlist of it where its family has
         a library.
-    quad : the flash is a quad one, with these faults of sim/models/qspi_flash.v.
+    faults : of a quad flash, as sim/models/qspi_flash.v has them.
     bench : the board's. share : Yosys's share folder. programs : C++ files that the sources call.
     Raises SimulationError where the device does not get ready or does not answer.
     """
@@ -36,11 +36,10 @@ def run_board(
         "answer_bytes": reply_bytes(classes), "divisor": divisor, "cycle_limit": cycle_limit,
     }  # fmt: skip
     simulate(
-        sources=[*world(bench, share, folder, quad=quad is not None), *sources], top="board_bench",
+        sources=[*world(bench, share, folder), *sources], top="board_bench",
         test_module="bnnhw.sim.board_test", folder=folder, environment=environment,
         parameters={"FLASH_OFFSET": flash_offset, "FLASH_BYTES": len(flash)},
-        defines={} if quad is None else {"QUAD_FLASH": 1},
-        plusargs=[f"+{name}={value}" for name, value in (quad or {}).items()],
+        plusargs=[f"+{name}={value}" for name, value in (faults or {}).items()],
         variables={"BOARD_BENCH": json.dumps(settings)}, programs=programs,
     )  # fmt: skip
     received = "".join(json.loads((folder / "answers.json").read_text()))
@@ -48,10 +47,12 @@ def run_board(
     return [message for message in messages if isinstance(message, Answer)]
 
 
-def world(bench: Bench, share: Path, folder: Path, *, quad: bool = False) -> list[Path]:
+def world(bench: Bench, share: Path, folder: Path) -> list[Path]:
     """Returns the Verilog files around a board's top, those that are made in `folder`."""
     text = (HERE / "board_bench.v").read_text().replace(PLACE, instance(bench))
-    model = "qspi_flash.v" if quad else "spi_flash.v"
+    model = "qspi_flash.v" if bench.quad else "spi_flash.v"
+    if bench.quad:
+        text = "`define QUAD_FLASH\n" + text
     made = write_if_changed(folder / "board_bench.v", text)
     return [made, HERE / "models" / model, *primitives(bench.models, share, folder)]
 

@@ -23,8 +23,9 @@ def traffic(plan: Plan) -> dict[str, dict[str, int]]:
     for step in plan.steps:
         first, _, third, _, load = step.words
         geometry, sinks = Geometry.from_bits(first), Sinks.from_bits(third)
-        reads["program"] += DESCRIPTOR_WORDS
-        reads["weights"] += 0 if p.resident else Load.from_bits(load).words
+        if not p.streams:
+            reads["program"] += DESCRIPTOR_WORDS
+            reads["weights"] += 0 if p.resident else Load.from_bits(load).words
         if geometry.kind == Kind.STEM:
             reads["image"] += _bit_reads(geometry) if p.levels else _byte_reads(geometry, p)
         elif geometry.kind == Kind.CONV:

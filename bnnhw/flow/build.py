@@ -276,7 +276,9 @@ class Build:
             ),
             modules=self.modules,
             formats=report.format_entries(self.network),
-            flash=dict(file="flash.bin", offset=board.flash_offset),
+            flash=dict(
+                file="flash.bin", offset=board.flash_offset, streamed=self.plan.words is not None
+            ),
             seconds=self.stages.seconds,
             tools=report.tool_entry(),
         )

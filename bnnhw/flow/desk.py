@@ -74,10 +74,11 @@ def simulated(built: Built) -> Iterator[Client]:
     """Gives a client of the build's Verilog in Verilator, compiled in its folder on first use."""
     tools.check_host()
     chosen, identity = board(built.report["board"]), built.identity
+    bench = chosen.bench(streams=built.report["flash"].get("streamed", False))
     _, divisor = baud_divisor(identity.clock_hz, identity.baud)
     try:
         program = build_port(
-            [built.folder / "top.v"], bench=chosen.bench(), share=tools.yosys_share(),
+            [built.folder / "top.v"], bench=bench, share=tools.yosys_share(),
             flash_offset=chosen.flash_offset, flash=(built.folder / "flash.bin").read_bytes(),
             folder=built.folder / "work" / "port", environment=tools.environment(),
         )  # fmt: skip

@@ -46,7 +46,7 @@ def run(streamed, frames=FRAMES, **faults):
         [verilog], bench=BOARD.bench(streams=True), share=tools.yosys_share(), flash=flash,
         flash_offset=BOARD.flash_offset, images=images, classes=spec.classes, divisor=DIVISOR,
         folder=verilog.parent / "sim", environment=tools.environment(), cycle_limit=400_000,
-        quad=faults,
+        faults=faults,
     )  # fmt: skip
     return answers, golden.run(plan.network, images)
 
