@@ -247,6 +247,10 @@ class Dense(wiring.Component):
             m.d.sync += left.eq(left - 1)
         with m.If(unit.valid):
             m.d.sync += rest.eq(Mux(in_head, source[slots:], source[8:]) if more else source[8:])
+        if p.pad:
+            outer = sum(byte << 8 * colour for colour, byte in enumerate(p.pad))
+            with m.If(arrived & padded):
+                m.d.comb += source.eq(outer)
         byte = Cat(source[:7], ~source[7]).as_signed()
         block = source if more else fetched
         pixels = [block.word_select(lane, p.slot_width) for lane in range(LANES)]
@@ -260,7 +264,7 @@ class Dense(wiring.Component):
             m.d.sync += macs.x.eq(Mux(self._pointwise, point, pooled))
         with m.Else():
             m.d.sync += macs.x.eq(byte << self._form.stem_up)
-        with m.If(~unit.valid | padded):
+        with m.If(~unit.valid if p.pad else ~unit.valid | padded):
             m.d.sync += macs.x.eq(0)
         return unit, pace
 

@@ -14,7 +14,7 @@ from bnnhw.gateware.dense import Dense
 from bnnhw.gateware.frontdoor import ByteWriter
 from bnnhw.gateware.issue import ConvolutionIssue
 from bnnhw.gateware.lane import Lanes, Token
-from bnnhw.gateware.loader import WindowLoader, mask_lanes
+from bnnhw.gateware.loader import WindowLoader, written
 from bnnhw.gateware.macs import MacBank, MacFormat
 from bnnhw.gateware.memory import MemorySignature, WordSource
 from bnnhw.gateware.operand import Factors, OperandReader
@@ -156,8 +156,7 @@ class Engine(wiring.Component):
         if p.own_stream:
             word = Signal.like(word)
             m.d.sync += word.eq(sequencer.fetch.data)
-        if p.minus_one:
-            word = mask_lanes(word, loader.write_lanes)
+        word = written(p, word, loader)
         m.d.comb += [
             issue.geometry.eq(sequencer.geometry),
             issue.start.eq(sequencer.start_conv),

@@ -116,7 +116,7 @@ class ByteWriter(wiring.Component):
         p = self._parameters
         group = Signal(range(p.byte_groups))
         lane = Cat(column[0], self.received[0])
-        m.submodules.thermometer = thermometer = Thermometer(levels=p.levels)
+        m.submodules.thermometer = thermometer = Thermometer(levels=p.levels, limits=p.limits)
         m.d.comb += [thermometer.byte.eq(held), thermometer.group.eq(group)]
         with m.If(run):
             m.d.comb += [

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth import Array, Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from bnnhw.gateware.delay import Delay
 from bnnhw.gateware.parameters import GROUP, LANES, WINDOW_ROWS, EngineParameters
-from bnnhw.gateware.program import Geometry
+from bnnhw.gateware.program import Geometry, Kind
 
 
 class WindowLoader(wiring.Component):
@@ -20,7 +20,8 @@ class WindowLoader(wiring.Component):
     fetched: `request` stays up until `grant`, and the word is written two cycles later, or three
     where the residual stream has a memory of its own: then it is handed on by a register. Those
     outside, and lanes outside an odd map, are written as zeros with minus-one padding and left
-    alone with zero padding, where the array masks them. Factors are a word a block.
+    alone with zero padding, where the array masks them. Factors are a word a block. Outside an
+    image whose padding is a byte of its own are that byte's bits.
 
     Of a strip of the image, which is a convolution of fewer columns, those on either side are
     fetched as well; `row_end` marks the last word of a row, after which the next is elsewhere.
@@ -42,14 +43,17 @@ class WindowLoader(wiring.Component):
     write : Out(1)                      those data go to the window buffer in this cycle
     write_row, write_column : Out(2), Out(column)    where to; with `write`
     write_lanes : Out(4)                lanes inside the map, the others count as 0; with `write`
+    write_pad : Out(16)                 or as these bits; with `write`, if there are pad_groups
     """
 
     def __init__(self, parameters: EngineParameters) -> None:
         self._parameters = parameters
         self._late = parameters.own_stream
         column = unsigned(exact_log2(parameters.window_depth // WINDOW_ROWS))
+        members: dict[str, Any] = {"write_pad": Out(GROUP)} if parameters.pad_groups else {}
         super().__init__(
-            {
+            members
+            | {
                 "start": In(1),
                 "geometry": In(Geometry),
                 "retire": In(1),
@@ -74,7 +78,7 @@ class WindowLoader(wiring.Component):
             data.StructLayout(
                 dict(
                     inside=1, row_end=1, row=2, column=self.write_column.shape(),
-                    lanes=LANES,
+                    lanes=LANES, **(dict(fold=4) if p.pad_groups else {}),
                 )
             )
         )  # fmt: skip
@@ -104,16 +108,21 @@ class WindowLoader(wiring.Component):
             m.d.sync += self.ahead.eq(0)
         with m.Else():
             m.d.sync += self.ahead.eq(self.ahead + filled - self.retire)
+        image = self.geometry.kind == Kind.STEM
+        outer = image | p.minus_one if p.pad_groups else p.minus_one
         m.submodules.later = later = Delay(word.shape(), 2 + self._late)
         m.submodules.writes = writes = Delay(1, 2 + self._late)
         m.d.comb += [
-            writes.i.eq(step & (offer.inside | p.minus_one)),
+            writes.i.eq(step & (offer.inside | outer)),
             later.i.eq(offer),
             self.write.eq(writes.o),
             self.write_row.eq(later.o.row),
             self.write_column.eq(later.o.column),
             self.write_lanes.eq(later.o.lanes),
         ]
+        if p.pad_groups:
+            with m.If(image):
+                m.d.comb += self.write_pad.eq(Array(p.pad_groups)[later.o.fold])
         return m
 
     def _words(self, m: Module, word: Any, more: Signal, taken: Value) -> Signal:
@@ -142,6 +151,8 @@ class WindowLoader(wiring.Component):
             word.column.eq(place),
             word.lanes.eq(Mux(within_rows & counts, ~gone, 0)),
         ]
+        if p.pad_groups:
+            m.d.comb += word.fold.eq(fold)
         with m.If(more & taken):
             m.d.sync += [fold.eq(fold + 1), place.eq(place + 1)]
             with m.If(fold_end):
@@ -156,3 +167,11 @@ class WindowLoader(wiring.Component):
 def mask_lanes(word: Value, lanes: Value) -> Value:
     """`word`, four lanes of 16 channels, with the lanes of which `lanes` is 0 zeroed."""
     return Cat(word.word_select(i, GROUP) & lanes[i].replicate(GROUP) for i in range(LANES))
+
+
+def written(parameters: EngineParameters, word: Value, loader: WindowLoader) -> Value:
+    """Returns what is written of a fetched `word`."""
+    if parameters.pad_groups:
+        inside, pad = loader.write_lanes, loader.write_pad
+        return Cat(Mux(inside[i], word.word_select(i, GROUP), pad) for i in range(LANES))
+    return mask_lanes(word, loader.write_lanes) if parameters.minus_one else word

@@ -102,6 +102,8 @@ class EngineParameters(ArrayShape):
     shortcut_shift : bits dropped from sums of pointwise steps; with `passes`. None: there are none.
     levels : bits of a thermometer that are stored of each byte in its place, level l being
         256 * (l + 1) / (levels + 1), rounded; an even number. 0: the 8-bit stem.
+    limits : the levels, where they are others. pad : the byte outside the image, for each colour.
+        Empty: 128, and with `levels` what lies outside any map.
     strip_gap : where the image's bits are convolved in strips, the words of features from the end
         of a strip's row to the next. None: the whole image at once.
     gates : whether steps may make scales for a later step, from the map that it scales: layers of
@@ -130,6 +132,8 @@ class EngineParameters(ArrayShape):
     sum_width: int = 32
     shortcut_shift: int | None = None
     levels: int = 0
+    limits: tuple[int, ...] = ()
+    pad: tuple[int, ...] = ()
     strip_gap: int | None = None
     gates: bool = False
     activation: bool = False
@@ -178,6 +182,10 @@ class EngineParameters(ArrayShape):
             raise ValueError("shortcut_shift: needs passes")
         if self.levels % 2 or not 0 <= self.levels < 256:
             raise ValueError(f"levels={self.levels} is not an even number below 256")
+        if len(self.limits) not in (0, self.levels):
+            raise ValueError(f"limits={self.limits} are not {self.levels}")
+        if len(self.pad) not in (0, self.image_channels):
+            raise ValueError(f"pad={self.pad}: not a byte for each of {self.image_channels}")
         if self.strips and not self.levels:
             raise ValueError("strip_gap: needs levels")
         for name in ("window_depth", "weight_depth"):
@@ -213,6 +221,22 @@ class EngineParameters(ArrayShape):
     def byte_groups(self) -> int:
         """Groups of 16 bits that are stored of a byte of the image."""
         return -(-self.levels // GROUP)
+
+    @property
+    def pad_groups(self) -> list[int]:
+        """The bits outside the image of each group of 16; none where they are as of any map."""
+        if not self.levels:
+            return []
+        reached = [
+            sum(bit << at for at, bit in enumerate(self._reached(byte))) for byte in self.pad
+        ]
+        ones = (1 << GROUP) - 1
+        return [bits >> GROUP * at & ones for bits in reached for at in range(self.byte_groups)]
+
+    def _reached(self, byte: int) -> list[bool]:
+        count = self.levels + 1
+        limits = self.limits or [(512 * at + count) // (2 * count) for at in range(1, count)]
+        return [byte >= limit for limit in limits]
 
     @property
     def slot_fraction(self) -> int:

@@ -34,7 +34,7 @@ class StemWalker(wiring.Component):
     """For each pixel, for each four channels, for each tap: one word, a byte per input channel.
 
     A word of the image is one pixel. `taken` marks a tap: a pixel's bytes come in the second cycle
-    after, or, where `padded`, it lies outside and counts as zero. `next` asks for a tap while high;
+    after, or, where `padded`, it lies outside. `next` asks for a tap while high;
     `last` accompanies the last tap of four channels. A pixel starts when the image row below it
     has been received: `received` rows, or all with `complete`.
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from bnnhw.errors import UserError
 from bnnhw.network.integer import IntegerNetwork, IntegerShortcut, Requantiser
-from bnnhw.network.spec import thermometer_levels
 
 
 def check_contract(network: IntegerNetwork) -> None:
@@ -20,16 +19,12 @@ def _missing(network: IntegerNetwork) -> Iterator[tuple[str, str]]:
     fractions = network.spec.formats.residual_fractions
     if len(set(fractions)) > 1:
         yield f"residual_fractions={fractions}", "use one residual_fraction for all stages"
-    spec, levels = network.spec, network.stem.levels
+    spec = network.spec
     for shape in spec.convolutions():
         if shape.repair not in (None, spec.repair):
             yield f"{shape.name}.repair", "give all layers the network's methods"
     if spec.stem_activation != "none":
         yield f"stem_activation={spec.stem_activation}", "use stem_activation=none"
-    if set(spec.pad) - {128} or (spec.pad and levels is not None):
-        yield f"pad={spec.pad}", "use no pad, which is byte 128"
-    if levels is not None and levels.tolist() != thermometer_levels(len(levels)):
-        yield f"levels={tuple(levels.tolist())}", "use no levels, which cut bytes in equal parts"
     if spec.adabin_padding != "centre":
         yield f"adabin_padding={spec.adabin_padding}", "use adabin_padding=centre"
     for name, part in _scaled(network):

@@ -29,6 +29,7 @@ from bnnhw.gateware.parameters import (
 from bnnhw.gateware.program import DESCRIPTOR_WORDS, WALK_WIDTH
 from bnnhw.network.integer import IntegerNetwork
 from bnnhw.network.repair import Repair
+from bnnhw.network.spec import thermometer_levels
 
 STRIPS = (1, 2, 4)  # of the first stage's rows, tried in turn until the maps fit
 RUNS = dict(
@@ -164,6 +165,8 @@ def _parameters(program: Program) -> EngineParameters:
         spatial=any(conv.spatial is not None for conv in network.convolutions),
         shortcut_shift=_shortcut_shift(network),
         levels=0 if network.stem.levels is None else len(network.stem.levels),
+        limits=_limits(network),
+        pad=spec.pad if network.stem.levels is not None or set(spec.pad) - {128} else (),
         strip_gap=_strip_gap(network, program),
         gates=any(conv.gate is not None for conv in network.convolutions),
         activation=program.schedule.slopes is not None,
@@ -172,6 +175,12 @@ def _parameters(program: Program) -> EngineParameters:
         streams=program.streams,
         shift_out=program.schedule.slopes is not None and program.schedule.slopes.shift_out,
     )
+
+
+def _limits(network: IntegerNetwork) -> tuple[int, ...]:
+    """The thermometer's levels, unless they cut bytes in equal parts."""
+    levels = () if network.stem.levels is None else tuple(network.stem.levels.tolist())
+    return () if list(levels) == thermometer_levels(len(levels)) else levels
 
 
 def _rising(program: Program) -> bool:

@@ -268,10 +268,12 @@ class Program:
         kind = Kind.STEM if task.features == IMAGE else Kind.CONV
         if work.kind == "pointwise":
             kind = Kind.POINTWISE
+        spec = self.network.spec
         return dict(
             kind=kind, single=work.strided,
             add=bool(task.adds), keep=bool(task.residual), emit=bool(task.bits),
-            mask=self.network.spec.repair.padding == "zero", columns=wide - 1,
+            mask=spec.repair.padding == "zero" and not (kind == Kind.STEM and spec.pad),
+            columns=wide - 1,
             rows=len(task.rows) - 1, odd_columns=width % 2 and first + wide == columns,
             odd_rows=height % 2 and not task.below,
             folds=work.folds - 1, groups=groups(out) - 1,

@@ -37,17 +37,13 @@ def test_what_the_engine_has_no_part_for_is_named():
     network = random_network(spec, exponents=True)
     with pytest.raises(UserError, match=r"stem\.exponent\[.\]=.*lower it with exponents=False"):
         make_plan(network, BOARD)
-    thermometer, adabin = Repair(stem="thermometer"), Repair(binary_sets="adabin")
+    adabin = Repair(binary_sets="adabin")
     for settings, fault in (
         (dict(stem_activation="prelu"), "stem_activation=prelu: the engine"),
-        (dict(pad=(0,)), r"pad=\(0,\): the engine"),
-        (dict(pad=(128,), repair=thermometer), r"pad=\(128,\): the engine"),
-        (dict(levels=(3, 9), repair=thermometer), r"levels=\(3, 9\): the engine"),
         (dict(adabin_padding="zero", repair=adabin), "adabin_padding=zero: the engine"),
     ):
         with pytest.raises(UserError, match=fault):
             make_plan(random_network(replace(spec, **settings)), BOARD)
-    assert make_plan(random_network(replace(spec, pad=(128,))), BOARD)
     layers = (Layer("one", 4, 4), Layer("two", 4, 4, repair=Repair(activation="prelu")))
     with pytest.raises(UserError, match=r"two\.repair: the engine has no such part yet"):
         make_plan(random_network(NetworkSpec(layers=layers, input=(8, 8, 1))), BOARD)

@@ -79,10 +79,11 @@ def pixel_words(image):
     return words
 
 
-def stem_sums(image, weights):
-    """3 x 3 sums of byte - 128, zero outside: (H, W, out)."""
+def stem_sums(image, weights, pad=()):
+    """3 x 3 sums of byte - 128, of pad's bytes or zero outside: (H, W, out)."""
     height, width, channels = image.shape
     padded = np.zeros((height + 2, width + 2, channels), int)
+    padded[:] = np.array(pad or 128) - 128
     padded[1:-1, 1:-1] = image.astype(int) - 128
     sums = np.zeros((height, width, len(weights)), int)
     for y, x in np.ndindex(height, width):

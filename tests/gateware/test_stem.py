@@ -4,8 +4,9 @@ import random
 
 import numpy as np
 import pytest
+from amaranth.lib.wiring import connect
 
-from tests.gateware.bench import engine_parameters
+from tests.gateware.bench import Memory, engine_parameters
 from tests.gateware.dense_bench import BASE, Bench, pixel_words, stem_geometry, stem_sums
 
 
@@ -31,11 +32,12 @@ STEMS = [  # height, width, channels, outputs, shifts of stem and shortcut, gran
 ]
 
 
+@pytest.mark.parametrize("pad", [(), (0, 255, 7, 128, 1, 200, 127, 60)], ids=["128", "own"])
 @pytest.mark.parametrize(
     ("height", "width", "channels", "out", "pre_shift", "other", "withheld"), STEMS
 )
 def test_stem_waits_for_rows_and_sums_taps(
-    height, width, channels, out, pre_shift, other, withheld
+    height, width, channels, out, pre_shift, other, withheld, pad
 ):
     """Rows come in while the stem works; what is not received yet is junk in memory."""
     rng = np.random.default_rng(channels)
@@ -46,6 +48,7 @@ def test_stem_waits_for_rows_and_sums_taps(
     parameters = engine_parameters(
         image_height=height, image_width=width, image_channels=channels, pre_shift=pre_shift,
         weight_depth=512, passes=other is not None, shortcut_shift=other, sum_width=20,
+        pad=pad[:channels],
     )  # fmt: skip
     bench = Bench(parameters, [], stem_entries(weights))
     dut, words = bench.dut, pixel_words(image)
@@ -74,8 +77,47 @@ def test_stem_waits_for_rows_and_sums_taps(
     bench.simulate(run, withheld=withheld, background=[deliver])
     expected = [
         ((c % 2, c % 16 == 15, c == out - 1, c == out - 1 and x == width - 1), int(half))
-        for (_, x, c), half in np.ndenumerate(stem_sums(image, weights) >> pre_shift)
+        for (_, x, c), half in np.ndenumerate(
+            stem_sums(image, weights, pad[:channels]) >> pre_shift
+        )
     ]
     assert len(got) == len(expected)
     for index, (left, right) in enumerate(zip(got, expected, strict=True)):
         assert left == right, np.unravel_index(index, (height, width, out))
+
+
+@pytest.mark.parametrize("pad", [(), (0, 255, 7), (1, 200, 128)])
+def test_two_channels_in_parallel_with_an_image_beside_the_stream(pad):
+    rng = np.random.default_rng(3)
+    height, width, channels, out = 3, 4, 3, 16
+    image = rng.integers(0, 256, (height, width, channels))
+    weights = rng.integers(-127, 128, (out, 3, 3, channels))
+    parameters = engine_parameters(
+        image_height=height, image_width=width, image_channels=channels, pre_shift=5,
+        weight_depth=512, pe=2, pad=pad, sum_width=20,
+    )  # fmt: skip
+    entries = [
+        [weights[first + 2 * token + side, tap // 3, tap % 3, colour] for token in range(4)]
+        for first in range(0, out, 8)
+        for tap in range(9)
+        for colour in range(channels)
+        for side in range(2)
+    ]
+    bench = Bench(parameters, [], entries)
+    bench.module.submodules.image = memory = Memory([0] * BASE + pixel_words(image), depth=256)
+    connect(bench.module, bench.dut.image, memory.fetch)
+    dut, got = bench.dut, []
+
+    async def run(ctx):
+        ctx.set(memory.allow, 1)
+        ctx.set(dut.complete, 1)
+        await bench.start(ctx, dut.start_stem, stem_geometry(height, width, out))
+        valid = False
+        while ctx.get(dut.busy) or valid:
+            if valid:
+                got.extend(ctx.get(half) for half in dut.halves)
+            valid = ctx.get(dut.token).valid
+            await ctx.tick()
+
+    bench.simulate(run, withheld=0.0)
+    assert got == (stem_sums(image, weights, pad) >> 5).reshape(-1).tolist()

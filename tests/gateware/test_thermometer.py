@@ -1,5 +1,6 @@
 """The bits of a byte's thermometer, for every byte, against their definition in fractions."""
 
+import random
 from fractions import Fraction
 
 import pytest
@@ -17,9 +18,18 @@ def level(index, count):
 
 @pytest.mark.parametrize("count", [2, 6, 16, 18, 32, 48, 62])
 def test_every_byte_in_every_group(count):
-    dut = Thermometer(levels=count)
-    groups = -(-count // 16)
-    levels = [level(index, count) for index in range(count)]
+    check(Thermometer(levels=count), [level(index, count) for index in range(count)])
+
+
+@pytest.mark.parametrize("count", [2, 16, 18, 34])
+def test_levels_of_their_own(count):
+    levels = sorted(random.Random(count).sample(range(2, 255), count - 2))
+    levels = (1, *levels, 255)
+    check(Thermometer(levels=count, limits=levels), levels)
+
+
+def check(dut, levels):
+    groups = -(-len(levels) // 16)
     rows = [(byte, group) for byte in range(256) for group in range(groups)]
     expected = [
         whole(byte >= limit for limit in levels[16 * group : 16 * group + 16])

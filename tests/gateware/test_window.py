@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bnnhw.gateware.program import Kind
+from bnnhw.network.spec import thermometer_levels
 from tests.gateware.bench import bit_words, engine_parameters, flip_at_random, simulate, whole
 from tests.gateware.windows import DEPTH, Windows, convolution
 
@@ -211,22 +212,28 @@ STRIPS = [  # height, width, folds, columns of blocks of a strip
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("minus_one", [False, True])
+@pytest.mark.parametrize("padding", ["zero", "minus-one", "bytes", "bytes, else minus-one"])
 @pytest.mark.parametrize(("height", "width", "folds", "wide"), STRIPS)
-def test_strips_of_an_image_that_comes_in(height, width, folds, wide, minus_one):
+def test_strips_of_an_image_that_comes_in(height, width, folds, wide, padding):
     """Each sees the columns next to it; rows are there when `received` says so, and junk before."""
     rng = np.random.default_rng(width)
+    minus_one, counts = padding.endswith("minus-one"), padding != "zero"
+    pad = (255, 0, 128, 60, 17)[:folds] if padding.startswith("bytes") else ()
+    outside = np.zeros(16 * folds, int)
+    if pad:
+        outside[:] = (np.array(pad)[:, None] >= thermometer_levels(16)).reshape(-1)
     bits, stored = random_map(rng, height, width, 16 * folds)
     columns, words = -(-width // 2), bit_words(stored)
     parameters = engine_parameters(
         8, minus_one=minus_one, window_depth=DEPTH, levels=16,
+        image_channels=folds, pad=pad,
         strip_gap=(columns - wide - 2) * folds,
     )  # fmt: skip
     base, runs = 20, []
     dut = Windows(parameters, [])
     for first in (*range(0, columns - wide, wide), columns - wide):
         last = first + wide == columns
-        geometry = convolution(height, 2 * wide, folds, 1, mask=not minus_one) | dict(
+        geometry = convolution(height, 2 * wide, folds, 1, mask=not counts) | dict(
             kind=Kind.STEM, odd_columns=width % 2 and last, more_left=first > 0, more_right=not last
         )
         runs.append((first, geometry, []))
@@ -248,7 +255,7 @@ def test_strips_of_an_image_that_comes_in(height, width, folds, wide, minus_one)
 
     simulate(dut, bench, background=[deliver, flip_at_random(dut.memory.allow, low=0.3)])
     rows = -(-height // 2)
-    padded = np.zeros((2 * rows + 2, 2 * columns + 2, 16 * folds), int)
+    padded = np.tile(outside, (2 * rows + 2, 2 * columns + 2, 1))
     inside = np.zeros(padded.shape, int)
     padded[1 : height + 1, 1 : width + 1] = bits
     inside[1 : height + 1, 1 : width + 1] = 1
@@ -262,10 +269,10 @@ def test_strips_of_an_image_that_comes_in(height, width, folds, wide, minus_one)
                 probe, got = samples[cycle - folds + 1 + fold]
                 at = np.s_[2 * row : 2 * row + 4, 2 * column : 2 * column + 4,
                            16 * fold : 16 * fold + 16]  # fmt: skip
-                care = (1 << 256) - 1 if minus_one else whole(inside[at].reshape(-1))
+                care = (1 << 256) - 1 if counts else whole(inside[at].reshape(-1))
                 assert got & care == whole(padded[at].reshape(-1)), (row, column, channel, fold)
                 gone = [not 0 <= 2 * column - 1 + x < width for x in range(4)]
-                assert probe.outside.columns == (0 if minus_one else whole(gone))
+                assert probe.outside.columns == (0 if counts else whole(gone))
             token = samples[cycle][0].token
             assert token.row_end == (channel == 15 and column == first + wide - 1)
             assert token.edge_column == (2 * column + 1 >= width)

@@ -8,7 +8,7 @@ from bnnhw.gateware.array import Outside
 from bnnhw.gateware.buffers import WindowBuffer
 from bnnhw.gateware.issue import ConvolutionIssue
 from bnnhw.gateware.lane import Token
-from bnnhw.gateware.loader import WindowLoader, mask_lanes
+from bnnhw.gateware.loader import WindowLoader, written
 from bnnhw.gateware.program import Geometry, Kind
 from tests.gateware.bench import Memory
 
@@ -52,8 +52,7 @@ class Windows(wiring.Component):
         if self.parameters.own_stream:  # a register hands it on
             word = Signal.like(memory.fetch.data)
             m.d.sync += word.eq(memory.fetch.data)
-        if self.parameters.minus_one:
-            word = mask_lanes(word, loader.write_lanes)
+        word = written(self.parameters, word, loader)
         m.d.comb += [
             issue.start.eq(self.start),
             issue.geometry.eq(self.geometry),

@@ -109,7 +109,9 @@ class Shape:
     """What networks of one engine have in common, since it is part of the hardware.
 
     levels : of the thermometer; 0: the stem is of 8 bits. first : the first stage's width with
-        a thermometer, whose image's rows may lie apart by as much. pe : channels in parallel.
+        a thermometer, whose image's rows may lie apart by as much. pad, limits : bytes outside
+        the image, levels of a thermometer's own; empty where there are none. pe : channels in
+        parallel.
     """
 
     input: tuple[int, int, int]
@@ -121,6 +123,8 @@ class Shape:
     levels: int
     first: int
     pe: int
+    pad: tuple[int, ...]
+    limits: tuple[int, ...]
 
     @classmethod
     def random(cls, rng: np.random.Generator, plain: bool, stem: str, pe: int) -> Shape:
@@ -148,11 +152,13 @@ class Shape:
             levels=levels,
             first=first,
             pe=pe,
+            pad=tuple(map(int, rng.integers(0, 256, channels))) if rng.random() < 0.5 else (),
+            limits=_limits(rng, levels) if rng.random() < 0.5 else (),
         )
 
     def network(self, rng: np.random.Generator, repair: Repair) -> IntegerNetwork:
         """One of these methods that fits the board: half of them made of training's parameters."""
-        lowered = self.levels in (0, LEVELS) and rng.random() < 0.5
+        lowered = (self.limits or self.levels in (0, LEVELS)) and rng.random() < 0.5
         for attempt in range(TRIES):
             spec, seed = self._spec(rng, repair), int(rng.integers(1 << 30))
             if sum(shape.macs for shape in spec.convolutions()) > MACS:
@@ -185,7 +191,10 @@ class Shape:
         width = self.formats.residual_width
         fraction = int(rng.integers(width // 2 - 1, width - 2))
         formats = replace(self.formats, residual_fraction=fraction)
-        return NetworkSpec(depth, widths, self.input, self.classes, repair, formats)
+        return NetworkSpec(
+            depth, widths, self.input, self.classes, repair, formats, pad=self.pad,
+            levels=self.limits,
+        )  # fmt: skip
 
     def _fitted(self, network: IntegerNetwork) -> IntegerNetwork:
         """As good as the same numbers with the engine's shifts."""
@@ -208,6 +217,11 @@ class Shape:
     def _shortcut(self, part: IntegerShortcut) -> IntegerShortcut:
         scale = _shifted(part.scale, self.shortcut_shift - part.pre_shift)
         return replace(part, pre_shift=self.shortcut_shift, scale=scale)
+
+
+def _limits(rng: np.random.Generator, levels: int) -> tuple[int, ...]:
+    """So many rising bytes from 1."""
+    return tuple(sorted(map(int, 1 + rng.permutation(255)[:levels])))
 
 
 def _shifted(scale: np.ndarray, bits: int) -> np.ndarray:

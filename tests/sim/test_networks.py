@@ -130,6 +130,17 @@ NETWORKS = {
         6, (16, 18), (6, 23, 3), 5,
         Repair(stem="thermometer", ensemble="features-2", activation="prelu"),
     ),
+    "a pad byte for each colour": NetworkSpec(
+        6, (16, 34), (9, 10, 3), 5, Repair("rsign"), pad=(0, 255, 77)
+    ),
+    "a thermometer of levels of its own, a pad byte for each colour, odd maps": NetworkSpec(
+        6, (18, 34), (9, 13, 3), 5, Repair("rsign", stem="thermometer"),
+        pad=(255, 0, 90), levels=(1, 5, 30, 90, 91, 200, 254, 255),
+    ),
+    "levels of its own, padded, in strips, minus-one": NetworkSpec(
+        6, (18, 34), (9, 27, 3), 5, Repair(padding="minus-one", stem="thermometer"),
+        pad=(124, 0, 200), levels=(*range(1, 36, 2), 90, 100, 130, 140),
+    ),
 }  # fmt: skip
 
 
