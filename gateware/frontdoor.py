@@ -51,7 +51,7 @@ class ByteWriter(wiring.Component):
         column, row_end = Signal(range(p.image_width)), Signal()
         held, full = Signal(8), Signal()  # one byte, so that the request waits for nothing
         stored, final = Signal(init=1), Signal()  # with this grant a byte, a word or pixel, is
-        accepted, done, free = Signal(), Signal(), Signal()
+        accepted, done = Signal(), Signal()
         run = Signal()  # and the boot image's last byte is written
         wanted, granted = full, self.memory.grant
         if not p.own_stream:  # the shared memory's requests must be early, its grants come late
@@ -64,10 +64,8 @@ class ByteWriter(wiring.Component):
         source = Mux(run, self.pixels.payload, self.load.payload)
         m.d.comb += [
             done.eq(granted & stored),
-            # The next byte may come with the last one's end, but not after the last pixel.
-            free.eq(~full | (done & ~(final & row_end) & (not p.own_stream))),
             self.load.ready.eq(~self.run & ~full),
-            self.pixels.ready.eq(run & free & ~self.complete),
+            self.pixels.ready.eq(run & ~full & ~self.complete),
             accepted.eq(
                 (self.load.valid & self.load.ready) | (self.pixels.valid & self.pixels.ready)
             ),

@@ -105,6 +105,8 @@ class Transmitter(wiring.Component):
         phase = Signal(range(self._divisor))
         place = Signal(4, init=_IDLE)
         tick, data = self.tick, place[3]
+        bit = Signal(init=1)  # a bit time has cycles enough to have it from a register
+        m.d.sync += bit.eq(~data | self.i.payload)
         m.d.comb += [
             tick.eq(phase == 0),
             self.index.eq(place),
@@ -116,7 +118,7 @@ class Transmitter(wiring.Component):
             m.d.sync += [
                 phase.eq(self._divisor - 1),
                 place.eq(place + 1),
-                self.line.eq(~data | self.i.payload),
+                self.line.eq(bit),
             ]
             with m.If(place == _IDLE):
                 m.d.sync += place.eq(_IDLE)
