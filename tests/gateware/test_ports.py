@@ -12,6 +12,7 @@ from amaranth.lib import wiring
 from bnnhw import boards, gateware
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.compiler.plan import make_plan
+from bnnhw.flow.boot import stream_start
 from bnnhw.gateware.core import Core
 from bnnhw.gateware.engine import Engine
 from bnnhw.lowering.lower import lower
@@ -53,6 +54,19 @@ def elaborate_a_board(repair):
     Fragment.get(core, "a design")
 
 
+def elaborate_a_streamed_board():
+    """Make the whole design of a small network whose weights come from the flash."""
+    spec = NetworkSpec(depth=6, widths=(16, 32), input=(8, 8, 1))
+    plan = make_plan(lower(untrained(spec)), BOARD, streams=True)
+    engine = Engine(plan.parameters, image_base=plan.image_base)
+    top = BOARD.top(
+        engine, clock_hz=BOARD.clock_hz, frame_bytes=64, n_results=12,
+        boot_length=plan.words.nibbles, memories=plan.memories,
+        check_start=stream_start(plan.words),
+    )  # fmt: skip
+    BOARD.prepare(top)
+
+
 def missing(kind, members):
     """Those that the class's docstring does not have as a whole word."""
     text = inspect.getdoc(kind) or ""
@@ -81,6 +95,7 @@ def members():
             patch.setattr(kind, "__init__", watched(kind, members_of))
         for repair in METHODS:
             elaborate_a_board(repair)
+        elaborate_a_streamed_board()
     return found
 
 
