@@ -10,8 +10,7 @@ from rich.console import Console
 
 from bnnhw.boards import board
 from bnnhw.cli import Command
-from bnnhw.errors import UserError
-from bnnhw.flow.desk import newest_build, read_build
+from bnnhw.flow.desk import find_build
 from bnnhw.flow.flash import PROGRAMMERS, command, execute, find_programmer, plan_writes
 
 
@@ -25,10 +24,7 @@ from bnnhw.flow.flash import PROGRAMMERS, command, execute, find_programmer, pla
 def main(folder: Path | None, programmer: str | None, dry_run: bool) -> None:
     """Write a build's weights and gateware to the flash of its board, and read them back."""
     console = Console(soft_wrap=True)
-    found = folder or newest_build()
-    if found is None:
-        raise UserError("no build in ./build; give its folder with --build, or bnnhw build one")
-    built = read_build(found)
+    built = find_build(folder)
     chosen = board(built.report["board"])
     writes = plan_writes(built)
     if dry_run:

@@ -16,7 +16,7 @@ from bnnhw import datasets, golden
 from bnnhw.cli import DATA, MISMATCH, Command
 from bnnhw.errors import UserError
 from bnnhw.flow import stages
-from bnnhw.flow.desk import SIMULATED, Built, connected, newest_build, read_build
+from bnnhw.flow.desk import SIMULATED, Built, connected, find_build
 from bnnhw.host.client import Client, Timed
 from bnnhw.host.pictures import class_names, read_image, softmax
 from bnnhw.host.protocol import Header
@@ -93,7 +93,8 @@ def run_data(
                 f"image {at}: logits are {list(timed.answer.logits)}, the golden model has "
                 f"{expected[at].tolist()}; the device is not bit-exact"
             )
-    hits = sum(timed.answer.label == label for timed, label in zip(answers, images.labels))  # noqa: B905
+    labels = zip(answers, images.labels, strict=True)
+    hits = sum(timed.answer.label == label for timed, label in labels)
     console.print(
         f"{len(answers)} images, all logits the golden model's; top-1 "
         f"{100 * hits / len(answers):.2f} %; {len(answers) / seconds:.1f} images/s "
@@ -101,14 +102,6 @@ def run_data(
         highlight=False,
     )
     return answers
-
-
-def find_build(folder: Path | None) -> Built:
-    """Returns the build of a folder, or the newest in ./build; raises UserError without one."""
-    found = folder or newest_build()
-    if found is None:
-        raise UserError("no build in ./build; give its folder with --build, or bnnhw build one")
-    return read_build(found)
 
 
 @click.command(cls=Command)

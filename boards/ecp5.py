@@ -11,18 +11,16 @@ from amaranth.hdl import (
     Elaboratable,
     Instance,
     Module,
-    Mux,
     Signal,
 )
 from amaranth.lib import cdc
-from amaranth.lib.memory import Memory as BlockRam
 
 from bnnhw.boards.bench import Models
-from bnnhw.boards.numbers import NIBBLE, Part
+from bnnhw.boards.numbers import Part
 from bnnhw.boards.support import BoardSupport, input_pin
 from bnnhw.gateware.device import Device
-from bnnhw.gateware.memory import MemorySignature
 from bnnhw.gateware.parameters import WORD_WIDTH
+from bnnhw.gateware.ram import Ram
 
 EBR_BITS, EBR_WIDTH = 16384, 32  # of a block RAM; its parity bits are not used
 LFE5U_25F = Part("LFE5U-25F", "--25k", dict(lut=24288, ff=24288, ebr=56, dsp=28))
@@ -65,37 +63,6 @@ def pll(clock_hz: float, crystal_hz: int) -> PLL:
         for divide in range(1, 129)
     ]
     return max((c for c in choices if c.output_hz <= clock_hz), key=lambda c: c.output_hz)
-
-
-class Memory(Elaboratable):
-    """A large memory, of `words` of `width` bits, of which so many are written apart.
-
-    Where the words are at least as many as a block RAM has bits for each that is written apart, a
-    write mask costs nothing. Of more words than a block RAM has bits, upper address bits choose.
-
-    Attributes
-    ----------
-    port : flipped MemorySignature    whose docstring has its members and their timing
-    """
-
-    def __init__(self, words: int, width: int = WORD_WIDTH, apart: int = NIBBLE) -> None:
-        self.port: Any = MemorySignature(width).flip().create()
-        self._words, self._width, self._apart = words, width, apart
-
-    def elaborate(self, platform: Platform) -> Module:
-        m = Module()
-        port = self.port
-        m.submodules.ram = ram = BlockRam(shape=self._width, depth=self._words, init=[])
-        read, write = ram.read_port(), ram.write_port(granularity=self._apart)
-        mask = port.write_mask[:: self._apart // NIBBLE]
-        m.d.comb += [
-            read.addr.eq(port.address),
-            port.read_data.eq(read.data),
-            write.addr.eq(port.address),
-            write.data.eq(port.write_data),
-            write.en.eq(Mux(port.write, mask, 0)),
-        ]
-        return m
 
 
 class Clock(Elaboratable):
@@ -200,11 +167,17 @@ class ECP5Board(BoardSupport):
     def clock(self, settings: Any) -> Clock:
         return Clock(settings)
 
-    def memory(self, words: int | None = None) -> Memory:
-        return Memory(self.memory_words if words is None else words)
+    def memory(self, words: int | None = None) -> Ram:
+        """Returns the large memory.
 
-    def stream_memory(self, words: int, width: int, slot_width: int) -> Memory:
-        return Memory(words, width, slot_width)
+        Where the words are at least as many as a block RAM has bits for each that is written apart,
+        a write mask costs nothing. Of more words than a block RAM has bits, upper address bits
+        choose.
+        """
+        return Ram(self.memory_words if words is None else words)
+
+    def stream_memory(self, words: int, width: int, slot_width: int) -> Ram:
+        return Ram(words, width, slot_width)
 
     def clock_flash(self, m: Module, device: Device) -> None:
         """The pin belongs to the configuration: USRMCLK drives it.

@@ -6,17 +6,14 @@ Everything is inferred: no primitive of a family, so that any tool and any simul
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bnnhw.gateware.checks import check_held
-from bnnhw.gateware.memory import NIBBLES, MemorySignature
 from bnnhw.gateware.parameters import WORD_WIDTH
+from bnnhw.gateware.ram import NIBBLE, Ram
 from bnnhw.gateware.results import WORD_BITS, ResultBit
-
-NIBBLE = WORD_WIDTH // NIBBLES
 
 
 class Words(wiring.Component):
@@ -47,44 +44,6 @@ class Words(wiring.Component):
             ]
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        return m
-
-
-class Ram(wiring.Component):
-    """A memory of one port, which reads in the cycles without a write.
-
-    Parameters
-    ----------
-    words, width : int         its size
-    apart : int                bits that are written apart, in whole nibbles
-    init : sequence of int     its first words when the device starts; without, it begins anywhere
-
-    Members
-    -------
-    port : In(MemorySignature)    as it has them
-    """
-
-    def __init__(
-        self, words: int, width: int = WORD_WIDTH, apart: int = NIBBLE, init: Sequence[int] = ()
-    ) -> None:
-        if len(init) > words:
-            raise ValueError(f"init: {len(init)} words, the memory has {words}")
-        self._words, self._width, self._apart, self._init = words, width, apart, init
-        super().__init__({"port": In(MemorySignature(width))})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        port = self.port
-        m.submodules.ram = ram = Memory(shape=self._width, depth=self._words, init=self._init)
-        read, write = ram.read_port(), ram.write_port(granularity=self._apart)
-        m.d.comb += [
-            read.addr.eq(port.address),
-            read.en.eq(~port.write),
-            port.read_data.eq(read.data),
-            write.addr.eq(port.address),
-            write.data.eq(port.write_data),
-            write.en.eq(Mux(port.write, port.write_mask[:: self._apart // NIBBLE], 0)),
-        ]
         return m
 
 
@@ -120,11 +79,11 @@ class Core(wiring.Component):
     ) -> None:  # fmt: skip
         self._engine, self._inside = engine, inside
         self._load_bytes = len(image) * WORD_WIDTH // 8
-        self._memory = Ram(words, init=image if inside else ())
+        self._memory = Ram(words, init=image if inside else (), exclusive=True)
         self._stream_memory = None
         if stream_words:
             width = len(engine.stream.write_data)
-            self._stream_memory = Ram(stream_words, width, apart)
+            self._stream_memory = Ram(stream_words, width, apart, exclusive=True)
         super().__init__(
             ({} if inside else {"load": In(stream.Signature(8))})
             | {

@@ -113,7 +113,7 @@ class FlashReader(wiring.Component):
             if self._warm_up:
                 with m.State("Warm up"):  # a command to wake up, and what the flash answers
                     word = _WAKE << 24
-                    m.d.comb += self.copi.eq(_msb_first(word, 32, count))
+                    m.d.comb += self.copi.eq(msb_first(word, 32, count))
                     m.d.sync += self.select.eq(1)
                     with m.If(step & count.all()):
                         m.d.sync += self.select.eq(0)
@@ -123,7 +123,7 @@ class FlashReader(wiring.Component):
                 m.next = "Command"
             with m.State("Command"):
                 word = (_READ << 24) | self._offset
-                m.d.comb += [self.copi.eq(_msb_first(word, 32, count)), crc.start.eq(1)]
+                m.d.comb += [self.copi.eq(msb_first(word, 32, count)), crc.start.eq(1)]
                 with m.If(step & (count == 31)):
                     m.next = "Header"
             self._receive(m, step, count, crc, full, again)
@@ -165,6 +165,6 @@ class FlashReader(wiring.Component):
                 m.next = "End"
 
 
-def _msb_first(word: int, width: int, index: Value) -> Value:
+def msb_first(word: int, width: int, index: Value) -> Value:
     """Returns bit `index` of a constant, counted from its most significant bit."""
     return Const(word, width)[::-1].bit_select(index, 1)

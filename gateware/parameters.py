@@ -1,5 +1,6 @@
 """What is fixed when an engine is generated; everything else is in its program."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
@@ -13,6 +14,14 @@ ADDRESS_WIDTH = 15  # bits; a board with fewer words leaves the upper ones uncon
 WINDOW_ROWS = 4  # rows of blocks in the window buffer: three in use, one being filled
 WORD_NIBBLES, SHORT_NIBBLES = WORD_WIDTH // 4, 12  # of the words of a stream, whole and short
 GATE_SHIFT = 8  # bits dropped of the sums of a gate's layers
+
+
+def stream_nibbles(short: Iterable[bool]) -> int:
+    """Returns the nibbles of a stream's words: the clocks in which a quad flash brings them.
+
+    short : whether a word is without its upper 16 bits.
+    """
+    return sum(SHORT_NIBBLES if s else WORD_NIBBLES for s in short)
 
 
 @dataclass(frozen=True, kw_only=True)

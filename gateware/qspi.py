@@ -15,13 +15,15 @@ on through the whole stream, so that mode would save eight clocks of it.
 from collections.abc import Sequence
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.crc import Algorithm
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from bnnhw.gateware.checks import check, check_held
 from bnnhw.gateware.delay import Delay
+from bnnhw.gateware.flash import msb_first
 from bnnhw.gateware.memory import WordSource
 from bnnhw.gateware.parameters import SHORT_NIBBLES, WORD_NIBBLES
 from bnnhw.gateware.wire import CHECK_BITS, CHECK_POLYNOMIAL, CHECK_START, checksum
@@ -35,11 +37,6 @@ SETTLE = 7  # cycles between two reads
 ADDRESS_BITS = 24
 SINGLE = 0b1101  # wires that are driven while the second brings single bits
 SETUP = (("Wake", 0xAB, 8), ("Enable", 0x50, 8), ("Quad", 0x3102, 16))  # name, bits, how many
-
-
-def stream_nibbles(words: Sequence[int], short: Sequence[bool]) -> int:
-    """Returns the nibbles of words without their check sum. short : whether a word has 48 bits."""
-    return sum(SHORT_NIBBLES if s else WORD_NIBBLES for _, s in zip(words, short, strict=True))
 
 
 def stream_image(words: Sequence[int], short: Sequence[bool], start: int = CHECK_START) -> bytes:
@@ -162,7 +159,7 @@ class QuadReader(wiring.Component):
     def _single(self, m: Module, name: str, word: int, size: int, count: Signal) -> None:
         """A state that gives a command's bits on the first wire, and goes on to that after it."""
         with m.State(name):
-            bit = _part(word, size, count, 1)
+            bit = msb_first(word, size, count[: exact_log2(size)])
             m.d.comb += [self.clock.eq(1), self.o.eq(Cat(bit, 0, 1, 1))]
             m.d.sync += count.eq(count + 1)
             with m.If(count == size - 1):
@@ -281,10 +278,3 @@ class QuadReader(wiring.Component):
                 with m.Else():
                     m.d.sync += self.select.eq(1)
                     m.next = "Command"
-
-
-def _part(word: int, size: int, index: Value, width: int) -> Value:
-    """Returns part `index` of a constant, `width` bits, counted from its most significant one."""
-    parts = [(word >> at) & ((1 << width) - 1) for at in range(size - width, -1, -width)]
-    chosen = index[: (len(parts) - 1).bit_length()]
-    return Cat(Const(part, width) for part in parts).word_select(chosen, width)

@@ -130,6 +130,8 @@ class Identity:
     @classmethod
     def unpack(cls, content: bytes) -> "Identity":
         """Inverse of `pack`; raises ValueError, saying why, where it is no identity."""
+        if len(content) != IDENTITY_BYTES:
+            raise ValueError(f"its identity has {len(content)} bytes, not {IDENTITY_BYTES}")
         (magic, version, classes, header, payload, height, width, channels, _, clock_hz, baud,
          digest, name, step) = _HEADER.unpack(content)  # fmt: skip
         if magic != MAGIC:

@@ -10,7 +10,7 @@ import numpy as np
 from bnnhw.compiler.cycles import StepCycles
 from bnnhw.compiler.entries import HEAD_FOLDS
 from bnnhw.compiler.schedule import Task
-from bnnhw.gateware.parameters import SHORT_NIBBLES, WORD_NIBBLES
+from bnnhw.gateware.parameters import SHORT_NIBBLES, WORD_NIBBLES, stream_nibbles
 from bnnhw.gateware.program import DESCRIPTOR_WORDS
 
 LOW = np.uint64((1 << 4 * SHORT_NIBBLES) - 1)  # bits of a short word
@@ -26,13 +26,7 @@ class WordStream:
     @property
     def nibbles(self) -> int:
         """Of all words, without the check sum."""
-        return nibbles(self.short)
-
-
-def nibbles(short: np.ndarray) -> int:
-    """Returns the nibbles of words, some of them short: the clocks in which a quad flash brings
-    them."""
-    return int(np.where(short, SHORT_NIBBLES, WORD_NIBBLES).sum())
+        return stream_nibbles(self.short)
 
 
 def folds(task: Task) -> int:
@@ -76,4 +70,4 @@ def linked(cycles: StepCycles, task: Task) -> StepCycles:
     not the memory is used. Its descriptor comes when the step before is done."""
     worked = cycles.compute + cycles.memory + cycles.stall
     stall = cycles.stall + DESCRIPTOR_WORDS * WORD_NIBBLES
-    return replace(cycles, weights=nibbles(short_words(task)), stall=stall, free=worked)
+    return replace(cycles, weights=stream_nibbles(short_words(task)), stall=stall, free=worked)

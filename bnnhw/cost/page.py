@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from bnnhw.cost.charts import bars, plots
 from bnnhw.cost.tables import (
     FIGURES,
@@ -18,6 +16,7 @@ from bnnhw.cost.tables import (
     provenance,
     remarks,
 )
+from bnnhw.flow.templating import template
 
 
 def page(content: Mapping[str, Any]) -> str:
@@ -25,11 +24,7 @@ def page(content: Mapping[str, Any]) -> str:
     table = content["methods"]
     shown = columns(table)
     charts = [chart for name in FIGURES if (chart := bars(table, name))]
-    environment = Environment(
-        loader=PackageLoader("bnnhw.cost"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("repair-cost.html").render(
+    return template("bnnhw.cost", "repair-cost.html").render(
         content=content,
         sentences=explanation(content),
         bars=[chart for chart in charts if chart["marks"]],

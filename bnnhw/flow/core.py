@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from amaranth.back import rtlil
 from amaranth.hdl import Value
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bnnhw import golden
 from bnnhw.boards.support import BoardSupport
@@ -18,6 +17,7 @@ from bnnhw.compiler.plan import Plan
 from bnnhw.errors import UserError
 from bnnhw.flow import tools
 from bnnhw.flow.families import FAMILIES
+from bnnhw.flow.templating import template
 from bnnhw.flow.verilog import rtlil_to_verilog
 from bnnhw.gateware.core import Core
 from bnnhw.gateware.engine import Engine
@@ -95,12 +95,8 @@ def write_core(
     write_text(
         folder / f"{MODULE}.sdc", f"create_clock -name clk -period {period:.3f} [get_ports clk]\n"
     )
-    environment = Environment(
-        loader=PackageLoader("bnnhw.flow"), undefined=StrictUndefined, autoescape=False,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     spec = plan.network.spec
-    page = environment.get_template("core.md").render(
+    page = template("bnnhw.flow", "core.md").render(
         name=name, board=board, inside=inside, spec=spec, clock_mhz=clock_hz / 1e6,
         n_bytes=len(content), synthesis=FAMILIES[board.family].alone,
     )  # fmt: skip

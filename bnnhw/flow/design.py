@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnnhw.boards.numbers import baud_divisor
-from bnnhw.boards.support import BoardSupport
+from bnnhw.boards.support import BoardSupport, Top
 from bnnhw.compiler.plan import Plan
 from bnnhw.errors import UserError
 from bnnhw.flow.boot import make_boot_image, stream_start
 from bnnhw.flow.verilog import rtlil_to_verilog, to_verilog
 from bnnhw.gateware.engine import Engine
+from bnnhw.gateware.wire import BootImage
 from bnnhw.jobs.files import replacing, write_text
 
 
@@ -44,6 +45,23 @@ def clocking(board: BoardSupport, wanted_hz: float | None = None) -> Clocking:
         raise UserError(f"--clock: {fault}") from None
 
 
+def make_top(
+    plan: Plan, board: BoardSupport, boot: BootImage, *, clock_hz: float, bound: bool = True
+) -> Top:
+    """Returns the board's top with the plan's engine, which takes this boot image of the plan.
+
+    bound : as the boot image was made.
+    """
+    spec, boot_length, check_start = plan.network.spec, len(boot.payload), boot.check_start
+    if plan.words is not None:
+        boot_length, check_start = plan.words.nibbles, stream_start(plan.words, bound=bound)
+    return board.top(
+        Engine(plan.parameters, image_base=plan.image_base), clock_hz=clock_hz,
+        frame_bytes=math.prod(spec.input), n_results=spec.classes + 2, boot_length=boot_length,
+        memories=plan.memories, check_start=check_start,
+    )  # fmt: skip
+
+
 def write_files(
     plan: Plan,
     board: BoardSupport,
@@ -65,19 +83,7 @@ def write_files(
     with replacing(folder / "flash.bin") as partial:
         partial.write_bytes(boot.content)
     engine = to_verilog(Engine(plan.parameters, image_base=plan.image_base), "engine", folder)
-    spec = plan.network.spec
-    top = board.top(
-        Engine(plan.parameters, image_base=plan.image_base),
-        frame_bytes=math.prod(spec.input),
-        n_results=spec.classes + 2,
-        boot_length=len(boot.payload) if plan.words is None else plan.words.nibbles,
-        clock_hz=clock.hz,
-        memories=plan.memories,
-        check_start=boot.check_start
-        if plan.words is None
-        else stream_start(plan.words, bound=bound),
-    )
-    files = board.prepare(top)
+    files = board.prepare(make_top(plan, board, boot, clock_hz=clock.hz, bound=bound))
     rtlil_to_verilog(files.pop("top.il"), "top", folder)
     for name, text in files.items():
         write_text(folder / name, text)

@@ -41,8 +41,6 @@ def read_build(folder: Path) -> Built:
                         "--build, or build one: bnnhw build") from None  # fmt: skip
     except (OSError, ValueError) as fault:
         raise UserError(f"{folder}: {fault}; build it anew: bnnhw build") from None
-    except Exception as fault:  # a short flash.bin
-        raise UserError(f"{folder}/flash.bin: {fault}; build it anew: bnnhw build") from None
     return Built(folder, identity, report)
 
 
@@ -50,6 +48,14 @@ def newest_build(root: Path = Path("build")) -> Path | None:
     """Returns the folder of the last build below a folder, None if there is none."""
     reports = [path for path in root.glob("*/report.json") if (path.parent / "flash.bin").exists()]
     return max(reports, key=lambda path: path.stat().st_mtime).parent if reports else None
+
+
+def find_build(folder: Path | None) -> Built:
+    """Returns the build of a folder, or the newest in ./build; raises UserError without one."""
+    found = folder or newest_build()
+    if found is None:
+        raise UserError("no build in ./build; give its folder with --build, or bnnhw build one")
+    return read_build(found)
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from bnnhw.flow.modules import shares
 from bnnhw.flow.report import accuracy_words
+from bnnhw.flow.templating import template
 
 Content = Mapping[str, Any]
 TIGHT = 0.9  # of a resource: from here on it is marked as nearly full
@@ -16,12 +15,8 @@ TIGHT = 0.9  # of a resource: from here on it is marked as nearly full
 
 def page(content: Content, load: str) -> str:
     """Returns the HTML of a report. load : the command that puts the build on its board."""
-    environment = Environment(
-        loader=PackageLoader("bnnhw.flow"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     modules = content.get("modules") or {}
-    return environment.get_template("report.html").render(
+    return template("bnnhw.flow", "report.html").render(
         content=content,
         resources=[*resources(content)],
         timeline=timeline(content),

@@ -7,9 +7,10 @@ from bnnhw.boards.icebreaker import BOARD
 from bnnhw.boards.ulx3s import BOARD as OTHER
 from bnnhw.compiler.plan import DoesNotFit, make_plan
 from bnnhw.compiler.program import Program
-from bnnhw.compiler.stream import nibbles, short_words
+from bnnhw.compiler.stream import short_words
 from bnnhw.compiler.traffic import traffic
 from bnnhw.errors import UserError
+from bnnhw.gateware.parameters import stream_nibbles
 from bnnhw.gateware.program import Load
 from bnnhw.lowering.lower import lower
 from bnnhw.network.spec import NetworkSpec, Repair
@@ -46,7 +47,7 @@ def test_words_are_loads_weights_and_descriptors_in_their_order(small):
         at += 5
         load = Load.from_bits(step.words[4])
     assert at == len(stream.words)
-    assert stream.nibbles == nibbles(stream.short) == 16 * at - 4 * stream.short.sum()
+    assert stream.nibbles == stream_nibbles(stream.short) == 16 * at - 4 * stream.short.sum()
 
 
 def test_short_words_are_those_of_a_channels_later_folds(small):

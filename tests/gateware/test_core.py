@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from bnnhw.gateware.core import Core, Ram, Words
+from bnnhw.gateware.core import Core, Words
+from bnnhw.gateware.ram import Ram
 from tests.flow.fakes import FakeEngine
 from tests.gateware.bench import simulate
 from tests.gateware.streams import send, send_words
@@ -44,10 +45,11 @@ def test_words(stall):
     assert [last for _, last in got] == 3 * [0, 0, 0, 1]
 
 
-def test_ram_against_a_list():
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_ram_against_a_list(exclusive):
     rng = random.Random(2)
     words = [rng.getrandbits(64) for _ in range(16)]
-    dut = Ram(16, apart=8, init=words[:9])
+    dut = Ram(16, apart=8, init=words[:9], exclusive=exclusive)
     words[9:] = [0] * 7
 
     async def bench(ctx):

@@ -12,7 +12,8 @@ from amaranth.lib import wiring
 from bnnhw import boards, gateware
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.compiler.plan import make_plan
-from bnnhw.flow.boot import stream_start
+from bnnhw.flow.boot import make_boot_image
+from bnnhw.flow.design import make_top
 from bnnhw.gateware.core import Core
 from bnnhw.gateware.engine import Engine
 from bnnhw.lowering.lower import lower
@@ -42,29 +43,16 @@ def interfaces():
     return found
 
 
-def elaborate_a_board(repair):
-    """Make the whole design of a small network."""
+def elaborate_a_board(repair, streams=False):
+    """Make the whole design of a small network. streams : its weights come from the flash."""
     spec = NetworkSpec(depth=6, widths=(16, 32), input=(8, 8, 1), repair=repair)
-    plan = make_plan(lower(untrained(spec)), BOARD)
-    engine = Engine(plan.parameters, image_base=plan.image_base)
-    BOARD.prepare(
-        BOARD.top(engine, clock_hz=BOARD.clock_hz, frame_bytes=64, n_results=12, boot_length=8)
-    )
-    core = Core(engine, plan.image.tolist(), words=plan.memory_words, inside=False)
-    Fragment.get(core, "a design")
-
-
-def elaborate_a_streamed_board():
-    """Make the whole design of a small network whose weights come from the flash."""
-    spec = NetworkSpec(depth=6, widths=(16, 32), input=(8, 8, 1))
-    plan = make_plan(lower(untrained(spec)), BOARD, streams=True)
-    engine = Engine(plan.parameters, image_base=plan.image_base)
-    top = BOARD.top(
-        engine, clock_hz=BOARD.clock_hz, frame_bytes=64, n_results=12,
-        boot_length=plan.words.nibbles, memories=plan.memories,
-        check_start=stream_start(plan.words),
-    )  # fmt: skip
-    BOARD.prepare(top)
+    plan = make_plan(lower(untrained(spec)), BOARD, streams=streams)
+    boot = make_boot_image(plan, clock_hz=BOARD.clock_hz, baud=BOARD.max_baud)
+    BOARD.prepare(make_top(plan, BOARD, boot, clock_hz=BOARD.clock_hz))
+    if not streams:
+        engine = Engine(plan.parameters, image_base=plan.image_base)
+        core = Core(engine, plan.image.tolist(), words=plan.memory_words, inside=False)
+        Fragment.get(core, "a design")
 
 
 def missing(kind, members):
@@ -95,7 +83,7 @@ def members():
             patch.setattr(kind, "__init__", watched(kind, members_of))
         for repair in METHODS:
             elaborate_a_board(repair)
-        elaborate_a_streamed_board()
+        elaborate_a_board(Repair(), streams=True)
     return found
 
 

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from bnnhw.gateware.qspi import QuadReader, stream_image, stream_nibbles
+from bnnhw.gateware.parameters import stream_nibbles
+from bnnhw.gateware.qspi import QuadReader, stream_image
 from bnnhw.gateware.wire import checksum
 from tests.gateware.bench import simulate
 
@@ -151,7 +152,7 @@ def run(image, length, rounds, *, short=(), wanted=1.0, flash=None, cycles=20_00
 @pytest.mark.parametrize("wanted", [1.0, 0.6, 0.05])
 def test_words_come_in_order_round_after_round(wanted):
     words, short = random_stream(40)
-    length = stream_nibbles(words, short)
+    length = stream_nibbles(short)
     got, state, times, log = run(
         stream_image(words, short, START), length, 3, short=short, wanted=wanted
     )
@@ -166,7 +167,7 @@ def test_a_flipped_bit_is_a_fault_before_any_word(bit):
     words, short = random_stream(20)
     image = bytearray(stream_image(words, short, START))
     image[bit // 8] ^= 1 << bit % 8
-    got, state, _, _ = run(bytes(image), stream_nibbles(words, short), 1, short=short)
+    got, state, _, _ = run(bytes(image), stream_nibbles(short), 1, short=short)
     assert got == [] and state == (0, 1)
 
 
@@ -180,7 +181,7 @@ def test_a_missing_chip_or_a_stuck_wire_is_a_fault(fault):
         flash.missing = True
     if fault.get("stuck") is not None and fault["stuck"] < 3:
         flash.begin = lambda: setattr(flash, "nibbles", 2 * STREAM)
-    got, state, _, _ = run(image, stream_nibbles(words, short), 1, short=short, flash=flash)
+    got, state, _, _ = run(image, stream_nibbles(short), 1, short=short, flash=flash)
     assert got == [] and state == (0, 1)
 
 
@@ -197,14 +198,14 @@ def test_a_bit_that_flips_later_is_a_fault_in_its_round():
             flash.content[STREAM + 30] ^= 8
 
     flash.begin = third
-    got, state, _, _ = run(image, stream_nibbles(words, short), 3, short=short, flash=flash)
+    got, state, _, _ = run(image, stream_nibbles(short), 3, short=short, flash=flash)
     assert got[:20] == words and len(got) == 40 and state == (1, 1)
 
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_header_is_read_between_words_and_after_a_fault(broken):
     words, short = random_stream(30)
-    image, length = bytearray(stream_image(words, short, START)), stream_nibbles(words, short)
+    image, length = bytearray(stream_image(words, short, START)), stream_nibbles(short)
     image[7] ^= broken
     flash, dut = QuadFlash(bytes(OFFSET) + HEADER + bytes(image)), reader(length)
     got, headers = [], []
@@ -261,7 +262,7 @@ def test_the_header_is_read_between_words_and_after_a_fault(broken):
 def test_a_program_that_loses_its_place_is_a_fault(taken):
     """Fewer words than there are and a restart, or more."""
     words, short = random_stream(20)
-    image, length = stream_image(words, short, START), stream_nibbles(words, short)
+    image, length = stream_image(words, short, START), stream_nibbles(short)
     dut = reader(length)
     flash = QuadFlash(bytes(OFFSET) + HEADER + image)
 
@@ -295,7 +296,7 @@ def test_the_image_is_words_and_their_check_sum():
     image = stream_image([0x0123456789ABCDEF, 0x112233445566], [False, True])
     content = bytes.fromhex("0123456789abcdef112233445566")
     assert image == content + checksum(content).to_bytes(4, "big")
-    assert stream_nibbles([0, 0], [False, True]) == 28
+    assert stream_nibbles([False, True]) == 28
     with pytest.raises(ValueError, match=r"words\[0\]=0x1000000000000: a short word has 48 bits"):
         stream_image([1 << 48], [True])
     with pytest.raises(ValueError, match="offset=0x1000000: a flash address has 24 bits"):

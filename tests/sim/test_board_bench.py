@@ -11,11 +11,10 @@ from bnnhw.compiler.traffic import traffic
 from bnnhw.cost.activity import count_activity
 from bnnhw.flow import tools
 from bnnhw.flow.build import Build, Request
-from bnnhw.flow.verilog import rtlil_to_verilog
 from bnnhw.gateware.wire import Identity, boot_image
 from bnnhw.sim.board_bench import run_board
 from bnnhw.sim.runner import SimulationError
-from tests.flow.fakes import FakeEngine
+from tests.sim.stand_in import stand_in
 
 IDENTITY = Identity(height=4, width=4, channels=1, classes=3, clock_hz=24_000_000, baud=3_000_000)
 PAYLOAD = np.array([0x1122334455660007, 5], "<u8").tobytes()
@@ -29,13 +28,7 @@ SIMULATED = ("icebreaker", "ulx3s")  # of each family; the others are wired alik
 @pytest.fixture(scope="module", params=SIMULATED)
 def board(request, tmp_path_factory):
     board, folder = BOARDS[request.param], tmp_path_factory.mktemp("board")
-    engine = FakeEngine(frame_bytes=16, classes=3)
-    top = board.top(
-        engine, frame_bytes=16, n_results=5, boot_length=len(PAYLOAD), clock_hz=24_000_000,
-        check_start=BOOT.check_start,
-    )  # fmt: skip
-    verilog = rtlil_to_verilog(board.prepare(top)["top.il"], "top", folder)
-    return board, folder, verilog
+    return board, folder, stand_in(board, BOOT, folder)
 
 
 def run(board, flash):

@@ -9,12 +9,11 @@ import pytest
 from bnnhw.boards import support
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.flow import tools
-from bnnhw.flow.verilog import rtlil_to_verilog
 from bnnhw.gateware.wire import SYNC, Identity, boot_image
 from bnnhw.host.client import Client, open_port
 from bnnhw.host.protocol import Answer, Decoder, Header, Status, ask_identity, ask_status, infer
 from bnnhw.sim.board_port import build_port, running
-from tests.flow.fakes import FakeEngine
+from tests.sim.stand_in import stand_in
 
 PAYLOAD = np.array([7, 5], "<u8").tobytes()
 IDENTITY = Identity(height=4, width=4, channels=1, classes=3, clock_hz=24_000_000, baud=3_000_000)
@@ -29,11 +28,7 @@ def program(tmp_path_factory):
     folder = tmp_path_factory.mktemp("port")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(support, "SILENCE_SECONDS", 0.0002)
-        top = BOARD.top(
-            FakeEngine(frame_bytes=16, classes=3), frame_bytes=16, n_results=5,
-            boot_length=len(PAYLOAD), clock_hz=24_000_000, check_start=BOOT.check_start,
-        )  # fmt: skip
-    verilog = rtlil_to_verilog(BOARD.prepare(top)["top.il"], "top", folder)
+        verilog = stand_in(BOARD, BOOT, folder)
     return build_port(
         [verilog], bench=BOARD.bench(), share=tools.yosys_share(), flash=BOOT.content,
         flash_offset=BOARD.flash_offset, folder=folder, environment=tools.environment(),

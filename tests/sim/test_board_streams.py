@@ -9,9 +9,9 @@ from bnnhw import golden
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.compiler.plan import make_plan
 from bnnhw.flow import tools
-from bnnhw.flow.boot import make_boot_image, stream_start
+from bnnhw.flow.boot import make_boot_image
+from bnnhw.flow.design import make_top
 from bnnhw.flow.verilog import rtlil_to_verilog
-from bnnhw.gateware.engine import Engine
 from bnnhw.gateware.wire import header_bytes
 from bnnhw.lowering.lower import lower
 from bnnhw.nn.untrained import untrained
@@ -28,14 +28,9 @@ def streamed(tmp_path_factory):
     """The plan, the top's Verilog in a folder, and the flash's content."""
     network = lower(untrained(NETWORKS["stages of 1 and 2 blocks"], seed=1))
     plan, folder = make_plan(network, BOARD, streams=True), tmp_path_factory.mktemp("streams")
-    flash = make_boot_image(plan, clock_hz=24_000_000, baud=3_000_000).content
-    top = BOARD.top(
-        Engine(plan.parameters, image_base=plan.image_base), clock_hz=24_000_000,
-        frame_bytes=math.prod(network.spec.input), n_results=network.spec.classes + 2,
-        boot_length=plan.words.nibbles, memories=plan.memories,
-        check_start=stream_start(plan.words),
-    )  # fmt: skip
-    return plan, rtlil_to_verilog(BOARD.prepare(top)["top.il"], "top", folder), flash
+    boot = make_boot_image(plan, clock_hz=24_000_000, baud=3_000_000)
+    top = make_top(plan, BOARD, boot, clock_hz=24_000_000)
+    return plan, rtlil_to_verilog(BOARD.prepare(top)["top.il"], "top", folder), boot.content
 
 
 def run(streamed, frames=FRAMES, **faults):

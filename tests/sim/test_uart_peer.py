@@ -6,12 +6,11 @@ import random
 from bnnhw.boards import support
 from bnnhw.boards.icebreaker import BOARD
 from bnnhw.flow import tools
-from bnnhw.flow.verilog import rtlil_to_verilog
 from bnnhw.host.protocol import Answer, Decoder, Header, Status, ask_identity, ask_status, infer
 from bnnhw.sim.board_bench import world
 from bnnhw.sim.runner import simulate
-from tests.flow.fakes import FakeEngine
-from tests.sim.test_board_port import BOOT, DIVISOR, PAYLOAD, expected, images, words
+from tests.sim.stand_in import stand_in
+from tests.sim.test_board_port import BOOT, DIVISOR, expected, images, words
 
 ERRORS = (-0.02, 0.02)  # of the host's rate
 QUIET, LONG = 3_000, 16_000  # cycles: more than a silence and an answer; than the boot's header
@@ -20,11 +19,7 @@ QUIET, LONG = 3_000, 16_000  # cycles: more than a silence and an answer; than t
 def test_frames_at_rates_two_percent_apart(tmp_path, monkeypatch):
     """Every request gets its reply, one that is cut or damaged too, and nothing else comes."""
     monkeypatch.setattr(support, "SILENCE_SECONDS", 0.00002)
-    top = BOARD.top(
-        FakeEngine(frame_bytes=16, classes=3), frame_bytes=16, n_results=5,
-        boot_length=len(PAYLOAD), clock_hz=24_000_000, check_start=BOOT.check_start,
-    )  # fmt: skip
-    verilog = rtlil_to_verilog(BOARD.prepare(top)["top.il"], "top", tmp_path)
+    verilog = stand_in(BOARD, BOOT, tmp_path)
     one, two, three = images(3)
     damaged = bytearray(infer(two, 1))
     damaged[7] ^= 4
