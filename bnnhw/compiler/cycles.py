@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from bnnhw.gateware.parameters import GROUP, ArrayShape
 
+RESULT_CYCLES = 31  # of a logit's bits after its first
 STEP_OVERHEAD = 32  # descriptor, starting the unit, draining the pipeline
 
 
@@ -84,8 +85,15 @@ def pointwise_cycles(
     return StepCycles(compute, groups * 4 * 4, weight_words, stall, stall)
 
 
-def head_cycles(words: int, per_word: int, quads: int, weight_words: int) -> StepCycles:
-    """Pooling and head: a cycle for each channel of a block, for each four classes."""
-    stall = quads * 10 + STEP_OVERHEAD
+def head_cycles(
+    words: int, per_word: int, quads: int, weight_words: int, results: int = 0
+) -> StepCycles:
+    """Pooling and head: a cycle for each channel of a block, for each four classes.
+
+    results : logits that are compared bit by bit, a word's time each (bnnhw.gateware.results). One
+    that is the greatest so far takes another; the frame's first counts as two, of the others it is
+    not known.
+    """
+    stall = quads * 10 + results * RESULT_CYCLES + STEP_OVERHEAD
     free = quads * words * (per_word - 1) + stall
     return StepCycles(quads * words * per_word, 0, weight_words, stall, free)

@@ -231,7 +231,7 @@ def _walked(program: Program) -> int:
     return max(
         layout.residual_words(*task.inside, program.per_word)
         for task in program.schedule.tasks
-        if task.layer.startswith("head") or (task.work is not None and task.work.kind == "layer")
+        if task.gives_logits or (task.work is not None and task.work.kind == "layer")
     )
 
 

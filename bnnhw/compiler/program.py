@@ -317,8 +317,9 @@ class Program:
 
     def _head(self, index: int, task: Task) -> Step:
         count = layout.residual_words(*task.inside, self.per_word)
-        weight_words = len(task.contents)
-        quads = task.entries // ((GROUP * groups(task.inside[2]) + 1) * self.shape.pe)
+        quads = self._quads(task)
+        before = sum(self._quads(t) for t in self.schedule.tasks[:index] if t.gives_logits)
+        logits = min(quads * self.shape.macs, task.size[2] - before * self.shape.macs)
         words = _descriptor(
             dict(kind=Kind.HEAD, last=index == len(self.schedule.tasks) - 1, columns=quads - 1,
                  groups=groups(task.inside[2]) - 1),
@@ -326,9 +327,13 @@ class Program:
             dict(head_words=count - 1),
             self._walk(index), self.load(index + 1),
         )  # fmt: skip
-        return Step(
-            task.name, "head", words, head_cycles(count, self.per_word, quads, weight_words)
-        )
+        results = logits + (not before)  # the first is the greatest so far
+        cycles = head_cycles(count, self.per_word, quads, len(task.contents), results)
+        return Step(task.name, "head", words, cycles)
+
+    def _quads(self, task: Task) -> int:
+        """Walks of the head, each of as many classes as there are multiply-accumulators."""
+        return task.entries // ((GROUP * groups(task.inside[2]) + 1) * self.shape.pe)
 
     @property
     def image_base(self) -> int:

@@ -79,6 +79,11 @@ class Task:
         return f"{name}.rows{self.rows.start}" if self.below else name
 
     @property
+    def gives_logits(self) -> bool:
+        """Whether it is of the head."""
+        return self.work is None and self.layer.startswith("head")
+
+    @property
     def first_group(self) -> int:
         """The first group of channels that it makes."""
         return 0 if self.tile is None else self.tile.start

@@ -31,8 +31,10 @@ class WordStream:
 
 def folds(task: Task) -> int:
     """Returns how many entries of a step have parameters in the first of them alone."""
-    if task.work is None:  # a head has none
-        return HEAD_FOLDS if task.layer.startswith("head") else 1
+    if task.gives_logits:
+        return HEAD_FOLDS
+    if task.work is None:
+        return 1
     return task.work.folds if task.work.kind == "conv" else 1
 
 

@@ -28,8 +28,9 @@ def test_every_tensor_equals_the_golden(name, tmp_path):
     assert proof.mismatch is None and proof.images == IMAGES
     for index, step in enumerate(plan.steps[1:], 1):  # the first is loaded while the last runs
         difference = abs(proof.step_cycles[index] - step.cycles.total)
-        taken = 65 * network.spec.classes if step.kind == "head" else 0  # logits, bit by bit
-        assert difference <= 0.03 * step.cycles.total + 40 + taken, step
+        # How many logits are greater than all before is not known.
+        greater = 31 * (network.spec.classes - 1) if step.kind == "head" else 0
+        assert difference <= 0.03 * step.cycles.total + 40 + greater, step
 
 
 def test_a_wrong_weight_is_seen(tmp_path):
