@@ -47,7 +47,10 @@ def child(words: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any
     finally:
         if process.poll() is None:
             _end_group(process.pid)
-        process.wait()
+            # Not Popen.wait: a signal's exception may have left its lock held, for good.
+            with suppress(ChildProcessError):
+                _, status = os.waitpid(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
 
 
 def run(words: Sequence[str], **options: Any) -> int:

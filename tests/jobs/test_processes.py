@@ -94,3 +94,12 @@ def test_children_end_with_their_parent(kind, number, code):
         assert ended(grandchild)
     else:
         os.kill(grandchild, signal.SIGKILL)  # the kernel ends only the child itself
+
+
+def test_a_child_ends_after_a_signal_in_the_midst_of_a_wait():
+    """Between taking the lock of Popen.wait and its `try`, where it stays held."""
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(KeyboardInterrupt), processes.child(words) as process:
+        process._waitpid_lock.acquire()
+        raise KeyboardInterrupt
+    assert process.returncode == -signal.SIGKILL and not alive(process.pid)
